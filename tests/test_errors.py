@@ -7,7 +7,8 @@ from hsyn_cli import errors
 
 def test_every_class_has_the_documented_exit_code() -> None:
     documented = {
-        name: int(code) for name, code in re.findall(r"^ +(\w+) +(\d+) ", errors.__doc__ or "", flags=re.MULTILINE)
+        name: int(code)
+        for name, code in re.findall(r"^ +(\w+) +(\d+) ", errors.__doc__ or "", flags=re.MULTILINE)
     }
     defined = {
         name: cls.exit_code
@@ -20,4 +21,8 @@ def test_every_class_has_the_documented_exit_code() -> None:
 
 def test_message_and_hint() -> None:
     error = errors.InputError("a.nii: no such file", "check the path")
-    assert (str(error), error.hint, errors.InputError("x").hint) == ("a.nii: no such file", "check the path", "")
+    assert (str(error), error.hint, errors.InputError("x").hint) == (
+        "a.nii: no such file",
+        "check the path",
+        "",
+    )

@@ -1,0 +1,202 @@
+"""Files as bytes: fingerprints of inputs, fast gzip, outputs that appear whole and together or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from isal import igzip, isal_zlib
+
+from hsyn_cli.errors import InputError, OutputError
+
+CHUNK = 4 << 20  # bytes read at a time
+HEAD = 1024  # bytes kept for a look at the header
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """`sha256` of the file as it lies on disk; first bytes and length of its content once gunzipped."""
+
+    sha256: str
+    head: bytes
+    length: int
+
+
+def fingerprint(path: Path, what: str = "file") -> Fingerprint:
+    """Read the whole file once. Raises InputError if it is missing, unreadable, or its gzip stream is broken.
+
+    ITK reads a truncated .nii.gz without a word and fills up with zeros, so the stream is checked here.
+    """
+    if path.is_dir():
+        hint = "for a DICOM folder, make one NIfTI file first, e.g. with dcm2niix"
+        raise InputError(f"{what} {path} is a folder, not a file", hint)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{what} {path}: no such file", "check the path") from None
+    except OSError as error:
+        raise InputError(f"{what} {path}: {error.strerror}", "check the file's permissions") from error
+    if not data:
+        raise InputError(f"{what} {path}: the file is empty", "it was perhaps not copied completely")
+    sha256 = hashlib.sha256(data).hexdigest()
+    if not data.startswith(b"\x1f\x8b"):
+        return Fingerprint(sha256, data[:HEAD], len(data))
+    try:
+        with igzip.open(io.BytesIO(data)) as stream:
+            head = stream.read(HEAD)
+            length = len(head)
+            while chunk := stream.read(CHUNK):
+                length += len(chunk)
+    except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error) as error:
+        state = "truncated" if isinstance(error, EOFError) else "damaged"
+        raise InputError(
+            f"{what} {path}: the gzip stream is {state}", "copy or download the file again"
+        ) from error
+    return Fingerprint(sha256, head, length)
+
+
+def gzip_file(source: Path, target: Path) -> None:
+    """Compress at isal's level 1; no name and no time in the stream, so equal content gives equal bytes."""
+    stream = isal_zlib.compressobj(1, isal_zlib.DEFLATED, 16 + isal_zlib.MAX_WBITS)
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while chunk := reader.read(CHUNK):
+            writer.write(stream.compress(chunk))
+        writer.write(stream.flush())
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """The OutputError that tells of an OSError met while writing `path`."""
+    if error.errno in NO_SPACE:
+        return OutputError(
+            f"{path}: no space left to write it", "free some disk space or choose another folder"
+        )
+    return OutputError(
+        f"{path}: cannot be written: {error.strerror or error}", "choose a folder you may write to"
+    )
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, same extension; it becomes `path` at the end, or goes on any failure.
+
+    Raises OutputError for every OSError inside.
+    """
+    handle = None
+    try:
+        handle = tempfile.mkdtemp(prefix=".hsyn-", dir=path.parent)
+        temporary = Path(handle) / path.name
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        if handle is not None:
+            shutil.rmtree(handle, ignore_errors=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `path` whole or not at all. Raises OutputError."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `path` as UTF-8, whole or not at all. Raises OutputError."""
+    write_bytes(path, text.encode())
+
+
+class Staging:
+    """The outputs of one run, written aside and shown together by `commit`. Made by `claim`."""
+
+    def __init__(self, targets: Iterable[Path]) -> None:
+        self.targets = list(targets)
+        self._made: list[Path] = []  # folders that did not exist before, outermost first
+        self._aside: dict[Path, Path] = {}  # folder of the targets -> staging folder in it
+
+    def path(self, target: Path) -> Path:
+        """Where to write what will become `target`; same name, so the same extension."""
+        return self._aside[target.parent] / target.name
+
+    def commit(self) -> None:
+        """Move everything into place, in the order claimed. If one move fails, the others are taken back."""
+        done: list[tuple[Path, Path | None]] = []
+        try:
+            for target in self.targets:
+                kept = None
+                if target.exists():
+                    kept = self.path(target).with_name("old-" + target.name)
+                    os.replace(target, kept)
+                done.append((target, kept))
+                os.replace(self.path(target), target)
+        except BaseException as error:
+            for target, kept in reversed(done):
+                with contextlib.suppress(OSError):
+                    os.replace(kept, target) if kept else target.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise output_error(target, error) from error
+            raise
+
+    def open(self) -> None:
+        for folder in dict.fromkeys(target.parent for target in self.targets):
+            try:
+                for missing in reversed([p for p in (folder, *folder.parents) if not p.exists()]):
+                    missing.mkdir()
+                    self._made.append(missing)
+                self._aside[folder] = Path(tempfile.mkdtemp(prefix=".hsyn-", dir=folder))
+            except OSError as error:
+                raise output_error(folder, error) from error
+
+    def close(self) -> None:
+        """Remove what was not committed, and the folders made for it."""
+        for aside in self._aside.values():
+            shutil.rmtree(aside, ignore_errors=True)
+        for folder in reversed(self._made):
+            with contextlib.suppress(OSError):  # not empty: it holds outputs
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def claim(targets: Iterable[Path], *, force: bool = False, inputs: Iterable[Path] = ()) -> Iterator[Staging]:
+    """Check that all `targets` can be written, before any work is done, and offer a place to write them.
+
+    Raises OutputError if one exists (unless `force`), is one of the `inputs`, or two are one file where upper
+    and lower case are alike; if a folder cannot be made or written to.
+    Without `Staging.commit` nothing is left.
+    """
+    staging = Staging(targets)
+    sources = {path.resolve() for path in inputs}
+    seen: dict[str, Path] = {}
+    for target in staging.targets:
+        if target.resolve() in sources:
+            raise OutputError(
+                f"{target} is an input of this run and would be overwritten", "choose another folder"
+            )
+        twin = seen.setdefault(str(target.absolute()).casefold(), target)
+        if twin is not target:
+            raise OutputError(
+                f"{twin} and {target} are one file on some disks", "choose another --ants-prefix"
+            )
+        if target.is_dir():
+            raise OutputError(f"{target} is a folder", "choose another output folder")
+    present = [target for target in staging.targets if target.exists()]
+    if present and not force:
+        more = f" and {len(present) - 1} more" if len(present) > 1 else ""
+        raise OutputError(
+            f"{present[0]}{more} exists already", "use --force to replace, or choose another folder"
+        )
+    try:
+        staging.open()
+        yield staging
+    finally:
+        staging.close()
