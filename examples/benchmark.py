@@ -1,0 +1,239 @@
+#!/usr/bin/env python3
+"""Measure hsyn and two tools people use today on the same pairs, one after the other, on this machine.
+
+    python examples/benchmark.py                     # the pair of examples/brain, all methods
+    python examples/benchmark.py pairs.csv --methods fast,default,greedy --json scores.json
+
+pairs.csv has the columns moving, fixed, moving_labels, fixed_labels; paths are relative to the file. A
+labels.csv beside the fixed labels with the columns index and ignore (True) leaves ids out. Methods: hsyn's
+presets fast, default and accurate; ants and greedy as in peers.py, noted as missing where they are not
+installed. Seconds are those of the whole command for hsyn, start-up and writing included, and of the
+registration alone for the others. Peak memory is that of the process. The judge below uses SimpleITK and
+numpy only, nothing of hsyn. Linux and macOS; needs SimpleITK, numpy, rich.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from rich.console import Console
+from rich.table import Table
+
+EXAMPLE = Path(__file__).resolve().parent / "brain"
+HSYN = ("fast", "default", "accurate")
+PEERS = ("ants", "greedy")
+ROWS = {  # key of a score: its row in the table
+    "dice": "mean Dice over the labels",
+    "seconds": "seconds",
+    "peak_gb": "peak memory, GB",
+    "folded": "folded voxels (central differences)",
+    "folded_corner": "folded voxels (any of 8 corners)",
+    "min_det": "smallest determinant (central)",
+    "inverse_mean_mm": "inverse error, mean, mm",
+    "inverse_p99_mm": "inverse error, 99 %, mm",
+    "inverse_max_mm": "inverse error, largest, mm",
+}
+
+
+def measured(command: list[str], threads: int, log: Path) -> tuple[float, float]:
+    """Seconds and peak GB of one command; its last words become the error if it fails."""
+    names = ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS")
+    env = {**os.environ, **dict.fromkeys(names, str(threads))}
+    start = time.perf_counter()
+    with log.open("w") as stream:
+        child = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=env)  # noqa: S603
+        _, status, usage = os.wait4(child.pid, 0)
+    seconds = time.perf_counter() - start
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        words = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+        raise RuntimeError(f"exit code {child.returncode}: {words[-1]}")
+    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def register(method: str, pair: dict[str, str], out: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Run one method; out gets forward_field.nii.gz and, where the method has one, inverse_field.nii.gz."""
+    if method in HSYN:
+        images = ["-m", pair["moving"], "-f", pair["fixed"]]
+        options = ["-o", str(out), "--preset", method, "--threads", str(args.threads)]
+        program = shutil.which(args.hsyn)
+        if not program:
+            raise RuntimeError(f"{args.hsyn} is not installed: pip install hsyn, or say --hsyn PATH")
+        command = [program, "register", *images, *options]
+    else:
+        command = [
+            args.peer_python,
+            str(EXAMPLE.with_name("peers.py")),
+            method,
+            pair["moving"],
+            pair["fixed"],
+            str(out),
+        ]
+    seconds, peak = measured(command, args.threads, out.parent / "log.txt")
+    if method in PEERS:
+        seconds = float((out / "seconds.txt").read_text())
+    return {"seconds": seconds, "peak_gb": peak}
+
+
+def mean_dice(field, pair: dict[str, str]) -> float:
+    """Mean Dice over the ids of the fixed labels, the moving labels sampled with nearest neighbour."""
+    fixed, moving = sitk.ReadImage(pair["fixed_labels"]), sitk.ReadImage(pair["moving_labels"])
+    transform = sitk.DisplacementFieldTransform(sitk.Image(field))  # a copy: it empties what it is given
+    warped = sitk.Resample(moving, fixed, transform, sitk.sitkNearestNeighbor, 0)
+    a, b = (sitk.GetArrayFromImage(image).astype(np.int64).ravel() for image in (fixed, warped))
+    ids = set(np.unique(a).tolist()) - {0}
+    table = Path(pair["fixed_labels"]).with_name("labels.csv")
+    if table.exists():
+        with table.open(newline="") as stream:
+            ids -= {int(float(row["index"])) for row in csv.DictReader(stream) if row.get("ignore") == "True"}
+    return float(np.mean([2 * np.sum((a == k) & (b == k)) / (np.sum(a == k) + np.sum(b == k)) for k in ids]))
+
+
+def folding(field) -> dict[str, float]:
+    """Voxels where det(dp'/dp) <= 0 of p' = p + d(p), outermost layer left out; d in mm, LPS.
+
+    With the direction D and x in mm along the grid's axes, det(I + dd/dx D^T) = det(D + dd/dx) det(D).
+    """
+    d = sitk.GetArrayViewFromImage(field)  # (z, y, x, 3)
+    direction = np.array(field.GetDirection()).reshape(3, 3)
+    sign, counts, smallest = np.linalg.det(direction), np.zeros(2, int), np.inf
+    inner = slice(1, -1)
+
+    def determinant(columns) -> np.ndarray:
+        a, b, c = (np.moveaxis(g, -1, 0) for g in columns)
+        cross = (b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0])
+        return (a[0] * cross[0] + a[1] * cross[1] + a[2] * cross[2]) * sign
+
+    for z in range(1, d.shape[0] - 1, 16):  # slabs, for memory
+        slab = d[z - 1 : z + 17]
+        sides = []  # per axis: backward and forward difference, and the axis itself added
+        for axis in (2, 1, 0):
+            keep = tuple(slice(None) if axis == k else inner for k in range(3))
+            step = np.diff(slab[keep], axis=axis) / field.GetSpacing()[2 - axis] + direction[:, 2 - axis]
+            ends = np.arange(step.shape[axis] - 1)
+            sides.append((step.take(ends, axis), step.take(ends + 1, axis)))
+        central = determinant([(back + ahead) / 2 for back, ahead in sides])
+        corner = np.zeros(central.shape, bool)
+        for k in range(8):
+            corner |= determinant([sides[axis][k >> axis & 1] for axis in range(3)]) <= 0
+        counts += np.sum(central <= 0), np.sum(corner)
+        smallest = min(smallest, float(central.min()))
+    return {"folded": int(counts[0]), "folded_corner": int(counts[1]), "min_det": smallest}
+
+
+def through(field, points: np.ndarray) -> np.ndarray:
+    """p + d(p) of (N, 3) points in mm LPS by linear interpolation; NaN outside the grid."""
+    d, size = sitk.GetArrayViewFromImage(field), np.array(field.GetSize())
+    to_index = np.linalg.inv(np.array(field.GetDirection()).reshape(3, 3) * field.GetSpacing())
+    index = (points - field.GetOrigin()) @ to_index.T
+    outside = np.any((index < 0) | (index > size - 1), axis=1) | ~np.isfinite(index).all(axis=1)
+    index[outside] = 0
+    low = np.minimum(np.floor(index).astype(int), size - 2)
+    part, moved = index - low, points.copy()
+    for corner in np.ndindex(2, 2, 2):
+        x, y, z = (low + corner).T
+        moved += np.prod(np.where(corner, part, 1 - part), axis=1)[:, None] * d[z, y, x]
+    moved[outside] = np.nan
+    return moved
+
+
+def inverse_error(forward, inverse, fixed) -> dict[str, float]:
+    """|inverse(forward(p)) - p| over the fixed voxels above the image's minimum whose path stays inside."""
+    values = sitk.GetArrayViewFromImage(fixed)
+    index = np.argwhere(values > values.min())[:, ::-1]
+    to_mm = np.array(fixed.GetDirection()).reshape(3, 3) * fixed.GetSpacing()
+    errors = []
+    for part in np.array_split(index, len(index) // 250_000 + 1):
+        points = part @ to_mm.T + fixed.GetOrigin()
+        errors.append(np.linalg.norm(through(inverse, through(forward, points)) - points, axis=1))
+    error = np.concatenate(errors)
+    error = error[np.isfinite(error)]
+    values = {"mean": error.mean(), "p99": np.percentile(error, 99), "max": error.max()}
+    return {f"inverse_{name}_mm": float(value) for name, value in values.items()}
+
+
+def judge(out: Path, pair: dict[str, str]) -> dict[str, float]:
+    names = [name for name in ("forward_field", "inverse_field") if (out / f"{name}.nii.gz").exists()]
+    fields = [sitk.ReadImage(str(out / f"{name}.nii.gz"), sitk.sitkVectorFloat64) for name in names]
+    scores = {"dice": mean_dice(fields[0], pair), **folding(fields[0])}
+    if len(fields) == 2:
+        scores |= inverse_error(*fields, sitk.ReadImage(pair["fixed"], sitk.sitkFloat32))
+    return scores
+
+
+def read_pairs(path: Path | None) -> list[dict[str, str]]:
+    columns = ("moving", "fixed", "moving_labels", "fixed_labels")
+    if path is None:
+        return [{name: str(EXAMPLE / f"{name}.nii.gz") for name in columns}]
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [{name: str(path.resolve().parent / row[name]) for name in columns} for row in rows]
+
+
+def main() -> None:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("pairs", type=Path, nargs="?", help="CSV of pairs; default: examples/brain")
+    parser.add_argument("--methods", default=",".join((*HSYN, *PEERS)), help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
+    parser.add_argument("--hsyn", default="hsyn", help="the hsyn program; default: the one on the PATH")
+    parser.add_argument(
+        "--peer-python", default=sys.executable, help="a Python with the peers; default: this"
+    )
+    parser.add_argument("--keep", type=Path, help="folder that keeps what each run wrote")
+    parser.add_argument("--json", type=Path, default=Path("benchmark.json"), help="default: %(default)s")
+    args = parser.parse_args()
+    console, methods, results = Console(), args.methods.split(","), []
+    if unknown := set(methods) - {*HSYN, *PEERS}:
+        parser.error(f"unknown methods {sorted(unknown)}; there are {', '.join((*HSYN, *PEERS))}")
+    try:
+        pairs = read_pairs(args.pairs)
+    except (OSError, KeyError) as error:
+        parser.error(f"{args.pairs}: cannot be read as a table of pairs: {error!r}")
+    if missing := [path for pair in pairs for path in pair.values() if not Path(path).exists()]:
+        parser.error(f"no such file: {', '.join(missing)}")
+    if args.keep and args.keep.exists():
+        parser.error(f"{args.keep} exists; name a new folder")
+    for number, pair in enumerate(pairs, 1):
+        for method in methods:
+            console.print(f"pair {number} of {len(pairs)}: {method} ...")
+            with tempfile.TemporaryDirectory() as folder:
+                out = (args.keep or Path(folder)) / f"{number}-{method}" / "out"
+                out.mkdir(parents=True)
+                try:
+                    scores = {**register(method, pair, out, args), **judge(out, pair)}
+                except RuntimeError as error:
+                    scores = {"note": str(error)}
+            results.append({"method": method, **pair, **scores})
+    means = {method: average([r for r in results if r["method"] == method]) for method in methods}
+    machine = {"system": platform.platform(), "processor": platform.processor(), "threads": args.threads}
+    report = {"machine": machine, "mean": means, "runs": results}
+    args.json.write_text(json.dumps(report, indent=1) + "\n")
+    table = Table("mean over the pairs; inverse_max, folded, min_det: worst", *methods)
+    for key, title in ROWS.items():
+        table.add_row(title, *("-" if key not in means[m] else f"{means[m][key]:.4g}" for m in methods))
+    console.print(table)
+    for note in sorted({f"{r['method']}: {r['note']}" for r in results if "note" in r}):
+        console.print(note, markup=False)
+
+
+def average(runs: list[dict]) -> dict[str, float]:
+    """Means over the runs that went well; folds and the largest errors are those of the worst pair."""
+    worst = {"folded": max, "folded_corner": max, "inverse_max_mm": max, "peak_gb": max, "min_det": min}
+    good = [run for run in runs if "note" not in run]
+    keys = [key for key in ROWS if good and all(key in run for run in good)]
+    return {key: float(worst.get(key, np.mean)([run[key] for run in good])) for key in keys}
+
+
+if __name__ == "__main__":
+    main()

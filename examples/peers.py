@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Register one pair with a tool people use today; benchmark.py runs this in a process of its own.
+
+    python examples/peers.py ants|greedy MOVING FIXED OUT_DIR
+
+ants is antsRegistrationSyNQuick[s] of antspyx; greedy is affine and deformable with NCC of picsl_greedy.
+OUT_DIR gets forward_field.nii.gz (total displacement, mm LPS, on the fixed grid), inverse_field.nii.gz (on
+the moving grid; not from greedy) and seconds.txt: the registration alone. The threads are
+ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS, all cores if it is not set.
+"""
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+THREADS = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
+
+
+def run_ants(moving: str, fixed: str, out: Path) -> float:
+    import ants
+
+    fixed_image, moving_image = ants.image_read(fixed), ants.image_read(moving)
+    start = time.perf_counter()
+    result = ants.registration(fixed_image, moving_image, type_of_transform="antsRegistrationSyNQuick[s]")
+    seconds = time.perf_counter() - start
+    inverse = result["invtransforms"]
+    flags = [name.endswith(".mat") for name in inverse]  # the affine is listed as it is, and inverted on use
+    for name, grid, other, transforms, invert in (
+        ("forward_field", fixed_image, moving_image, result["fwdtransforms"], None),
+        ("inverse_field", moving_image, fixed_image, inverse, flags),
+    ):
+        field = ants.apply_transforms(grid, other, transforms, whichtoinvert=invert, compose=str(out / name))
+        shutil.move(field, out / f"{name}.nii.gz")
+    return seconds
+
+
+def run_greedy(moving: str, fixed: str, out: Path) -> float:
+    from picsl_greedy import Greedy3D
+
+    greedy = Greedy3D()
+    common = f"-d 3 -threads {os.environ.get(THREADS, os.cpu_count())}"
+    match = f"{common} -m NCC 2x2x2 -n 100x50x10 -i {fixed} {moving}"
+    affine, warp = out / "affine.mat", out / "warp.nii.gz"
+    start = time.perf_counter()
+    greedy.execute(f"{match} -a -ia-image-centers -o {affine}")
+    greedy.execute(f"{match} -it {affine} -wp 0 -o {warp}")
+    seconds = time.perf_counter() - start
+    greedy.execute(f"{common} -rf {fixed} -rc {out / 'forward_field.nii.gz'} -wp 0 -r {warp} {affine}")
+    return seconds
+
+
+def main() -> None:
+    name, moving, fixed, out = sys.argv[1:5]
+    register, distribution = {"ants": (run_ants, "antspyx"), "greedy": (run_greedy, "picsl_greedy")}[name]
+    try:
+        seconds = register(moving, fixed, Path(out))
+    except ImportError:
+        sys.exit(f"{distribution} is not installed: pip install {distribution}")
+    (Path(out) / "seconds.txt").write_text(str(seconds))
+
+
+if __name__ == "__main__":
+    main()
