@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,23 +20,23 @@ from isal import igzip, isal_zlib
 from hsyn_cli.errors import InputError, OutputError
 
 CHUNK = 4 << 20  # bytes read at a time
-HEAD = 1024  # bytes kept for a look at the header
+FREE_HINT = "free some disk space or choose another folder"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """`sha256` of the file as it lies on disk; first bytes and length of its content once gunzipped."""
+    """`sha256` of the file as it lies on disk; `length` of its content once gunzipped."""
 
     sha256: str
-    head: bytes
     length: int
 
 
-def fingerprint(path: Path, what: str = "file") -> Fingerprint:
-    """Read the whole file once. Raises InputError if it is missing, unreadable, or its gzip stream is broken.
+def fingerprint(path: Path, what: str = "file", look: Callable[[bytes], None] | None = None) -> Fingerprint:
+    """Read the whole file once; `look` is shown its gunzipped content, chunk after chunk.
 
-    ITK reads a truncated .nii.gz without a word and fills up with zeros, so the stream is checked here.
+    Raises InputError if it is missing, unreadable, or its gzip stream is broken. ITK reads
+    a truncated .nii.gz without a word and fills up with zeros, so the stream is checked here.
     """
     if path.is_dir():
         hint = "for a DICOM folder, make one NIfTI file first, e.g. with dcm2niix"
@@ -49,21 +49,28 @@ def fingerprint(path: Path, what: str = "file") -> Fingerprint:
         raise InputError(f"{what} {path}: {error.strerror}", "check the file's permissions") from error
     if not data:
         raise InputError(f"{what} {path}: the file is empty", "it was perhaps not copied completely")
-    sha256 = hashlib.sha256(data).hexdigest()
-    if not data.startswith(b"\x1f\x8b"):
-        return Fingerprint(sha256, data[:HEAD], len(data))
+    content = io.BytesIO(data)
+    length = 0
     try:
-        with igzip.open(io.BytesIO(data)) as stream:
-            head = stream.read(HEAD)
-            length = len(head)
-            while chunk := stream.read(CHUNK):
-                length += len(chunk)
+        stream = igzip.open(content) if data.startswith(b"\x1f\x8b") else content
+        while chunk := stream.read(CHUNK):
+            length += len(chunk)
+            if look is not None:
+                look(chunk)
     except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error) as error:
         state = "truncated" if isinstance(error, EOFError) else "damaged"
         raise InputError(
             f"{what} {path}: the gzip stream is {state}", "copy or download the file again"
         ) from error
-    return Fingerprint(sha256, head, length)
+    return Fingerprint(hashlib.sha256(data).hexdigest(), length)
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise OutputError if the disk of `folder` has not `needed` bytes left."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        amounts = f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
+        raise OutputError(f"{folder}: no space left to write to it ({amounts})", FREE_HINT)
 
 
 def gzip_file(source: Path, target: Path) -> None:
@@ -167,11 +174,14 @@ class Staging:
 
 
 @contextlib.contextmanager
-def claim(targets: Iterable[Path], *, force: bool = False, inputs: Iterable[Path] = ()) -> Iterator[Staging]:
+def claim(
+    targets: Iterable[Path], *, force: bool = False, inputs: Iterable[Path] = (), needed: int = 0
+) -> Iterator[Staging]:
     """Check that all `targets` can be written, before any work is done, and offer a place to write them.
 
     Raises OutputError if one exists (unless `force`), is one of the `inputs`, or two are one file where upper
-    and lower case are alike; if a folder cannot be made or written to.
+    and lower case are alike; if a folder cannot be made or written to;
+    if the first one's disk has not `needed` bytes left.
     Without `Staging.commit` nothing is left.
     """
     staging = Staging(targets)
@@ -197,6 +207,8 @@ def claim(targets: Iterable[Path], *, force: bool = False, inputs: Iterable[Path
         )
     try:
         staging.open()
+        if staging.targets:
+            check_space(staging.targets[0].parent, needed)
         yield staging
     finally:
         staging.close()

@@ -1,0 +1,295 @@
+"""Images, masks, label maps, fields and transforms: read with every check a single file allows, and written.
+
+Everything is a SimpleITK object: points in mm, LPS; sizes in (x, y, z). Errors name the file on one line.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from hsyn_cli import files, nifti
+from hsyn_cli.errors import GeometryError, InputError, MemoryLimitError, OutputError
+from hsyn_cli.space import Grid
+
+MIN_SIZE = 4  # voxels along each axis that smoothing and derivatives need
+SHEAR_TOLERANCE = 1e-3  # largest entry of |direction^T direction - 1|
+EXACT_IN_FLOAT = 2**24  # integers from here on are not all kept by float32
+FIELD_HINT = (
+    "a field holds 3-component vectors on a 3-D grid; in NIfTI dim = 5,x,y,z,1,3 with intent 1007 (vector)"
+)
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's C++ warnings would go to stderr past the error line
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An image, the file it came from, and the SHA-256 of that file. `warnings` are lines for the report."""
+
+    image: sitk.Image
+    path: Path
+    sha256: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A linear transform, fixed point -> moving point (mm, LPS), and the file it came from."""
+
+    transform: sitk.AffineTransform
+    path: Path
+    sha256: str
+
+
+def read_image(path: Path, what: str = "image") -> Scan:
+    """A 3-D scalar image as float32, finite and not constant. `what` names its role in messages.
+
+    Raises InputError (missing, unreadable, truncated, not 3-D, thin, constant, NaN) or GeometryError
+    (sheared or singular direction).
+    """
+    scan = _read(path, what, sitk.sitkFloat32)
+    values = sitk.GetArrayViewFromImage(scan.image)
+    low, high = float(values.min()), float(values.max())
+    _check_finite(values, low, high, f"{what} {path}")
+    if low == high:
+        content = "all zeros" if low == 0 else f"constant (every voxel is {low:g})"
+        raise InputError(
+            f"{what} {path} is {content}", "check that it is the right file and was exported completely"
+        )
+    return scan
+
+
+def read_mask(path: Path, reference: sitk.Image, what: str = "mask") -> Scan:
+    """A mask as uint8, 1 where the file is not 0, on the grid of `reference`.
+
+    Raises as `read_image`; InputError if it is empty, GeometryError if its grid is another one.
+    """
+    scan = _read(path, what, None)
+    _check_grid(scan, reference, what)
+    mask = sitk.Cast(scan.image != 0, sitk.sitkUInt8)
+    if not sitk.GetArrayViewFromImage(mask).any():
+        raise InputError(
+            f"{what} {path} is empty (every voxel is 0)", "a mask is not 0 where the image counts"
+        )
+    return Scan(mask, scan.path, scan.sha256, scan.warnings)
+
+
+def read_labels(path: Path, reference: sitk.Image, what: str = "label map") -> Scan:
+    """A label map on its own integer type (int32 or int64 where the file holds whole numbers as floats).
+
+    On the grid of `reference`. Raises as `read_image`; InputError if values are fractional, GeometryError if
+    its grid is another one.
+    """
+    scan = _read(path, what, None)
+    _check_grid(scan, reference, what)
+    if "float" not in scan.image.GetPixelIDTypeAsString():
+        return scan
+    values = sitk.GetArrayViewFromImage(scan.image)
+    low, high = float(values.min()), float(values.max())
+    _check_finite(values, low, high, f"{what} {path}")
+    if not np.array_equal(values, np.rint(values)):
+        raise InputError(
+            f"{what} {path} holds fractional values", "give a map of whole-number ids, not an image"
+        )
+    warnings = scan.warnings
+    if max(-low, high) >= EXACT_IN_FLOAT and values.dtype == np.float32:
+        warnings += (
+            f"{what} {path} stores ids above {EXACT_IN_FLOAT} as float32: some may already be rounded",
+        )
+    integer = sitk.sitkInt32 if low >= -(2**31) and high < 2**31 else sitk.sitkInt64
+    return Scan(sitk.Cast(scan.image, integer), scan.path, scan.sha256, warnings)
+
+
+def read_field(path: Path, what: str = "displacement field") -> Scan:
+    """A displacement field as a float32 vector image, mm, LPS. Raises as `read_image`."""
+    scan = _read(path, what, sitk.sitkVectorFloat32, components=3)
+    values = sitk.GetArrayViewFromImage(scan.image)
+    _check_finite(values, float(values.min()), float(values.max()), f"{what} {path}")
+    return scan
+
+
+def read_transform(path: Path, what: str = "initial transform") -> Transform:
+    """A linear 3-D transform (.mat, .tfm, .txt, .h5 of ITK, ANTs or Slicer). Raises InputError."""
+    sha256 = files.fingerprint(path, what).sha256
+    try:
+        read = sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        hint = "give .mat, .tfm, .txt or .h5 as ITK writes them; convert FSL matrices with c3d_affine_tool"
+        raise InputError(f"{what} {path} is not a transform that ITK can read", hint) from error
+    if read.GetDimension() != 3 or not read.IsLinear():
+        kind = f"{read.GetDimension()}-D {read.GetName()}"
+        raise InputError(
+            f"{what} {path} is a {kind}, not a linear 3-D transform", "give a rigid or affine one"
+        )
+    shift = np.array(read.TransformPoint((0.0, 0.0, 0.0)))
+    matrix = np.stack(
+        [np.array(read.TransformPoint(tuple(axis))) - shift for axis in np.eye(3).tolist()], axis=1
+    )
+    if not np.isfinite(matrix).all() or not np.isfinite(shift).all() or abs(np.linalg.det(matrix)) < 1e-6:
+        raise InputError(f"{what} {path} cannot be inverted", "check how it was made")
+    affine = sitk.AffineTransform(3)
+    affine.SetMatrix(matrix.ravel().tolist())
+    affine.SetTranslation(shift.tolist())
+    return Transform(affine, path, sha256)
+
+
+def write_image(image: sitk.Image, path: Path) -> None:
+    """Write an image, whole or not at all, in the format of its extension; raises OutputError.
+
+    A vector image becomes NIfTI intent 1007, components x, y, z in mm, LPS. For .nii.gz ITK writes the plain
+    .nii and isal compresses it: seven times as fast as ITK's own zlib for a field, and the same size.
+    """
+    size = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
+    zipped = path.name.endswith(".nii.gz")
+    with files.replacing(path) as temporary:
+        files.check_space(temporary.parent, size)
+        plain = temporary.with_suffix("") if zipped else temporary
+        try:
+            sitk.WriteImage(image, str(plain), useCompression=not zipped)
+        except RuntimeError as error:
+            raise OutputError(
+                f"{path}: cannot be written: {_one_line(error)}", "is the disk full?"
+            ) from error
+        if plain.suffix == ".nii" and plain.stat().st_size < size:  # NIfTI's writer does not tell
+            raise OutputError(f"{path}: no space left to write it", files.FREE_HINT)
+        if zipped:
+            files.gzip_file(plain, temporary)
+            plain.unlink()
+
+
+def write_transform(transform: sitk.Transform, path: Path) -> None:
+    """Write a transform (.mat, .tfm, .txt, .h5), whole or not at all; raises OutputError."""
+    with files.replacing(path) as temporary:
+        try:
+            sitk.WriteTransform(transform, str(temporary))
+        except RuntimeError as error:
+            raise OutputError(
+                f"{path}: cannot be written: {_one_line(error)}", "is the disk full?"
+            ) from error
+
+
+def _read(path: Path, what: str, pixel: int | None, components: int = 1) -> Scan:
+    """A 3-D image of `components` per voxel, cast to `pixel` or left on its type, its geometry checked."""
+    name = f"{what} {path}"
+    check = nifti.NonFinite()
+    mark = files.fingerprint(path, what, check)
+    header = check.header
+    if header and mark.length < header.length:
+        missing = f"{mark.length} of {header.length} bytes"
+        raise InputError(f"{name} is truncated ({missing})", "copy or download the file again")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        _check_shape(reader, name, components, header)
+        reader.SetExtractSize([*reader.GetSize()[:3], *[0] * (reader.GetDimension() - 3)])
+        if pixel is not None:
+            reader.SetOutputPixelType(pixel)
+        if check.count:
+            raise _not_finite(name, check.count)
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise _read_error(name, str(error), error) from error
+    _check_direction(image, name)
+    return Scan(image, path, mark.sha256, _orientation_warnings(image, header, name))
+
+
+def _check_shape(reader: Any, name: str, components: int, header: nifti.NiftiHeader | None) -> None:
+    size = reader.GetSize()
+    found = reader.GetNumberOfComponents()
+    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+        raise InputError(f"{name} holds complex numbers", "give the magnitude")
+    if components == 3 and found != 3:
+        shape = " x ".join(map(str, header.dim if header else size))
+        intent = f", intent {header.intent}" if header else ""
+        raise InputError(
+            f"{name} is not a displacement field ({shape}, {found} component(s){intent})", FIELD_HINT
+        )
+    if components == 1 and found != 1:
+        hint = "give one scalar image; for a displacement field use the option for fields"
+        raise InputError(f"{name} has {found} components per voxel (colour or vectors), not one", hint)
+    shape = " x ".join(map(str, size))
+    if len(size) < 3:
+        raise InputError(f"{name} is {len(size)}-D ({shape}), not 3-D", "give a volume, not a slice")
+    if any(extent > 1 for extent in size[3:]):
+        raise InputError(f"{name} is {len(size)}-D ({shape}), not 3-D", "extract one volume first")
+    thin = min(size[:3])
+    if thin < MIN_SIZE:
+        thickness = "one voxel" if thin == 1 else f"{thin} voxels"
+        hint = f"at least {MIN_SIZE} voxels are needed along every axis"
+        raise InputError(f"{name} is only {thickness} thick ({shape})", hint)
+
+
+def _check_finite(values: np.ndarray[Any, Any], low: float, high: float, name: str) -> None:
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise _not_finite(name, int((~np.isfinite(values)).sum()))
+
+
+def _not_finite(name: str, count: int) -> InputError:
+    return InputError(f"{name} holds {count} NaN or infinite value(s)", "replace them, e.g. by 0, first")
+
+
+def _check_direction(image: sitk.Image, name: str) -> None:
+    numbers = (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection())
+    axes = np.array(image.GetDirection()).reshape(3, 3)
+    if not np.isfinite(numbers).all() or min(image.GetSpacing()) <= 0:
+        raise GeometryError(
+            f"{name} has a header without usable spacing, origin or direction", "repair the header"
+        )
+    if np.abs(axes.T @ axes - np.eye(3)).max() > SHEAR_TOLERANCE:
+        raise GeometryError(f"{name} has sheared axes", "resample it to a grid with perpendicular axes")
+
+
+def _check_grid(scan: Scan, reference: sitk.Image, what: str) -> None:
+    own, other = Grid.of(scan.image), Grid.of(reference)
+    if not own.same_as(other):
+        detail = "size " + " x ".join(map(str, own.size)) + " against " + " x ".join(map(str, other.size))
+        if own.size == other.size:
+            detail = "same size, but another spacing, origin or direction"
+        raise GeometryError(
+            f"{what} {scan.path} lies on another grid than its image ({detail})", "resample it first"
+        )
+
+
+def _orientation_warnings(image: sitk.Image, header: nifti.NiftiHeader | None, name: str) -> tuple[str, ...]:
+    if header is None:
+        return ()
+    if header.qform is None and header.sform is None:
+        return (
+            f"{name}: the header gives no orientation (qform and sform codes are 0); LPS axes are assumed",
+        )
+    apart = header.disagreement()
+    if header.qform is None or header.sform is None or apart <= 0.1 * min(image.GetSpacing()):
+        return ()
+    lps = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    used = np.diag([-1.0, -1.0, 1.0]) @ np.column_stack([lps, image.GetOrigin()])  # RAS
+    to_q, to_s = (float(np.abs(used - form[:3]).max()) for form in (header.qform, header.sform))
+    choice = "sform" if to_s < to_q else "qform"
+    return (f"{name}: sform and qform disagree by up to {apart:.1f} mm; the {choice} is used",)
+
+
+def _read_error(name: str, text: str, error: Exception) -> InputError | GeometryError | MemoryLimitError:
+    if "orthonormal" in text or "Bad direction" in text:
+        return GeometryError(
+            f"{name} has a singular or sheared direction", "repair the header or resample the image"
+        )
+    if "allocate" in text or "bad_alloc" in text:
+        return MemoryLimitError(
+            f"{name} does not fit into memory", "use a machine with more, or resample it coarser"
+        )
+    if "Unable to determine ImageIO" in text:
+        return InputError(
+            f"{name} is not an image that SimpleITK can read", "use NIfTI, NRRD, MHA or another such format"
+        )
+    return InputError(f"{name} cannot be read: {_one_line(error)}", "check that the file is complete")
+
+
+def _one_line(error: Exception) -> str:
+    """What ITK meant, without its source path, class and address."""
+    text = re.split(r"(?:ITK|sitk::)\s*ERROR:", str(error))[-1]
+    return re.sub(r"\w+\(0x[0-9a-f]+\):", "", " ".join(text.split())).strip()[:200]

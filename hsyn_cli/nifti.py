@@ -1,0 +1,101 @@
+"""What a NIfTI-1 header says that ITK does not pass on: both orientations, the intent, the file's length."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+INTENT_VECTOR = 1007  # NIFTI_INTENT_VECTOR: what ITK writes and ANTs needs for a displacement field
+INTENT_DISPLACEMENT = 1006  # NIFTI_INTENT_DISPVECT: ITK takes the vectors as RAS
+FLOATS = {16: "f4", 64: "f8"}  # datatype codes
+
+
+@dataclass(frozen=True)
+class NiftiHeader:
+    """`dim`: sizes of the axes in use. `qform`, `sform`: (4, 4) index -> RAS mm, None where the code is 0."""
+
+    dim: tuple[int, ...]
+    intent: int
+    floats: np.dtype[Any] | None  # how voxels are stored, None where they are not float32 or float64
+    offset: int  # where they begin in the gunzipped file
+    length: int  # bytes the file must have at least once gunzipped; 0 for a .hdr/.img pair
+    qform: NDArray[np.float64] | None
+    sform: NDArray[np.float64] | None
+
+    def disagreement(self) -> float:
+        """Largest distance between qform and sform at the image's corners, in mm; 0 where one is missing."""
+        if self.qform is None or self.sform is None:
+            return 0.0
+        size = np.array([*self.dim[:3], 1, 1, 1][:3]) - 1
+        corners = np.array([(*(size * bits), 1.0) for bits in np.ndindex(2, 2, 2)])
+        return float(np.linalg.norm((corners @ (self.qform - self.sform).T)[:, :3], axis=1).max())
+
+
+def parse(head: bytes) -> NiftiHeader | None:
+    """The header from the first (gunzipped) bytes of a file; None if it is not NIfTI-1."""
+    if len(head) < 348 or head[344:348] not in (b"n+1\0", b"ni1\0"):
+        return None
+    order = "<" if struct.unpack_from("<i", head)[0] == 348 else ">"
+    count, *sizes = struct.unpack_from(order + "8h", head, 40)
+    dim = tuple(sizes[: min(max(count, 0), 7)])
+    (intent,) = struct.unpack_from(order + "h", head, 68)
+    kind, bits = struct.unpack_from(order + "2h", head, 70)
+    pixdim = struct.unpack_from(order + "8f", head, 76)
+    (offset,) = struct.unpack_from(order + "f", head, 108)
+    qcode, scode = struct.unpack_from(order + "2h", head, 252)
+    voxels = int(np.prod([max(n, 1) for n in dim], dtype=np.int64))
+    single = head[344:348] == b"n+1\0" and np.isfinite(offset)
+    sform = np.vstack([np.reshape(struct.unpack_from(order + "12f", head, 280), (3, 4)), (0, 0, 0, 1)])
+    qform = _qform(np.array(pixdim), np.array(struct.unpack_from(order + "6f", head, 256)))
+    return NiftiHeader(
+        dim,
+        intent,
+        np.dtype(order + FLOATS[kind]) if kind in FLOATS and single else None,
+        int(offset) if single else 0,
+        int(offset) + voxels * bits // 8 if single else 0,
+        qform if qcode > 0 else None,
+        sform if scode > 0 else None,
+    )
+
+
+@dataclass
+class NonFinite:
+    """Counts NaN and infinity in a NIfTI-1 file shown chunk after chunk: ITK reads them as 0 in silence."""
+
+    count: int = 0
+    header: NiftiHeader | None = field(default=None, init=False)
+    _seen: int = field(default=0, init=False)
+    _rest: bytes = field(default=b"", init=False)
+
+    def __call__(self, chunk: bytes) -> None:
+        if self._seen == 0:
+            self.header = parse(chunk)
+        start, self._seen = self._seen, self._seen + len(chunk)
+        if self.header is None or self.header.floats is None:
+            return
+        data = self._rest + chunk[max(self.header.offset - start, 0) :]
+        whole = len(data) - len(data) % self.header.floats.itemsize
+        self._rest = data[whole:]
+        values = np.frombuffer(data[:whole], self.header.floats)
+        self.count += int((~np.isfinite(values)).sum())
+
+
+def _qform(pixdim: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quaternion b, c, d, offset x, y, z and voxel sizes as a (4, 4) matrix (nifti1.h, method 2)."""
+    b, c, d = values[:3]
+    a = np.sqrt(max(0.0, 1.0 - float(b * b + c * c + d * d)))
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation * pixdim[1:4] * (1, 1, -1 if pixdim[0] < 0 else 1)
+    matrix[:3, 3] = values[3:]
+    return matrix
