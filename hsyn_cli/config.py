@@ -1,0 +1,67 @@
+"""Frozen descriptions: networks (stored in a checkpoint and rebuilt from it), presets, training."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of SN-Net: a U-Net on images averaged down by `scale`, its field coarser by a further `stride`."""
+
+    scale: int  # image voxels of the working grid per voxel this level sees
+    stride: int  # field voxel = stride x level voxel; the input is folded into channels accordingly
+    encoder: tuple[int, ...]  # channels per resolution, finest first
+    head: tuple[int, ...]  # channels of the last convolutions at the field's resolution
+    window: int  # NCC window in training, level voxels
+
+    @property
+    def field_stride(self) -> int:
+        """Working-grid voxels per voxel of this level's field."""
+        return self.scale * self.stride
+
+
+@dataclass(frozen=True)
+class SNNetConfig:
+    """SN-Net: levels from coarse to fine, on a working grid of `spacing` mm."""
+
+    spacing: float = 1.0
+    levels: tuple[Level, ...] = (
+        Level(scale=4, stride=1, encoder=(16, 32, 32, 32), head=(32, 16), window=5),
+        Level(scale=2, stride=2, encoder=(16, 32, 32, 32), head=(32, 16), window=5),
+        Level(scale=1, stride=2, encoder=(16, 16, 32, 32), head=(16, 16), window=7),
+    )
+
+    @property
+    def multiple(self) -> int:
+        """Working-grid sizes must divide by this."""
+        return max(level.field_stride for level in self.levels)
+
+
+@dataclass(frozen=True)
+class DINetConfig:
+    """DI-Net: one U-Net on a field, its inverse predicted at half of the field's resolution."""
+
+    stride: int = 2
+    encoder: tuple[int, ...] = (16, 32, 32, 32)
+    head: tuple[int, ...] = (32, 16)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass as JSON-ready plain data."""
+    return dataclasses.asdict(config)
+
+
+def sn_net_from_dict(data: dict[str, Any]) -> SNNetConfig:
+    """Inverse of `to_dict`; raises TypeError or KeyError on unknown or missing keys."""
+    levels = tuple(
+        Level(**{**v, "encoder": tuple(v["encoder"]), "head": tuple(v["head"])}) for v in data["levels"]
+    )
+    return SNNetConfig(**{**data, "levels": levels})
+
+
+def di_net_from_dict(data: dict[str, Any]) -> DINetConfig:
+    """Inverse of `to_dict`; raises TypeError or KeyError on unknown or missing keys."""
+    return DINetConfig(**{**data, "encoder": tuple(data["encoder"]), "head": tuple(data["head"])})

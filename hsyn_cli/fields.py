@@ -1,0 +1,106 @@
+"""Displacement fields as tensors: warp, compose, resize, determinants.
+
+Shapes: fields (B, 3, Z, Y, X), components x, y, z along the grid's axes, in mm; images (B, C, Z, Y, X). `spacing` is the
+voxel size in mm of the grid that the *sampled* tensor lives on (isotropic, see `space`). Names chain like
+dominoes: ``compose(u_ab, u_bc)`` is ``u_ac``, and ``u_ab`` lives on grid a and says where to sample b.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@functools.lru_cache(maxsize=8)
+def _centres(size: int, device: torch.device) -> Tensor:
+    """Normalised coordinates of `size` voxel centres for grid_sample(align_corners=False)."""
+    return (2 * torch.arange(size, dtype=torch.float32, device=device) + 1) / size - 1
+
+
+def sampling_grid(u: Tensor, spacing: float) -> Tensor:
+    """(B, 3, Z, Y, X) field in mm -> (B, Z, Y, X, 3) normalised coordinates of x + u(x) on a same-sized grid."""
+    nz, ny, nx = u.shape[2:]
+    dev = u.device
+    x = u[:, 0] * (2 / (spacing * nx)) + _centres(nx, dev)
+    y = u[:, 1] * (2 / (spacing * ny)) + _centres(ny, dev)[:, None]
+    z = u[:, 2] * (2 / (spacing * nz)) + _centres(nz, dev)[:, None, None]
+    return torch.stack((x, y, z), dim=-1)
+
+
+def warp(image: Tensor, u: Tensor, spacing: float, mode: str = "bilinear") -> Tensor:
+    """image(x + u(x)); outside the grid the border value holds. Same grid for both, (B, C, Z, Y, X)."""
+    return F.grid_sample(image, sampling_grid(u, spacing), mode=mode, padding_mode="border", align_corners=False)
+
+
+def compose(u_ab: Tensor, u_bc: Tensor, spacing: float) -> Tensor:
+    """u_ac(x) = u_ab(x) + u_bc(x + u_ab(x)); all three on one grid, mm."""
+    return u_ab + warp(u_bc, u_ab, spacing)
+
+
+def resize(u: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
+    """`u` at another resolution of the same extent, trilinear, cell-centred; values stay mm. size = (Z, Y, X)."""
+    if tuple(u.shape[2:]) == tuple(size):
+        return u
+    return F.interpolate(u, size=tuple(size), mode="trilinear", align_corners=False)
+
+
+def downsample(image: Tensor, factor: int) -> Tensor:
+    """Mean over factor x factor x factor cells, (B, C, Z, Y, X)."""
+    return image if factor == 1 else F.avg_pool3d(image, factor)
+
+
+def forward_differences(u: Tensor, spacing: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(u[i + 1] - u[i]) / spacing along x, y, z; each one voxel shorter along its axis."""
+    return (
+        (u[..., 1:] - u[..., :-1]) / spacing,
+        (u[..., 1:, :] - u[..., :-1, :]) / spacing,
+        (u[..., 1:, :, :] - u[..., :-1, :, :]) / spacing,
+    )
+
+
+def determinant(u: Tensor, spacing: float) -> Tensor:
+    """det(d(x + u(x)) / dx) by central differences, one-sided at the border. (B, 3, Z, Y, X) -> (B, Z, Y, X)."""
+    gx, gy, gz = torch.gradient(u, spacing=spacing, dim=(4, 3, 2))
+    return det3(gx, gy, gz)
+
+
+def det3(gx: Tensor, gy: Tensor, gz: Tensor) -> Tensor:
+    """det(I + [gx gy gz]) of three (B, 3, ...) columns -> (B, ...)."""
+    a, b, c = gx[:, 0] + 1, gy[:, 0], gz[:, 0]
+    d, e, f = gx[:, 1], gy[:, 1] + 1, gz[:, 1]
+    g, h, i = gx[:, 2], gy[:, 2], gz[:, 2] + 1
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+def corner_determinant(u: Tensor, spacing: float) -> Tensor:
+    """The smallest of the eight one-sided determinants at each voxel, (B, 3, Z, Y, X) -> (B, Z, Y, X).
+
+    Positive everywhere means that the trilinear interpolation of x + u(x) has a positive determinant at every
+    corner of every cell, which central differences can miss (Liu et al., IJCV 2024, "On finite difference Jacobian
+    computation in deformable image registration").
+    """
+    out = []
+    for z0 in range(0, u.shape[2], 16):  # slabs, so that temporaries stay in the cache
+        z1 = min(z0 + 16, u.shape[2])
+        lo, hi = max(z0 - 1, 0), min(z1 + 1, u.shape[2])
+        out.append(_corner_slab(u[:, :, lo:hi], spacing)[:, z0 - lo : z1 - lo])
+    return torch.cat(out, dim=1)
+
+
+def _corner_slab(u: Tensor, spacing: float) -> Tensor:
+    dx, dy, dz = forward_differences(u, spacing)
+    sides = [
+        (torch.cat((d.narrow(a, 0, 1), d), a), torch.cat((d, d.narrow(a, d.shape[a] - 1, 1)), a))
+        for d, a in ((dx, 4), (dy, 3), (dz, 2))
+    ]
+    least: Tensor | None = None
+    for gx in sides[0]:
+        for gy in sides[1]:
+            for gz in sides[2]:
+                det = det3(gx, gy, gz)
+                least = det if least is None else torch.minimum(least, det)
+    assert least is not None
+    return least

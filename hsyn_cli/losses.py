@@ -1,0 +1,50 @@
+"""The terms of HSyN's loss (Sha et al., MICCAI 2024, section 2.2), each a mean over voxels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hsyn_cli.fields import forward_differences
+
+
+def _box_mean(x: Tensor, window: int) -> Tensor:
+    """Mean over window^3 neighbourhoods, one axis after the other; zeros outside."""
+    p = window // 2
+    for kernel, pad in (((1, 1, window), (0, 0, p)), ((1, window, 1), (0, p, 0)), ((window, 1, 1), (p, 0, 0))):
+        x = F.avg_pool3d(x, kernel, stride=1, padding=pad)
+    return x
+
+
+def ncc(a: Tensor, b: Tensor, window: int, epsilon: float = 1e-4) -> Tensor:
+    """Squared local normalised cross-correlation, mean over voxels, in [0, 1]; 1 is best. a, b: (B, 1, Z, Y, X).
+
+    `epsilon` is added to each local variance, so images are expected in about [0, 1] and flat background
+    scores 0.
+    """
+    mean = _box_mean(torch.cat((a, b, a * a, b * b, a * b), dim=1), window)
+    ma, mb, aa, bb, ab = mean.unbind(1)
+    cross = ab - ma * mb
+    return (cross * cross / ((aa - ma * ma).clamp_min(0) + epsilon) / ((bb - mb * mb).clamp_min(0) + epsilon)).mean()
+
+
+def smoothness(u: Tensor, spacing: float) -> Tensor:
+    """Diffusion: mean squared forward difference, i.e. mean squared strain; u (B, 3, Z, Y, X) in mm."""
+    return torch.stack([d.square().mean() for d in forward_differences(u, spacing)]).mean()
+
+
+def mean_shape(u_m: Tensor, u_f: Tensor, spacing: float) -> Tensor:
+    """L_smc, equation (1): mean of |u_m + u_f|^2 in voxels, which pulls the two halves to the pair's mean space.
+
+    The paper prints the mean of u_m + u_f, which is unbounded below; the norm is meant (see the authors' code).
+    """
+    return ((u_m + u_f) / spacing).square().sum(1).mean()
+
+
+def soft_dice(a: Tensor, b: Tensor) -> Tensor:
+    """1 - Dice of two (B, K, Z, Y, X) stacks of label probabilities, mean over labels present in either."""
+    both = (a * b).sum((2, 3, 4))
+    total = (a * a).sum((2, 3, 4)) + (b * b).sum((2, 3, 4))
+    present = total > 0
+    return 1 - (2 * both[present] / total[present]).mean()

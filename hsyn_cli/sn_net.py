@@ -1,0 +1,57 @@
+"""SN-Net: two images in, two half-way displacement fields to the mean space of the pair out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hsyn_cli.config import SNNetConfig
+from hsyn_cli.fields import compose, downsample, resize, warp
+from hsyn_cli.unet import UNet
+
+
+class SNNet(nn.Module):
+    """A U-Net per level, coarse to fine; each is asked twice with the images' order swapped.
+
+    g(moving, fixed) gives u_mid_to_moving and g(fixed, moving) gives u_mid_to_fixed, with the same weights, so exchanging
+    moving and fixed exchanges the answers: symmetry holds by construction.
+    """
+
+    def __init__(self, config: SNNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.levels = nn.ModuleList(UNet(2, v.stride, v.encoder, v.head) for v in config.levels)
+
+    def forward(self, moving: Tensor, fixed: Tensor, depth: int | None = None) -> tuple[Tensor, Tensor]:
+        """(B, 1, Z, Y, X) twice, same grid, intensities in [0, 1] -> (u_mid_to_moving, u_mid_to_fixed), in mm.
+
+        The fields are (B, 3, Z/s, Y/s, X/s) at the stride s of the last level used (`depth` levels, or all).
+        """
+        pair = torch.cat((moving, fixed))
+        used = self.config.levels[:depth]
+        u_moving, u_fixed = self.fields([downsample(pair, level.scale) for level in used]).chunk(2)
+        return u_moving, u_fixed
+
+    def fields(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """The levels in turn. pyramid[k]: (2B, 1, ...) at level k's scale, moving images first -> (2B, 3, ...), mm."""
+        u: Tensor | None = None
+        for level, pair in enumerate(pyramid):
+            u = self.step(level, pair, u)
+        assert u is not None
+        return u
+
+    def step(self, level: int, pair: Tensor, u: Tensor | None) -> Tensor:
+        """One level: warp by the field so far, predict a residual in mid space, compose.
+
+        pair: (2B, 1, Z, Y, X) at the level's scale, moving images first. u: (2B, 3, ...) of the level before, or None.
+        """
+        spec = self.config.levels[level]
+        voxel = self.config.spacing * spec.scale
+        warped = pair if u is None else warp(pair, resize(u, pair.shape[2:]), voxel)
+        swapped = torch.cat(warped.chunk(2)[::-1])
+        residual = self.levels[level](torch.cat((warped, swapped), dim=1)) * (voxel * spec.stride)
+        if u is None:
+            return residual
+        return compose(residual, resize(u, residual.shape[2:]), voxel * spec.stride)

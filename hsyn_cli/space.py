@@ -1,0 +1,145 @@
+"""All axis and unit conventions of hsyn live here; no other module flips an axis.
+
+* A *point* is in millimetres, LPS, as SimpleITK has it.
+* An *index* is (x, y, z), continuous, voxel centres on integers. Arrays are (z, y, x).
+* A *working grid* is isotropic and its axes are those nearest to left, posterior, superior. Networks and fields
+  see only tensors on it: images (B, C, Z, Y, X), displacement fields (B, 3, Z, Y, X) with components x, y, z **along
+  the working grid's axes, in mm**. A field may have fewer voxels than its image: stride s means one field
+  voxel per s x s x s image voxels, cell-centred, so field voxel i sits at image index ``s * i + (s - 1) / 2``.
+* On disk a displacement field is a vector image in mm, LPS: the vector at a grid point leads to the other image.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of an image lie: sizes and spacings in (x, y, z), LPS mm, direction row-major 3 x 3."""
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    direction: tuple[float, ...]
+
+    @classmethod
+    def of(cls, image: sitk.Image) -> Grid:
+        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+    @property
+    def axes(self) -> Array:
+        """(3, 3); column k is the unit vector of index axis k in LPS."""
+        return np.array(self.direction).reshape(3, 3)
+
+    @property
+    def index_to_point(self) -> Array:
+        """(3, 3) matrix M with point = origin + M @ index."""
+        return self.axes * np.array(self.spacing)
+
+    def points(self, index: Array) -> Array:
+        """(..., 3) indices in x, y, z -> (..., 3) LPS points in mm."""
+        return index @ self.index_to_point.T + np.array(self.origin)
+
+    def indices(self, points: Array) -> Array:
+        """(..., 3) LPS points in mm -> (..., 3) continuous indices in x, y, z."""
+        return (points - np.array(self.origin)) @ np.linalg.inv(self.index_to_point).T
+
+    def same_as(self, other: Grid, tolerance: float = 1e-3) -> bool:
+        """True if both have the same size and no corner voxel lies further apart than `tolerance` voxels."""
+        if self.size != other.size:
+            return False
+        corners = np.array(list(itertools.product(*[(0.0, n - 1.0) for n in self.size])))
+        apart = np.abs(self.points(corners) - other.points(corners)).max()
+        return bool(apart <= tolerance * min(self.spacing))
+
+    def empty_image(self, pixel: int) -> sitk.Image:
+        """A SimpleITK image of this grid filled with zeros; `pixel` is a sitk pixel id."""
+        import SimpleITK as sitk
+
+        return self.stamp(sitk.Image(list(self.size), pixel))
+
+    def stamp(self, image: sitk.Image) -> sitk.Image:
+        """Give `image` (same size) this grid's spacing, origin and direction, in place; returns it."""
+        image.SetSpacing(self.spacing)
+        image.SetOrigin(self.origin)
+        image.SetDirection(self.direction)
+        return image
+
+
+def nearest_lps(direction: Array) -> Array:
+    """The columns of `direction` (3, 3) permuted and flipped so that they lie nearest to L, P, S."""
+    best = max(itertools.permutations(range(3)), key=lambda p: sum(abs(direction[k, p[k]]) for k in range(3)))
+    axes = direction[:, list(best)]
+    return axes * np.where(np.diag(axes) < 0, -1.0, 1.0)
+
+
+def working_grid(image: Grid, box: tuple[Array, Array], spacing: float, margin: float, multiple: int) -> Grid:
+    """An isotropic grid over a box of `image`, with its axes turned to the nearest of L, P, S.
+
+    Where `image` itself has that spacing the voxel centres of the two coincide, so nothing is interpolated.
+
+    Args:
+        image: the grid to follow (the fixed image's).
+        box: (first, last) index of the content, (x, y, z), inclusive.
+        spacing: voxel size in mm.
+        margin: mm added on each side of the box.
+        multiple: sizes are rounded up to a multiple of this many voxels.
+    """
+    axes = nearest_lps(image.axes)
+    corners = np.array(list(itertools.product(*zip(*box, strict=True))))
+    along = (image.points(corners) - np.array(image.origin)) @ axes  # mm along the new axes, from voxel (0, 0, 0)
+    low = np.floor((along.min(0) - margin) / spacing + 1e-6)
+    count = np.ceil((along.max(0) + margin) / spacing - 1e-6) - low + 1
+    size = (np.ceil(count / multiple) * multiple).astype(int)
+    low -= (size - count) // 2
+    origin = np.array(image.origin) + axes @ (low * spacing)
+    return Grid(
+        (int(size[0]), int(size[1]), int(size[2])), (spacing,) * 3, (origin[0], origin[1], origin[2]), tuple(axes.ravel())
+    )
+
+
+def strided(grid: Grid, stride: int) -> Grid:
+    """The grid of a field with that stride on `grid` (see the module text); sizes must divide by it."""
+    if any(n % stride for n in grid.size):
+        raise ValueError(f"grid {grid.size} does not divide by {stride}")
+    first = grid.points(np.full(3, (stride - 1) / 2))
+    size = [n // stride for n in grid.size]
+    spacing = [s * stride for s in grid.spacing]
+    return Grid(
+        (size[0], size[1], size[2]), (spacing[0], spacing[1], spacing[2]), (first[0], first[1], first[2]), grid.direction
+    )
+
+
+def field_to_lps(field: NDArray[np.float32], grid: Grid) -> sitk.Image:
+    """(3, Z, Y, X) working field in mm along the grid's axes -> SimpleITK vector image, mm LPS, on `grid`."""
+    import SimpleITK as sitk
+
+    lps = np.tensordot(grid.axes.astype(np.float32), field, axes=1)  # (3, Z, Y, X)
+    return grid.stamp(sitk.GetImageFromArray(np.ascontiguousarray(np.moveaxis(lps, 0, -1)), isVector=True))
+
+
+def field_from_lps(image: sitk.Image) -> NDArray[np.float32]:
+    """SimpleITK vector image, mm LPS -> (3, Z, Y, X) float32, mm along the image's own axes."""
+    import SimpleITK as sitk
+
+    lps = sitk.GetArrayViewFromImage(image)  # (Z, Y, X, 3)
+    axes = np.array(image.GetDirection()).reshape(3, 3).astype(np.float32)
+    return np.ascontiguousarray(np.tensordot(np.linalg.inv(axes), lps, axes=(1, 3)), dtype=np.float32)
+
+
+def affine_parts(transform: Any) -> tuple[Array, Array]:
+    """(A, t) of a SimpleITK linear transform, so that point -> A @ point + t, in mm LPS."""
+    t = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+    a = np.stack([np.array(transform.TransformPoint(tuple(e))) - t for e in np.eye(3)], axis=1)
+    return a, t

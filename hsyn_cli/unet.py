@@ -1,0 +1,67 @@
+"""The one U-Net that SN-Net's levels and DI-Net are made of (VoxelMorph's shape; Balakrishnan et al., TMI 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Conv(nn.Sequential):
+    """3-wide convolution and LeakyReLU 0.2."""
+
+    def __init__(self, cin: int, cout: int) -> None:
+        super().__init__(nn.Conv3d(cin, cout, 3, padding=1), nn.LeakyReLU(0.2, inplace=True))
+
+
+def fold(x: Tensor, stride: int) -> Tensor:
+    """(B, C, Z, Y, X) -> (B, C s^3, Z/s, Y/s, X/s): each s x s x s cell becomes channels; nothing is lost."""
+    if stride == 1:
+        return x
+    b, c, z, y, w = x.shape
+    s = stride
+    x = x.reshape(b, c, z // s, s, y // s, s, w // s, s).permute(0, 1, 3, 5, 7, 2, 4, 6)
+    return x.reshape(b, c * s**3, z // s, y // s, w // s)
+
+
+class UNet(nn.Module):
+    """Image or field in, vector per voxel out, at 1/stride of the input's resolution.
+
+    Any size that divides by `stride` goes in: the rest is padded inside and cropped again. The flow layer starts
+    at N(0, 1e-5), so an untrained net answers (almost) zero.
+    """
+
+    def __init__(self, channels: int, stride: int, encoder: Sequence[int], head: Sequence[int]) -> None:
+        super().__init__()
+        self.stride = stride
+        widths = [channels * stride**3, *encoder]
+        self.encoder = nn.ModuleList(Conv(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.decoder = nn.ModuleList()
+        width = encoder[-1]
+        for skip in reversed(encoder[:-1]):
+            out = max(skip, head[0])
+            self.decoder.append(Conv(width + skip, out))
+            width = out
+        self.head = nn.Sequential(*(Conv(a, b) for a, b in zip((width, *head[:-1]), head, strict=True)))
+        self.flow = nn.Conv3d(head[-1], 3, 3, padding=1)
+        nn.init.normal_(self.flow.weight, std=1e-5)
+        nn.init.zeros_(self.flow.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> (B, 3, Z/s, Y/s, X/s), in voxels of the output."""
+        x = fold(x, self.stride)
+        size = x.shape[2:]
+        deep = 2 ** (len(self.encoder) - 1)
+        pad = [p for n in reversed(size) for p in (0, -n % deep)]
+        x = F.pad(x, pad).contiguous(memory_format=torch.channels_last_3d)
+        skips = []
+        for k, conv in enumerate(self.encoder):
+            x = conv(x if k == 0 else F.max_pool3d(x, 2))
+            skips.append(x)
+        skips.pop()
+        for conv in self.decoder:
+            x = conv(torch.cat((F.interpolate(x, scale_factor=2.0, mode="nearest"), skips.pop()), dim=1))
+        u: Tensor = self.flow(self.head(x))
+        return u[..., : size[0], : size[1], : size[2]].float()
