@@ -123,6 +123,12 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def copy(source: Path, target: Path) -> None:
+    """The same bytes again, whole or not at all. Raises OutputError."""
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 class Staging:
     """The outputs of one run, written aside and shown together by `commit`. Made by `claim`."""
 
@@ -174,14 +180,11 @@ class Staging:
 
 
 @contextlib.contextmanager
-def claim(
-    targets: Iterable[Path], *, force: bool = False, inputs: Iterable[Path] = (), needed: int = 0
-) -> Iterator[Staging]:
+def claim(targets: Iterable[Path], *, force: bool = False, inputs: Iterable[Path] = ()) -> Iterator[Staging]:
     """Check that all `targets` can be written, before any work is done, and offer a place to write them.
 
     Raises OutputError if one exists (unless `force`), is one of the `inputs`, or two are one file where upper
-    and lower case are alike; if a folder cannot be made or written to;
-    if the first one's disk has not `needed` bytes left.
+    and lower case are alike; if a folder cannot be made or written to.
     Without `Staging.commit` nothing is left.
     """
     staging = Staging(targets)
@@ -207,8 +210,6 @@ def claim(
         )
     try:
         staging.open()
-        if staging.targets:
-            check_space(staging.targets[0].parent, needed)
         yield staging
     finally:
         staging.close()

@@ -1,0 +1,242 @@
+"""The facts of a run as plain data (`assemble`), as JSON (`to_json`) and as a short table (`render`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hsyn_cli import __version__
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Where a total field folds: determinant of p -> p + d(p) <= 0.
+
+    `voxels` and `percent` by central differences; `corner_voxels` by the stricter rule that any of the eight
+    corner determinants of a voxel is <= 0. `min_det` is the smallest central one, at `min_det_at_mm` (LPS).
+    """
+
+    voxels: int
+    percent: float
+    corner_voxels: int
+    min_det: float
+    min_det_at_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ErrorStats:
+    """Distances in mm."""
+
+    mean_mm: float
+    p99_mm: float
+    max_mm: float
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How alike moving and fixed are by one `measure`: `before` anything, after the `affine`, at the end."""
+
+    measure: str
+    before: float
+    affine: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The checkpoint used; `verified`: its hash is the one of a manifest."""
+
+    name: str
+    sha256: str
+    verified: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the pipeline measured. `seconds` are per step, in the order they ran.
+
+    Inverse errors: |inverse(forward(p)) - p| over the fixed image's foreground, and |forward(inverse(q)) - q|
+    over the moving image's.
+    """
+
+    folding: Folding
+    inverse_folding: Folding
+    inverse_error_fixed: ErrorStats
+    inverse_error_moving: ErrorStats
+    similarity: Similarity
+    preset: str
+    affine: str
+    checkpoint: Weights
+    device: str
+    threads: int
+    seed: int
+    seconds: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input file."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything report.json holds. `apply`: lines to paste that apply the result elsewhere."""
+
+    facts: Facts
+    inputs: Mapping[str, Source]
+    outputs: Mapping[str, str]
+    warnings: tuple[str, ...]
+    apply: Mapping[str, str]
+    seconds_total: float
+    peak_memory_mb: float | None
+    versions: Mapping[str, str]
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+
+def assemble(
+    facts: Facts,
+    *,
+    inputs: Mapping[str, Source],
+    outputs: Mapping[str, Path],
+    warnings: tuple[str, ...] = (),
+    seconds_total: float,
+    peak_memory_mb: float | None = None,
+) -> Report:
+    """Put a run's facts together. `inputs` needs "moving" and "fixed", `outputs` is `outputs.targets`."""
+    return Report(
+        facts=facts,
+        inputs=inputs,
+        outputs={name: str(path) for name, path in outputs.items()},
+        warnings=(*warnings, *facts.warnings),
+        apply=apply_lines(inputs["moving"].path, inputs["fixed"].path, outputs),
+        seconds_total=seconds_total,
+        peak_memory_mb=peak_memory_mb,
+        versions=versions(),
+    )
+
+
+def apply_lines(moving: str, fixed: str, outputs: Mapping[str, Path]) -> dict[str, str]:
+    """Lines that warp the moving image onto the fixed one: ANTs, SimpleITK (shell), Slicer (its console).
+
+    Absolute paths, so that they can be pasted anywhere.
+    """
+    m, f, d = (str(Path(p).absolute()) for p in (moving, fixed, outputs["forward_field"]))
+    chain = f"-t {shlex.quote(d)}"
+    if "ants_warp" in outputs:
+        ants = (str(outputs[name].absolute()) for name in ("ants_warp", "ants_affine"))
+        chain = " ".join(f"-t {shlex.quote(path)}" for path in ants)
+    program = (
+        "import SimpleITK as s; "
+        f"t = s.DisplacementFieldTransform(s.ReadImage({d!r}, s.sitkVectorFloat64)); "
+        f"s.WriteImage(s.Resample(s.ReadImage({m!r}), s.ReadImage({f!r}), t), 'moved.nii.gz')"
+    )
+    return {
+        "antsApplyTransforms": (
+            f"antsApplyTransforms -d 3 -i {shlex.quote(m)} -r {shlex.quote(f)} {chain} -o moved.nii.gz"
+        ),
+        "SimpleITK": f"python -c {shlex.quote(program)}",
+        "Slicer": (
+            f"slicer.util.loadVolume({m!r}).SetAndObserveTransformNodeID("
+            f"slicer.util.loadTransform({d!r}).GetID())"
+        ),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of hsyn, Python and the two libraries that decide the numbers."""
+    libraries = {name: importlib.metadata.version(name) for name in ("torch", "SimpleITK", "numpy")}
+    return {"hsyn": __version__, "python": platform.python_version(), **libraries}
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory this process held so far, in MB; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def to_dict(report: Report) -> dict[str, Any]:
+    """JSON-ready; NaN and infinity become None, which JSON has and they have not."""
+    plain = dataclasses.asdict(report)
+    facts = plain.pop("facts")
+    facts.pop("warnings")
+    plain = {"schema_version": plain.pop("schema_version"), **facts, **plain}
+    result: dict[str, Any] = _finite(plain)
+    return result
+
+
+def to_json(report: Report) -> str:
+    return json.dumps(to_dict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def render(report: Report, *, max_folding: float | None = None) -> RenderableType:
+    """A table of about ten lines that is right at 80 columns. `max_folding`: percent allowed, else red."""
+    from rich.table import Table
+    from rich.text import Text
+
+    facts = report.facts
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    fold = facts.folding
+    limit = max_folding or 0.0
+    at = ", ".join(f"{v:.1f}" for v in fold.min_det_at_mm)
+    verdict = "none" if fold.voxels == 0 else f"{fold.voxels} voxels ({fold.percent:.2g} %)"
+    style = "green" if fold.voxels == 0 else "yellow" if fold.percent <= limit else "red"
+    table.add_row("folding", Text(f"{verdict}; by the corner rule {fold.corner_voxels} voxels", style))
+    table.add_row("smallest determinant", Text(f"{fold.min_det:.3f} at ({at}) mm LPS"))
+    for name, error in (("fixed", facts.inverse_error_fixed), ("moving", facts.inverse_error_moving)):
+        numbers = f"mean {error.mean_mm:.4f}, 99 % {error.p99_mm:.4f}, max {error.max_mm:.3f} mm"
+        table.add_row(f"inverse error, {name}", Text(numbers))
+    alike = facts.similarity
+    steps = f"{alike.before:.3f} -> affine {alike.affine:.3f} -> {alike.after:.3f}"
+    table.add_row(f"similarity ({alike.measure})", Text(steps))
+    table.add_row("time", Text(f"{report.seconds_total:.1f} s ({_longest(facts.seconds)})"))
+    memory = "" if report.peak_memory_mb is None else f", peak memory {report.peak_memory_mb / 1000:.1f} GB"
+    table.add_row("on", Text(f"{facts.device}, {facts.threads} thread(s), seed {facts.seed}{memory}"))
+    unverified = "" if facts.checkpoint.verified else ", not in a manifest"
+    weights = f"{facts.checkpoint.name} ({facts.checkpoint.sha256[:12]}{unverified})"
+    table.add_row("preset, weights", Text(f"{facts.preset}, {weights}"))
+    for warning in report.warnings:
+        table.add_row(Text("warning", "yellow"), Text(warning, "yellow"))
+    if "report" in report.outputs:
+        table.add_row("written to", Text(str(Path(report.outputs["report"]).parent)))
+        table.add_row("apply it elsewhere", Text('lines for ANTs, SimpleITK, Slicer: report.json, "apply"'))
+    return table
+
+
+def _longest(seconds: Mapping[str, float], shown: int = 3) -> str:
+    """The steps that took longest, in the order they ran."""
+    kept = sorted(seconds, key=lambda step: -seconds[step])[:shown]
+    return ", ".join(f"{step} {seconds[step]:.1f}" for step in seconds if step in kept)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

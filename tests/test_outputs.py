@@ -1,0 +1,187 @@
+"""The output folder: which files, what is in them, and that they read elsewhere as they should."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from test_report import FACTS
+
+from hsyn_cli import files, outputs
+from hsyn_cli import report as reports
+from hsyn_cli.errors import OutputError
+
+TURN = sitk.Euler3DTransform((0, 0, 0), 0.2, -0.1, 0.4).GetMatrix()
+
+
+def grid_image(size: tuple[int, int, int], seed: int, vector: bool = False) -> sitk.Image:
+    shape = (*size[::-1], 3) if vector else size[::-1]
+    image = sitk.GetImageFromArray(
+        np.random.default_rng(seed).normal(size=shape).astype(np.float32), isVector=vector
+    )
+    image.SetSpacing((1.1, 0.9, 1.3))
+    image.SetDirection(TURN)
+    image.SetOrigin((5, -6, 7))
+    return image
+
+
+FIXED, MOVING = (7, 9, 5), (6, 8, 11)
+
+
+@dataclass(frozen=True)
+class FakeMidspace:
+    to_moving_field: sitk.Image
+    to_fixed_field: sitk.Image
+    moving: sitk.Image
+    fixed: sitk.Image
+
+
+@dataclass(frozen=True)
+class FakeResult:
+    """Stands for a Registration: random content on the right grids."""
+
+    warped: sitk.Image
+    inverse_warped: sitk.Image
+    forward_field: sitk.Image
+    inverse_field: sitk.Image
+    affine: sitk.AffineTransform
+    warp_field: sitk.Image
+    inverse_warp_field: sitk.Image
+    midspace: FakeMidspace
+    facts: reports.Facts = FACTS
+
+
+def fake_result() -> FakeResult:
+    affine = sitk.AffineTransform(3)
+    affine.SetTranslation((1, 2, 3))
+    half = FakeMidspace(*(grid_image(FIXED, seed, seed < 22) for seed in (20, 21, 22, 23)))
+    return FakeResult(
+        grid_image(FIXED, 1),
+        grid_image(MOVING, 2),
+        grid_image(FIXED, 3, True),
+        grid_image(MOVING, 4, True),
+        affine,
+        grid_image(FIXED, 5, True),
+        grid_image(FIXED, 6, True),
+        half,
+    )
+
+
+def make_report() -> reports.Report:
+    source = reports.Source("x.nii.gz", "0" * 64)
+    paths = {"forward_field": Path("forward_field.nii.gz")}
+    return reports.assemble(
+        FACTS, inputs={"moving": source, "fixed": source}, outputs=paths, seconds_total=1.0
+    )
+
+
+def written(wanted: outputs.Wanted, labels: sitk.Image | None = None) -> FakeResult:
+    result = fake_result()
+    with files.claim(outputs.targets(wanted).values()) as staging:
+        outputs.write(result, wanted, staging, make_report, moving_labels=labels)
+    return result
+
+
+def same(path: Path, image: sitk.Image) -> bool:
+    return bool(
+        np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), sitk.GetArrayFromImage(image))
+    )
+
+
+def test_the_six_files_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "out"
+    result = written(outputs.Wanted(folder))
+    assert sorted(os.listdir(folder)) == [
+        "affine.mat",
+        "forward_field.nii.gz",
+        "inverse_field.nii.gz",
+        "inverse_warped.nii.gz",
+        "report.json",
+        "warped.nii.gz",
+    ]
+    for name in ("warped", "inverse_warped", "forward_field", "inverse_field"):
+        assert same(folder / f"{name}.nii.gz", getattr(result, name))
+    for name in ("forward_field", "inverse_field"):
+        assert int(nib.load(folder / f"{name}.nii.gz").header["intent_code"]) == 1007
+    assert sitk.ReadTransform(str(folder / "affine.mat")).TransformPoint((0, 0, 0)) == (1, 2, 3)
+    assert json.loads((folder / "report.json").read_text())["schema_version"] == 1
+
+
+def test_everything_that_can_be_asked_for(tmp_path: Path) -> None:
+    wanted = outputs.Wanted(tmp_path, str(tmp_path / "ants" / "sub1_"), midspace=True, labels=True)
+    labels = sitk.Cast(grid_image(MOVING, 9) * 10, sitk.sitkInt16)
+    result = written(wanted, labels)
+    assert sorted(os.listdir(tmp_path / "ants")) == [
+        "sub1_0GenericAffine.mat",
+        "sub1_1InverseWarp.nii.gz",
+        "sub1_1Warp.nii.gz",
+        "sub1_InverseWarped.nii.gz",
+        "sub1_Warped.nii.gz",
+    ]
+    assert same(tmp_path / "ants" / "sub1_1Warp.nii.gz", result.warp_field)
+    assert same(tmp_path / "ants" / "sub1_1InverseWarp.nii.gz", result.inverse_warp_field)
+    assert same(tmp_path / "ants" / "sub1_Warped.nii.gz", result.warped)
+    assert same(tmp_path / "ants" / "sub1_InverseWarped.nii.gz", result.inverse_warped)
+    assert same(tmp_path / "mid_to_moving_field.nii.gz", result.midspace.to_moving_field)
+    assert same(tmp_path / "mid_to_fixed_field.nii.gz", result.midspace.to_fixed_field)
+    assert same(tmp_path / "mid_moving.nii.gz", result.midspace.moving)
+    assert same(tmp_path / "mid_fixed.nii.gz", result.midspace.fixed)
+    assert sitk.ReadImage(str(tmp_path / "warped_labels.nii.gz")).GetPixelID() == sitk.sitkInt16
+    assert all(path.is_file() for path in outputs.targets(wanted).values())
+
+
+def test_an_ants_prefix_may_be_a_folder() -> None:
+    paths = outputs.targets(outputs.Wanted(Path("out"), "ants/"))
+    assert paths["ants_warp"] == Path("ants/1Warp.nii.gz")
+    assert list(paths)[-1] == "report"
+
+
+def test_an_ants_prefix_that_would_collide_where_case_does_not_count(tmp_path: Path) -> None:
+    wanted = outputs.Wanted(tmp_path, f"{tmp_path}/")  # Warped.nii.gz and warped.nii.gz
+    with pytest.raises(OutputError, match="are one file on some disks"):
+        written(wanted)
+
+
+def test_labels_keep_large_ids_and_follow_the_field() -> None:
+    values = np.zeros(FIXED[::-1], np.uint32)
+    values[2, 3, 4], values[2, 3, 6] = 2**24 + 1, 2**32 - 1
+    labels = sitk.GetImageFromArray(values)
+    shift = np.zeros((*FIXED[::-1], 3), np.float32)
+    shift[..., 0] = 2.2  # a fixed point is found 2.2 mm further left in the moving image
+    warped = outputs.warp_labels(labels, sitk.GetImageFromArray(shift, isVector=True))
+    assert warped.GetPixelID() == sitk.sitkUInt32
+    expected = np.zeros_like(values)
+    expected[..., :-2] = values[..., 2:]
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(warped), expected)
+
+
+def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> reports.Report:
+        raise KeyboardInterrupt
+
+    wanted = outputs.Wanted(tmp_path / "out", str(tmp_path / "ants" / "a"))
+
+    def run() -> None:
+        with files.claim(outputs.targets(wanted).values()) as staging:
+            outputs.write(fake_result(), wanted, staging, broken)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert os.listdir(tmp_path) == []
+
+
+def test_needed_bytes_cover_the_uncompressed_outputs(tmp_path: Path) -> None:
+    wanted = outputs.Wanted(tmp_path, str(tmp_path / "a_"), midspace=True, labels=True)
+    result = fake_result()
+    half = result.midspace
+    scalars = [result.warped, result.inverse_warped] * 2 + [half.moving, half.fixed, result.warped]
+    fields = [result.forward_field, result.inverse_field, result.warp_field, result.inverse_warp_field]
+    fields += [half.to_moving_field, half.to_fixed_field]
+    raw = sum(4 * image.GetNumberOfPixels() for image in scalars)
+    raw += sum(12 * image.GetNumberOfPixels() for image in fields)
+    moving, fixed = result.inverse_warped.GetNumberOfPixels(), result.warped.GetNumberOfPixels()
+    assert raw <= outputs.needed_bytes(wanted, moving, fixed) <= 2 * raw
