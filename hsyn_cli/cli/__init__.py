@@ -1,0 +1,77 @@
+"""The command line. `main` is the one place where errors become a line, a hint and an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+from hsyn_cli import __version__
+from hsyn_cli.cli.register import register
+from hsyn_cli.cli.weights import weights
+from hsyn_cli.errors import HsynError, Interrupted, MemoryLimitError, Terminated
+
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc")  # torch on GPU, torch on CPU and ITK, C++
+LESS_MEMORY = "try --preset fast, close other programs, or resample both images to larger voxels"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hsyn", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Symmetric, invertible registration of 3-D medical images.
+
+    \b
+    Example:
+      hsyn register -m moving.nii.gz -f fixed.nii.gz -o out/
+    """
+
+
+cli.add_command(register)
+cli.add_command(weights)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; see `errors` for the codes."""
+    try:
+        code = cli.main(list(arguments), prog_name="hsyn", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _tell(Interrupted("interrupted; nothing was written"))
+    except HsynError as error:
+        return _tell(error)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+            where = "the GPU is out of memory" if "CUDA" in str(error) else "out of memory"
+            hint = LESS_MEMORY if where == "out of memory" else f"{LESS_MEMORY}, or use --device cpu"
+            return _tell(MemoryLimitError(where, hint))
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("interrupted; nothing was written")
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated("terminated; nothing was written")
+
+
+def _tell(error: HsynError) -> int:
+    if isinstance(error, Interrupted) and sys.stderr.isatty():
+        click.echo(err=True)  # the terminal shows ^C
+    click.secho(f"error: {' '.join(error.message.split())}", fg="red", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    return error.exit_code

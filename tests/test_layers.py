@@ -1,0 +1,60 @@
+"""Imports go strictly down the layers; only a package's own modules may import one another."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "hsyn_cli"
+LAYERS = [
+    {"__init__", "errors", "config"},
+    {"space", "files", "nifti", "report"},
+    {"images", "fields"},
+    {"affine", "inverse", "unet", "losses", "weights"},
+    {"sn_net", "di_net", "refine"},
+    {"pipeline", "outputs", "training"},
+    {"cli"},
+]
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """First names under hsyn_cli that a module imports anywhere, its imports for typing left out."""
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module == "hsyn_cli":
+            names |= {alias.name if alias.name in LAYER else "__init__" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hsyn_cli."):
+            names.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("hsyn_cli.")}
+    return names
+
+
+def test_imports_go_strictly_down() -> None:
+    seen = set()
+    for path in PACKAGE.rglob("*.py"):
+        own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        seen.add(own)
+        assert own in LAYER, f"{path.name} stands in no layer: add it to LAYERS"
+        if own == "__init__":  # loads `register` only when asked for
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        wrong = {name for name in imported(tree) if name != own and LAYER[name] >= LAYER[own]}
+        assert not wrong, f"{path.relative_to(PACKAGE)} (layer {LAYER[own]}) imports {sorted(wrong)}"
+    assert {"errors", "files", "images", "weights", "report", "outputs", "cli"} <= seen
+
+
+def test_the_check_sees_every_way_of_importing() -> None:
+    text = (
+        "from typing import TYPE_CHECKING\nimport hsyn_cli.files\nfrom hsyn_cli import __version__, images\n"
+        "if TYPE_CHECKING:\n    from hsyn_cli import cli\n"
+        "def f():\n    from hsyn_cli.training.loop import train\n"
+    )
+    assert imported(ast.parse(text)) == {"files", "__init__", "images", "training"}
