@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -34,7 +33,6 @@ ANTS_SUFFIXES = {  # what ANTs itself appends to its output prefix
     "ants_warped": "Warped.nii.gz",
     "ants_inverse_warped": "InverseWarped.nii.gz",
 }
-WRITERS = 2  # files compressed at a time
 
 
 class Midspace(Protocol):
@@ -95,7 +93,7 @@ def targets(wanted: Wanted) -> dict[str, Path]:
 
 
 def needed_bytes(wanted: Wanted, moving_voxels: int, fixed_voxels: int) -> int:
-    """Disk space the run may need: all outputs as if they did not compress, and what is in work at a time."""
+    """Disk space the run may need: all outputs as if they did not compress, and the one being written."""
     image, field = 4, 12  # bytes per voxel: float32, three of them
     total = (image + field) * (moving_voxels + fixed_voxels)
     if wanted.ants_prefix is not None:
@@ -104,7 +102,7 @@ def needed_bytes(wanted: Wanted, moving_voxels: int, fixed_voxels: int) -> int:
         total += 2 * (image + field) * max(moving_voxels, fixed_voxels)
     if wanted.labels:
         total += image * fixed_voxels
-    return total + WRITERS * field * max(moving_voxels, fixed_voxels)
+    return total + field * max(moving_voxels, fixed_voxels)
 
 
 def warp_labels(labels: sitk.Image, forward_field: sitk.Image) -> sitk.Image:
@@ -156,8 +154,8 @@ def write(
     if moving_labels is not None:
         pictures["warped_labels"] = warp_labels(moving_labels, result.forward_field)
     images.write_transform(result.affine, paths["affine"])
-    with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(lambda name: images.write_image(pictures[name], paths[name]), pictures))
+    for name, picture in pictures.items():  # threads gain nothing: ITK's writer holds Python's lock
+        images.write_image(picture, paths[name])
     if wanted.ants_prefix is not None:
         for name in ("warped", "inverse_warped"):
             files.copy(paths[name], paths[f"ants_{name}"])
