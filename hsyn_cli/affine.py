@@ -6,7 +6,6 @@ The result maps fixed points to moving points (mm, LPS), as SimpleITK and ANTs h
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -30,19 +29,20 @@ def align(
     seed: int = 0,
     fixed_mask: sitk.Image | None = None,
     moving_mask: sitk.Image | None = None,
-    progress: Callable[[float], None] = lambda fraction: None,
+    start: sitk.AffineTransform | None = None,
 ) -> sitk.AffineTransform:
     """Affine or rigid transform, fixed point -> moving point.
 
     Centres of mass give the shift, second moments the scale, a grid of rotations the pose; the best few are
     optimised at 8 mm as similarities, and the best of those at 4 and 2 mm as `kind`. Cost: correlation (Pearson).
-    Raises RuntimeError from ITK if the images do not overlap.
+    With `start` nothing is searched; kind "none" returns `start` or the identity as it is.
     """
+    if kind == "none":
+        return start if start is not None else sitk.AffineTransform(3)
     fixed, moving = _robust(fixed), _robust(moving)
     levels = {mm: (_at_spacing(fixed, mm), _at_spacing(moving, mm)) for mm in (SEARCH_MM, *STAGES_MM)}
     masks = (fixed_mask, moving_mask)
-    transform: sitk.Transform = _search(*levels[SEARCH_MM], masks, kind)
-    progress(0.4)
+    transform: sitk.Transform = start or _search(*levels[SEARCH_MM], masks, kind)
     for mm, share in zip(STAGES_MM, SAMPLED, strict=True):
         method = _method(*masks)
         method.SetMetricSamplingStrategy(method.RANDOM)
@@ -59,7 +59,6 @@ def align(
         method.SetOptimizerScalesFromPhysicalShift()
         method.Execute(*levels[mm])
         transform = current
-        progress(0.7 if mm == STAGES_MM[0] else 1.0)
     return as_affine(transform)
 
 

@@ -49,6 +49,27 @@ class DINetConfig:
     head: tuple[int, ...] = (32, 16)
 
 
+@dataclass(frozen=True)
+class RefineStage:
+    """`steps` of Adam on a pair's own fields, looking at images averaged down by `scale`."""
+
+    scale: int
+    steps: int
+    sigma: float  # of the Gaussian over each update, field voxels
+    rate: float  # mm per step, before that Gaussian
+    window: int = 5  # NCC, voxels of those images
+    smooth: float = 1.0  # lambda1
+    mean_shape: float = 0.02  # lambda2
+    fold: float = 1000.0  # weight of determinants below 0.3
+
+
+PRESETS: dict[str, tuple[RefineStage, ...]] = {
+    "fast": (),
+    "default": (RefineStage(2, 15, 1.0, 0.2), RefineStage(1, 6, 0.5, 0.2)),
+    "accurate": (RefineStage(4, 20, 2.0, 0.4), RefineStage(2, 30, 1.0, 0.2), RefineStage(1, 20, 0.5, 0.15)),
+}
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A dataclass as JSON-ready plain data."""
     return dataclasses.asdict(config)

@@ -47,23 +47,55 @@ def resize(u: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
     return F.interpolate(u, size=tuple(size), mode="trilinear", align_corners=False)
 
 
+Operator = tuple[Tensor, Tensor, Tensor]  # matrices along z, y, x
+
+
+def separable(x: Tensor, operator: Operator) -> Tensor:
+    """Apply one matrix per axis: (..., Z, Y, X) -> (..., Z', Y', X').
+
+    On a CPU such products cost less than the passes over memory that sliding windows need.
+    """
+    mz, my, mx = operator
+    x = my @ (x @ mx.T)
+    return (mz @ x.flatten(-2)).reshape(*x.shape[:-3], mz.shape[0], *x.shape[-2:])
+
+
+@functools.lru_cache(maxsize=64)
+def _gaussian_matrix(coarse: int, fine: int, sigma: float, device: torch.device) -> Tensor:
+    """(fine, coarse): Gaussians (sigma in coarse voxels) at the coarse cell centres seen at the fine ones; rows sum to 1."""
+    at = (torch.arange(fine, dtype=torch.float64) + 0.5) * (coarse / fine) - 0.5
+    weight = torch.exp(-0.5 * ((at[:, None] - torch.arange(coarse, dtype=torch.float64)) / sigma) ** 2)
+    return (weight / weight.sum(1, keepdim=True)).float().to(device)
+
+
+def gaussian(u: Tensor, size: tuple[int, ...] | torch.Size, sigma: float) -> Operator:
+    """Operator for `separable`: `u` smoothed with sigma (in voxels of u) and seen on `size` (Z, Y, X) voxels, cell-centred."""
+    z, y, x = (_gaussian_matrix(a, b, sigma, u.device) for a, b in zip(u.shape[-3:], size, strict=True))
+    return z, y, x
+
+
 def downsample(image: Tensor, factor: int) -> Tensor:
     """Mean over factor x factor x factor cells, (B, C, Z, Y, X)."""
     return image if factor == 1 else F.avg_pool3d(image, factor)
 
 
-def forward_differences(u: Tensor, spacing: float) -> tuple[Tensor, Tensor, Tensor]:
+Spacing = float | tuple[float, float, float]  # mm; one number where the grid is isotropic, else x, y, z
+
+
+def forward_differences(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor, Tensor]:
     """(u[i + 1] - u[i]) / spacing along x, y, z; each one voxel shorter along its axis."""
+    x, y, z = (spacing,) * 3 if isinstance(spacing, float | int) else spacing
     return (
-        (u[..., 1:] - u[..., :-1]) / spacing,
-        (u[..., 1:, :] - u[..., :-1, :]) / spacing,
-        (u[..., 1:, :, :] - u[..., :-1, :, :]) / spacing,
+        (u[..., 1:] - u[..., :-1]) / x,
+        (u[..., 1:, :] - u[..., :-1, :]) / y,
+        (u[..., 1:, :, :] - u[..., :-1, :, :]) / z,
     )
 
 
-def determinant(u: Tensor, spacing: float) -> Tensor:
+def determinant(u: Tensor, spacing: Spacing) -> Tensor:
     """det(d(x + u(x)) / dx) by central differences, one-sided at the border. (B, 3, Z, Y, X) -> (B, Z, Y, X)."""
-    gx, gy, gz = torch.gradient(u, spacing=spacing, dim=(4, 3, 2))
+    steps = (spacing,) * 3 if isinstance(spacing, float | int) else spacing
+    gx, gy, gz = torch.gradient(u, spacing=list(steps), dim=[4, 3, 2])
     return det3(gx, gy, gz)
 
 
@@ -75,7 +107,7 @@ def det3(gx: Tensor, gy: Tensor, gz: Tensor) -> Tensor:
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
-def corner_determinant(u: Tensor, spacing: float) -> Tensor:
+def corner_determinant(u: Tensor, spacing: Spacing) -> Tensor:
     """The smallest of the eight one-sided determinants at each voxel, (B, 3, Z, Y, X) -> (B, Z, Y, X).
 
     Positive everywhere means that the trilinear interpolation of x + u(x) has a positive determinant at every
@@ -90,7 +122,7 @@ def corner_determinant(u: Tensor, spacing: float) -> Tensor:
     return torch.cat(out, dim=1)
 
 
-def _corner_slab(u: Tensor, spacing: float) -> Tensor:
+def _corner_slab(u: Tensor, spacing: Spacing) -> Tensor:
     dx, dy, dz = forward_differences(u, spacing)
     sides = [
         (torch.cat((d.narrow(a, 0, 1), d), a), torch.cat((d, d.narrow(a, d.shape[a] - 1, 1)), a))
@@ -104,3 +136,18 @@ def _corner_slab(u: Tensor, spacing: float) -> Tensor:
                 least = det if least is None else torch.minimum(least, det)
     assert least is not None
     return least
+
+
+def sample_affine(u: Tensor, matrix: Tensor, offset: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """u (1, C, Z, Y, X) at index ``matrix @ i + offset`` for every index i of a grid of `size`; all in x, y, z.
+
+    Trilinear, border values held -> (1, C, z, y, x).
+    """
+    extent = torch.tensor([*u.shape[:1:-1]], dtype=torch.float64)
+    m = (matrix * (2 / extent)[:, None]).float().to(u.device)
+    t = ((2 * offset + 1) / extent - 1).float().to(u.device)
+    x, y, z = (torch.arange(n, dtype=torch.float32, device=u.device) for n in size)
+    grid = (
+        (x[:, None] * m[:, 0])[None, None] + (y[:, None] * m[:, 1])[None, :, None] + (z[:, None] * m[:, 2] + t)[:, None, None]
+    )
+    return F.grid_sample(u, grid[None], padding_mode="border", align_corners=False)

@@ -10,7 +10,8 @@ LAYERS = [
     {"images", "fields"},
     {"affine", "inverse", "unet", "losses", "weights"},
     {"sn_net", "di_net", "refine"},
-    {"pipeline", "outputs", "training"},
+    {"totals", "outputs", "training"},
+    {"pipeline"},
     {"cli"},
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,130 @@
+"""The exact inverse of a displacement field, its residual, and the repair of what folds.
+
+A field is inverted as the trilinear function that every other program takes it for: v with v(x) + u(x + v(x)) = 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hsyn_cli.fields import compose, corner_determinant, warp
+
+LEAST_DETERMINANT = 0.15  # smallest one-sided determinant of a half-way field that `repair` lets pass
+
+
+def sample_points(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """u and its exact derivative at N points, trilinear, border values held.
+
+    Args:
+        u: (3, Z, Y, X). index: (N, 3), continuous, x, y, z.
+
+    Returns:
+        values (N, 3) and jacobian (N, 3, 3) with jacobian[n, i, k] = d u_i / d index_k.
+    """
+    size = torch.tensor(list(u.shape[:0:-1]), device=u.device)
+    index = torch.minimum(index.clamp_min(0), (size - 1).to(index.dtype))
+    low = torch.minimum(index.floor().long(), size - 2)
+    t = index - low
+    nx, ny = int(size[0]), int(size[1])
+    flat = u.reshape(3, -1)
+    base = (low[:, 2] * ny + low[:, 1]) * nx + low[:, 0]
+    c = [flat[:, base + dz * ny * nx + dy * nx + dx] for dz in (0, 1) for dy in (0, 1) for dx in (0, 1)]
+    tx, ty, tz = t.unbind(1)
+    ex = [(c[k + 1] - c[k]) for k in (0, 2, 4, 6)]  # along x, per (z, y)
+    lx = [c[k] + tx * e for k, e in zip((0, 2, 4, 6), ex, strict=True)]
+    ey = [lx[1] - lx[0], lx[3] - lx[2]]
+    ly = [lx[0] + ty * ey[0], lx[2] + ty * ey[1]]
+    dz = ly[1] - ly[0]
+    mix = (1 - ty) * (1 - tz), ty * (1 - tz), (1 - ty) * tz, ty * tz
+    dx = mix[0] * ex[0] + mix[1] * ex[1] + mix[2] * ex[2] + mix[3] * ex[3]
+    dy = ey[0] + tz * (ey[1] - ey[0])
+    return (ly[0] + tz * dz).T, torch.stack((dx, dy, dz), dim=-1).movedim(0, 1)
+
+
+def invert(u: Tensor, spacing: float, seed: Tensor, tolerance: float = 0.002, sweeps: int = 2) -> Tensor:
+    """v with compose(v, u) = 0 to `tolerance` mm at every voxel where u does not fold.
+
+    A few fixed-point sweeps v <- -u(x + v) over all voxels from `seed`, then damped Newton steps on the voxels that
+    are not there yet. Voxels whose point leaves the grid use the border value of u, as `warp` does.
+
+    Args:
+        u, seed: (1, 3, Z, Y, X) in mm. spacing: voxel in mm.
+    """
+    v = seed
+    for _ in range(sweeps):
+        v = -warp(u, v, spacing)
+    residual = compose(v, u, spacing).norm(dim=1)[0]
+    todo = (residual > tolerance).nonzero()  # z, y, x
+    if len(todo):
+        v = v.clone()
+        v[0][:, todo[:, 0], todo[:, 1], todo[:, 2]] = _newton(u[0], v[0], todo, spacing, tolerance)
+    return v
+
+
+def _newton(u: Tensor, v: Tensor, at: Tensor, spacing: float, tolerance: float, steps: int = 30) -> Tensor:
+    """(3, N) inverse displacements at the voxels `at` (N, 3; z, y, x)."""
+    x = at.flip(1).float()
+    d = v[:, at[:, 0], at[:, 1], at[:, 2]].T / spacing  # voxels
+    value, slope = sample_points(u / spacing, x + d)
+    r = d + value
+    damp = torch.ones(len(x), 1, device=u.device)
+    active = torch.arange(len(x), device=u.device)
+    scaled = u / spacing
+    eye = torch.eye(3, device=u.device)
+    for _ in range(steps):
+        active = active[r[active].norm(dim=1) > tolerance / spacing]
+        if not len(active):
+            break
+        jac = eye + slope[active]
+        jac = jac + 1e-3 * eye * (torch.linalg.det(jac).abs() < 1e-3)[:, None, None]
+        step = torch.linalg.solve(jac, r[active])
+        step = step * (1.0 / step.norm(dim=1, keepdim=True).clamp_min(1.0))  # at most a voxel at once
+        trial = d[active] - damp[active] * step
+        value, trial_slope = sample_points(scaled, x[active] + trial)
+        r_trial = trial + value
+        better = r_trial.norm(dim=1) < r[active].norm(dim=1)
+        won = active[better]
+        d[won], r[won], slope[won] = trial[better], r_trial[better], trial_slope[better]
+        damp[won] = (2 * damp[won]).clamp_max(1.0)
+        damp[active[~better]] *= 0.5
+    return d.T * spacing
+
+
+def taper(u: Tensor, voxels: int) -> Tensor:
+    """u (B, 3, Z, Y, X) times a raised cosine that falls to 0 over the outermost `voxels`: the identity outside."""
+    for axis in (2, 3, 4):
+        n = u.shape[axis]
+        depth = torch.minimum(torch.arange(n), torch.arange(n - 1, -1, -1)).to(u.device)
+        weight = 0.5 - 0.5 * torch.cos(torch.pi * (depth / voxels).clamp_max(1.0))
+        u = u * weight.view([n if k == axis else 1 for k in range(5)])
+    return u
+
+
+def repair(u: Tensor, spacing: float, least: float = LEAST_DETERMINANT, rounds: int = 50) -> tuple[Tensor, int]:
+    """Smooth a field where it folds, and only there, until no one-sided determinant lies below `least`.
+
+    Each round finds the voxels below `least` in the boxes still in question, widens that set by two voxels with
+    a soft edge and blends the field there with its own 3^3 mean. The mean of a field has a determinant nearer to 1, so it ends.
+
+    Args:
+        u: (B, 3, Z, Y, X) in mm, B fields apart.
+
+    Returns:
+        the field and how many voxels were below `least` at first.
+    """
+    found = 0
+    out = []
+    for field in u.split(1):
+        for k in range(rounds):
+            bad = (corner_determinant(field, spacing) < least).float()[:, None]
+            if k == 0:
+                found += int(bad.sum())
+            if not bad.any():
+                break
+            weight = torch.nn.functional.max_pool3d(bad, 5, stride=1, padding=2)
+            weight = torch.nn.functional.avg_pool3d(weight, 3, stride=1, padding=1)
+            padded = torch.nn.functional.pad(field, (1,) * 6, mode="replicate")
+            field = field + weight * (torch.nn.functional.avg_pool3d(padded, 3, stride=1) - field)
+        out.append(field)
+    return torch.cat(out), found

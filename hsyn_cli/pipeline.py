@@ -1,0 +1,330 @@
+"""The paper's inference, top to bottom: affine, SN-Net, refinement, DI-Net, exact inverse, composition, warping."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from hsyn_cli import affine as affine_step
+from hsyn_cli import config, report, weights
+from hsyn_cli.di_net import DINet
+from hsyn_cli.errors import DeviceError, GeometryError, UsageError, WeightsError
+from hsyn_cli.fields import compose, downsample, gaussian, resize, separable, warp
+from hsyn_cli.inverse import invert, repair, taper
+from hsyn_cli.refine import NCC_STRIDE, UPSAMPLING_SIGMA, local_ncc, refine
+from hsyn_cli.sn_net import SNNet
+from hsyn_cli.space import Grid, working_grid
+from hsyn_cli.totals import Totals, total_fields
+
+MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
+LEAST_DETERMINANTS = (0.15, 0.3, 0.5)  # of the half-way fields: the next is tried where a total field still folds
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Midspace:
+    """The mean space of the pair, on the fixed grid: half-way fields (mm LPS; to the affinely aligned moving image and to
+    the fixed image) and both images warped there."""
+
+    to_moving_field: sitk.Image
+    to_fixed_field: sitk.Image
+    moving: sitk.Image
+    fixed: sitk.Image
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A finished registration. Fields are float32 vector images, mm LPS, pull-back (see `space`).
+
+    Attributes:
+        forward_field: total, fixed grid: fixed point p -> p + d(p) in the moving image.
+        inverse_field: total, moving grid.
+        affine: fixed point -> moving point.
+        warp_field, inverse_warp_field: both on the fixed grid, affine left out (ANTs' 1Warp and 1InverseWarp).
+        half_fields: mean space -> aligned moving, mean space -> fixed; fixed grid.
+    """
+
+    moving: sitk.Image
+    fixed: sitk.Image
+    affine: sitk.AffineTransform
+    forward_field: sitk.Image
+    inverse_field: sitk.Image
+    warp_field: sitk.Image
+    inverse_warp_field: sitk.Image
+    half_fields: tuple[sitk.Image, sitk.Image]
+    warped: sitk.Image
+    inverse_warped: sitk.Image
+    facts: report.Facts
+
+    @property
+    def midspace(self) -> Midspace:
+        """Computed when asked for."""
+        to_moving, to_fixed = self.half_fields
+        chain = sitk.CompositeTransform([self.affine, _as_transform(to_moving)])
+        moving = sitk.Resample(self.moving, self.fixed, chain, sitk.sitkLinear, 0.0)
+        fixed = sitk.Resample(self.fixed, self.fixed, _as_transform(to_fixed), sitk.sitkLinear, 0.0)
+        return Midspace(to_moving, to_fixed, moving, fixed)
+
+
+def register(
+    moving: sitk.Image,
+    fixed: sitk.Image,
+    *,
+    preset: str = "default",
+    weights: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    fixed_mask: sitk.Image | None = None,
+    moving_mask: sitk.Image | None = None,
+    initial_transform: sitk.AffineTransform | None = None,
+    affine: str = "affine",
+    progress: Progress = lambda step, fraction: None,
+) -> Registration:
+    """Register `moving` to `fixed`, two scalar 3-D images of any grid.
+
+    Args:
+        preset: "fast" (networks and exact inverse only), "default" or "accurate" (with refinement).
+        weights: checkpoint name or path; None is the one that ships.
+        device: "auto", "cpu", "cuda" or "mps". threads: CPU threads, None is all.
+        fixed_mask, moving_mask: on their image's grid, not 0 where the image counts (affine and refinement).
+        initial_transform: fixed point -> moving point. The affine step starts there.
+        affine: "affine", "rigid" or "none".
+        progress: called with the step's name and the share of the work done.
+
+    Raises:
+        UsageError, DeviceError, WeightsError, GeometryError: see `errors`.
+    """
+    if preset not in config.PRESETS:
+        raise UsageError(f"unknown preset {preset!r}", f"choose one of {', '.join(config.PRESETS)}")
+    where = choose_device(device)
+    use_threads(threads)
+    torch.manual_seed(seed)
+    clock = _Clock(progress, preset)
+    with clock.step("load networks"):
+        sn, di, checkpoint = load_networks(weights, where)
+    with clock.step("affine"):
+        _check_overlap(fixed, moving, initial_transform)
+        start = affine_step.as_affine(initial_transform) if initial_transform else None
+        transform = affine_step.align(
+            fixed, moving, affine, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask, start=start
+        )
+    with clock.step("networks"):
+        spacing = sn.config.spacing
+        grid = working_grid(Grid.of(fixed), content_box(fixed), spacing, MARGIN_MM * spacing, sn.config.multiple)
+        pair = torch.cat((on_grid(moving, grid, transform), on_grid(fixed, grid))).to(where)
+        masks = None
+        if fixed_mask is not None or moving_mask is not None:
+            masks = torch.cat((mask_on_grid(moving_mask, grid, transform), mask_on_grid(fixed_mask, grid))).to(where)
+        with torch.no_grad():
+            u = torch.cat(sn(*pair.chunk(2)))
+    with clock.step("refinement") as told:
+        u = refine(u, pair, spacing, config.PRESETS[preset], masks, told)
+    field_voxel = spacing * pair.shape[-1] / u.shape[-1]
+    u = taper(u, round(MARGIN_MM * spacing / field_voxel))
+    for least in LEAST_DETERMINANTS:
+        with clock.step("fold repair"), torch.no_grad():
+            u, _ = repair(u, field_voxel, least)
+        with clock.step("exact inverse"), torch.no_grad():
+            mid_to_moving, mid_to_fixed = separable(u, gaussian(u, pair.shape[2:], UPSAMPLING_SIGMA)).split(1)
+            moving_to_mid = exact_inverse(di, mid_to_moving, spacing)
+            fixed_to_mid = exact_inverse(di, mid_to_fixed, spacing)
+        with clock.step("composition"), torch.no_grad():
+            fixed_to_moving = compose(fixed_to_mid, mid_to_moving, spacing)
+            moving_to_fixed = compose(moving_to_mid, mid_to_fixed, spacing)
+            totals = total_fields(fixed_to_moving, moving_to_fixed, grid, transform, Grid.of(fixed), Grid.of(moving))
+        with clock.step("checks"), torch.no_grad():
+            folding, inverse_folding = totals.folding()
+        if folding.voxels == 0 and inverse_folding.voxels == 0:
+            break
+    with clock.step("checks"), torch.no_grad():
+        errors = totals.inverse_errors(_foreground(fixed), _foreground(moving))
+        similarity = _similarity(moving, grid, pair, fixed_to_moving, masks)
+    with clock.step("warping"):
+        forward, inverse = totals.images()
+        warped = sitk.Resample(moving, fixed, _as_transform(forward), sitk.sitkLinear, 0.0)
+        inverse_warped = sitk.Resample(fixed, moving, _as_transform(inverse), sitk.sitkLinear, 0.0)
+        halves = [totals.on_fixed(v) for v in (fixed_to_moving, moving_to_fixed, mid_to_moving, mid_to_fixed)]
+    facts = report.Facts(
+        folding=folding,
+        inverse_folding=inverse_folding,
+        inverse_error_fixed=errors[0],
+        inverse_error_moving=errors[1],
+        similarity=similarity,
+        preset=preset,
+        affine=affine,
+        checkpoint=checkpoint,
+        device=_device_name(where),
+        threads=torch.get_num_threads(),
+        seed=seed,
+        seconds=clock.seconds,
+        warnings=("masks steer the affine step only: the fast preset has no refinement",)
+        if masks is not None and preset == "fast"
+        else (),
+    )
+    return Registration(
+        moving, fixed, transform, forward, inverse, halves[0], halves[1], (halves[2], halves[3]), warped, inverse_warped, facts
+    )  # fmt: skip
+
+
+def exact_inverse(di: DINet, u: Tensor, spacing: float) -> Tensor:
+    """DI-Net's answer at half the resolution seeds the exact iteration there, whose answer seeds the full one.
+
+    u: (1, 3, Z, Y, X) in mm, even sizes -> its inverse, same shape.
+    """
+    half = downsample(u, 2)
+    v = invert(half, 2 * spacing, di(half, 2 * spacing), tolerance=0.02 * spacing)
+    return invert(u, spacing, resize(v, u.shape[2:]), tolerance=0.002 * spacing)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes CUDA where there is one, else the CPU. Raises DeviceError, UsageError."""
+    if name not in ("auto", "cpu", "cuda", "mps"):
+        raise UsageError(f"unknown device {name!r}", "choose one of auto, cpu, cuda, mps")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("CUDA was asked for, but torch finds no CUDA device", "use --device cpu, or install torch for CUDA")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("MPS was asked for, but torch finds none", "use --device cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def use_threads(threads: int | None) -> None:
+    """Bound the CPU threads of torch and of SimpleITK; None leaves both at all cores."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+
+
+def load_networks(name: str | None, device: torch.device) -> tuple[SNNet, DINet, report.Weights]:
+    """Both networks of a checkpoint, strictly: every tensor must be there. Raises WeightsError."""
+    checkpoint = weights.load(name or weights.DEFAULT)
+    try:
+        sn = SNNet(config.sn_net_from_dict(checkpoint.config["sn_net"]))
+        di = DINet(config.di_net_from_dict(checkpoint.config["di_net"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        text = f"checkpoint {checkpoint.path} describes no network this version knows ({error!r})"
+        raise WeightsError(text, "it was made by another program or another version of hsyn") from error
+    nets: Mapping[str, torch.nn.Module] = {"sn": sn, "di": di}
+    expected = {f"{k}.{name}": tuple(v.shape) for k, net in nets.items() for name, v in net.state_dict().items()}
+    weights.check_tensors(expected, checkpoint)
+    for key, net in nets.items():
+        own = {k.removeprefix(f"{key}."): v for k, v in checkpoint.tensors.items() if k.startswith(f"{key}.")}
+        net.load_state_dict(own)
+        net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last_3d)
+    return sn, di, report.Weights(checkpoint.name, checkpoint.sha256, checkpoint.verified)
+
+
+def _range(image: sitk.Image) -> tuple[float, float]:
+    """Darkest value and the 99.5th percentile of what lies above it."""
+    values = sitk.GetArrayViewFromImage(image)
+    low = float(values.min())
+    sample = values[::2, ::2, ::2]
+    above = sample[sample > low]
+    return low, float(np.percentile(above, 99.5)) if above.size else float(values.max())
+
+
+def _foreground(image: sitk.Image) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """(Z, Y, X) True above the darkest value."""
+    values = sitk.GetArrayViewFromImage(image)
+    return np.asarray(values > values.min())
+
+
+def content_box(image: sitk.Image) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """First and last index (x, y, z) of what is brighter than 2 % of the range."""
+    low, high = _range(image)
+    bright = sitk.GetArrayViewFromImage(image) > low + 0.02 * (high - low)
+    ends = [np.flatnonzero(bright.any(axis=tuple(a for a in range(3) if a != 2 - k))) for k in range(3)]
+    return np.array([e[0] for e in ends], float), np.array([e[-1] for e in ends], float)
+
+
+def on_grid(image: sitk.Image, grid: Grid, transform: sitk.Transform | None = None) -> Tensor:
+    """`image` on a working grid, linear, intensities scaled to [0, 1] -> (1, 1, Z, Y, X)."""
+    low, high = _range(image)
+    spacing = np.array(image.GetSpacing())
+    if (spacing < 0.6 * grid.spacing[0]).any():
+        image = sitk.SmoothingRecursiveGaussian(image, [max(0.5 * grid.spacing[0], 0.01 * s) for s in spacing])
+    reference = grid.empty_image(sitk.sitkUInt8)
+    moved = sitk.Resample(image, reference, transform or sitk.Transform(), sitk.sitkLinear, low, sitk.sitkFloat32)
+    values = torch.from_numpy(sitk.GetArrayFromImage(moved))
+    return values.sub_(low).div_(max(high - low, 1e-12)).clamp_(0, 1)[None, None]
+
+
+def mask_on_grid(mask: sitk.Image | None, grid: Grid, transform: sitk.Transform | None = None) -> Tensor:
+    """(1, 1, Z, Y, X): 1 where `mask` is not 0, ones where there is no mask."""
+    if mask is None:
+        return torch.ones(1, 1, *reversed(grid.size))
+    reference = grid.empty_image(sitk.sitkUInt8)
+    moved = sitk.Resample(mask != 0, reference, transform or sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    return torch.from_numpy(sitk.GetArrayFromImage(moved)).float()[None, None]
+
+
+def _check_overlap(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transform | None) -> None:
+    """Raise GeometryError unless the boxes of the two images meet in space."""
+    boxes = []
+    for image, chain in ((fixed, transform), (moving, None)):
+        size = image.GetSize()
+        corners = [[(n - 1.0) * ((c >> k) & 1) for k, n in enumerate(size)] for c in range(8)]
+        points = [image.TransformContinuousIndexToPhysicalPoint(c) for c in corners]
+        boxes.append(np.array([chain.TransformPoint(p) if chain else p for p in points]))
+    low, high = np.maximum(boxes[0].min(0), boxes[1].min(0)), np.minimum(boxes[0].max(0), boxes[1].max(0))
+    if (low >= high).any():
+        gap = float((low - high).max())
+        text = f"fixed and moving image do not overlap in space (they lie {gap:.0f} mm apart)"
+        raise GeometryError(text, "check their headers, or give an --initial-transform that brings them together")
+
+
+def _similarity(
+    moving: sitk.Image, grid: Grid, pair: Tensor, u: Tensor, masks: Tensor | None
+) -> report.Similarity:
+    """Local NCC (5 voxels, squared, mean over the working grid) before the affine, after it, and at the end."""
+    aligned, fixed = pair.chunk(2)
+    spacing = grid.spacing[0]
+    weight = None if masks is None else masks[1, 0, ::NCC_STRIDE, ::NCC_STRIDE, ::NCC_STRIDE]
+    images = (on_grid(moving, grid).to(pair.device), aligned, warp(aligned, u, spacing))
+    before, after_affine, after = (local_ncc(image, fixed, 5, NCC_STRIDE, weight).item() for image in images)
+    return report.Similarity("local NCC", before, after_affine, after)
+
+
+def _as_transform(displacement: sitk.Image) -> sitk.DisplacementFieldTransform:
+    return sitk.DisplacementFieldTransform(sitk.Cast(displacement, sitk.sitkVectorFloat64))
+
+
+def _device_name(device: torch.device) -> str:
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+SHARES = {"load networks": 1.0, "affine": 6.0, "networks": 3.0, "fold repair": 1.5, "exact inverse": 5.0, "composition": 2.0,
+          "checks": 2.0, "warping": 2.0}  # fmt: skip
+REFINEMENT_SHARE = {"fast": 0.1, "default": 14.0, "accurate": 45.0}  # all seen on two cores, in seconds; only for progress
+
+
+@dataclass
+class _Clock:
+    """Times the steps (a step that comes again adds up) and tells the share of the work done."""
+
+    progress: Progress
+    preset: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    done: float = 0.0
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Callable[[float], None]]:
+        shares = SHARES | {"refinement": REFINEMENT_SHARE[self.preset]}
+        total, share = sum(shares.values()), shares[name] if name not in self.seconds else 0.0
+        self.progress(name, self.done / total)
+        begun = time.monotonic()
+        yield lambda part: self.progress(name, (self.done + part * share) / total)
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
+        self.done += share
