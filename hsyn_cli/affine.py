@@ -16,7 +16,8 @@ from hsyn_cli.space import Array
 Kind = Literal["affine", "rigid", "none"]
 
 SEARCH_MM, STAGES_MM = 8.0, (4.0, 2.0)
-SAMPLED = (0.5, 0.15)  # share of the voxels looked at in each of STAGES_MM
+SAMPLED = (0.15, 0.03)  # share of the voxels looked at in each of STAGES_MM ...
+LEAST_SAMPLES = 20_000  # ... but at least so many
 SEARCH_ANGLES = (-0.6, 0.0, 0.6)  # radians about each axis, tried before anything is optimised
 SEARCH_KEPT = 3
 
@@ -46,7 +47,7 @@ def align(
     for mm, share in zip(STAGES_MM, SAMPLED, strict=True):
         method = _method(*masks)
         method.SetMetricSamplingStrategy(method.RANDOM)
-        method.SetMetricSamplingPercentage(share, seed + 1)
+        method.SetMetricSamplingPercentage(min(1.0, max(share, LEAST_SAMPLES / levels[mm][0].GetNumberOfPixels())), seed + 1)
         if kind == "affine":
             current = as_affine(transform)
         else:

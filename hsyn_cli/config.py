@@ -53,7 +53,7 @@ class DINetConfig:
 class RefineStage:
     """`steps` of Adam on a pair's own fields, looking at images averaged down by `scale`."""
 
-    scale: int
+    scale: float  # sizes are multiples of 4 voxels, so 4/3 is exact too
     steps: int
     sigma: float  # of the Gaussian over each update, field voxels
     rate: float  # mm per step, before that Gaussian

@@ -42,22 +42,20 @@ def sample_points(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     return (ly[0] + tz * dz).T, torch.stack((dx, dy, dz), dim=-1).movedim(0, 1)
 
 
-def invert(u: Tensor, spacing: float, seed: Tensor, tolerance: float = 0.002, sweeps: int = 2) -> Tensor:
-    """v with compose(v, u) = 0 to `tolerance` mm at every voxel where u does not fold.
+def invert(u: Tensor, spacing: float, seed: Tensor, tolerance: float, sweeps: int = 3) -> Tensor:
+    """v with |compose(v, u)| at most about `tolerance` mm at every voxel where u does not fold.
 
     A few fixed-point sweeps v <- -u(x + v) over all voxels from `seed`, then damped Newton steps on the voxels that
-    are not there yet. Voxels whose point leaves the grid use the border value of u, as `warp` does.
+    the last sweep still moved. Voxels whose point leaves the grid use the border value of u, as `warp` does.
 
     Args:
         u, seed: (1, 3, Z, Y, X) in mm. spacing: voxel in mm.
     """
     v = seed
     for _ in range(sweeps):
-        v = -warp(u, v, spacing)
-    residual = compose(v, u, spacing).norm(dim=1)[0]
-    todo = (residual > tolerance).nonzero()  # z, y, x
+        before, v = v, -warp(u, v, spacing)
+    todo = ((v - before).square().sum(1)[0] > tolerance**2).nonzero()  # z, y, x
     if len(todo):
-        v = v.clone()
         v[0][:, todo[:, 0], todo[:, 1], todo[:, 2]] = _newton(u[0], v[0], todo, spacing, tolerance)
     return v
 

@@ -184,7 +184,7 @@ def exact_inverse(di: DINet, u: Tensor, spacing: float) -> Tensor:
     """
     half = downsample(u, 2)
     v = invert(half, 2 * spacing, di(half, 2 * spacing), tolerance=0.02 * spacing)
-    return invert(u, spacing, resize(v, u.shape[2:]), tolerance=0.002 * spacing)
+    return invert(u, spacing, resize(v, u.shape[2:]), tolerance=0.01 * spacing)
 
 
 def choose_device(name: str) -> torch.device:

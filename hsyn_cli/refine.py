@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hsyn_cli.config import RefineStage
-from hsyn_cli.fields import det3, downsample, forward_differences, gaussian, separable, warp
+from hsyn_cli.fields import det3, forward_differences, gaussian, separable, warp
 from hsyn_cli.losses import mean_shape, smoothness
 
 UPSAMPLING_SIGMA = 0.7  # field voxels; what turns half-size fields into full ones, here and at the end
@@ -33,9 +33,8 @@ def local_ncc(
     a: Tensor, b: Tensor, window: int, stride: int, weight: Tensor | None = None, epsilon: float = 1e-4
 ) -> Tensor:
     """`losses.ncc` looked at on every stride-th window only; a, b: (1, 1, Z, Y, X); weight: one per window looked at."""
-    box = tuple(box_matrix(n, window, stride, a.device) for n in a.shape[2:])
-    mean = separable(torch.cat((a, b, a * a, b * b, a * b), dim=1), (box[0], box[1], box[2]))
-    ma, mb, aa, bb, ab = mean.unbind(1)
+    z, y, x = (box_matrix(n, window, stride, a.device) for n in a.shape[2:])
+    ma, mb, aa, bb, ab = (separable(v[0, 0], (z, y, x)) for v in (a, b, a * a, b * b, a * b))
     cross = ab - ma * mb
     cc = cross * cross / ((aa - ma * ma).clamp_min(0) + epsilon) / ((bb - mb * mb).clamp_min(0) + epsilon)
     return cc.mean() if weight is None else (cc * weight).sum() / weight.sum().clamp_min(1)
@@ -93,10 +92,10 @@ def refine(
     voxel = spacing * pair.shape[-1] / u.shape[-1]
     total, done = sum(stage.steps for stage in stages), 0
     for stage in stages:
-        images = downsample(pair, stage.scale)
-        size, image_voxel = images.shape[2:], spacing * stage.scale
+        size, image_voxel = torch.Size(round(n / stage.scale) for n in pair.shape[2:]), spacing * stage.scale
+        images = at_scale(pair, size)
         base = separable(u, gaussian(u, size, UPSAMPLING_SIGMA))
-        weight = None if masks is None else _window_weights(downsample(masks, stage.scale), base, image_voxel)
+        weight = None if masks is None else _window_weights(at_scale(masks, size), base, image_voxel)
         seen = gaussian(u, size, math.hypot(stage.sigma, UPSAMPLING_SIGMA))
         smooth = gaussian(u, u.shape[2:], stage.sigma)
         p = torch.zeros_like(u, requires_grad=True)
@@ -112,6 +111,12 @@ def refine(
         with torch.no_grad():
             u = u + separable(p, smooth)
     return u
+
+
+def at_scale(images: Tensor, size: torch.Size) -> Tensor:
+    """Images smoothed to the voxel size of `size` (Z, Y, X) voxels of the same extent, and seen there."""
+    scale = images.shape[-1] / size[-1]
+    return images if scale == 1 else separable(images, gaussian(images, size, 0.4 * scale))
 
 
 def field_terms(u: Tensor, voxel: float, stage: RefineStage) -> Tensor:

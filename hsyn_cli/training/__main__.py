@@ -50,7 +50,7 @@ def run(data: Path, checkpoint: Path, minutes: tuple[float, ...], start: Path | 
         sn.load_state_dict({k[3:]: v for k, v in tensors.items() if k.startswith("sn.")})
         di.load_state_dict({k[3:]: v for k, v in tensors.items() if k.startswith("di.")})
     architecture = {"sn_net": config.to_dict(sn.config), "di_net": config.to_dict(di.config)}
-    stages = (Stage(0, 1, minutes[0]), Stage(1, 2, minutes[1]), Stage(0, 2, minutes[2], 3e-4), Stage(2, 3, minutes[3], 5e-4, CROP))
+    stages = (Stage(0, 1, minutes[0], 1e-3), Stage(1, 2, minutes[1]), Stage(0, 2, minutes[2], 8e-4), Stage(2, 3, minutes[3], 1e-3, CROP))
 
     def keep() -> None:
         tensors = {f"sn.{k}": v for k, v in sn.state_dict().items()} | {f"di.{k}": v for k, v in di.state_dict().items()}
