@@ -1,0 +1,107 @@
+"""Grids, smooth fields, pictures and a tiny checkpoint that several tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from hsyn_cli import config, weights
+from hsyn_cli.di_net import DINet
+from hsyn_cli.sn_net import SNNet
+from hsyn_cli.space import Grid
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "brain"
+
+
+def turned(x: float, y: float, z: float) -> tuple[float, ...]:
+    """The row-major matrix of a rotation by these angles in radians."""
+    matrix: tuple[float, ...] = sitk.Euler3DTransform((0, 0, 0), x, y, z).GetMatrix()
+    return matrix
+
+
+LPS = (1.0, 0, 0, 0, 1, 0, 0, 0, 1)
+DIRECTIONS = {
+    "LPS": LPS,
+    "RAS": (-1.0, 0, 0, 0, -1, 0, 0, 0, 1),
+    "flipped": (-1.0, 0, 0, 0, 1, 0, 0, 0, 1),  # a mirror: determinant -1
+    "sagittal": (0.0, 0, 1, 1, 0, 0, 0, -1, 0),
+    "oblique": turned(0.3, -0.2, 0.4),
+    "oblique mirror": tuple((np.reshape(turned(0.2, 0.3, -0.4), (3, 3)) * [1, -1, 1]).ravel().tolist()),
+}
+GRIDS = {
+    name: Grid((9, 12, 7), spacing, (-31.0, 12.5, 7.25), direction)
+    for name, direction in DIRECTIONS.items()
+    for spacing in [(1.5, 1.5, 1.5) if name == "LPS" else (1.2, 0.8, 2.5)]
+}
+
+
+def smooth_field(size: tuple[int, int, int], strain: float, seed: int, batch: int = 1) -> Tensor:
+    """(batch, 3, Z, Y, X) for size (Z, Y, X): a few waves that fade towards the border; voxels.
+
+    No difference between neighbours exceeds `strain`, so that below 1/3 nothing can fold.
+    """
+    rng = np.random.default_rng(seed)
+    axes = [np.linspace(0, 1, n) for n in size]
+    window = np.prod(np.meshgrid(*(np.sin(np.pi * a) for a in axes), indexing="ij"), axis=0)
+    u = np.zeros((batch, 3, *size))
+    for wave in rng.uniform(-1.5, 1.5, (4, 3)):
+        phase = sum(2 * np.pi * w * a for w, a in zip(wave, np.meshgrid(*axes, indexing="ij"), strict=True))
+        for b, k in np.ndindex(batch, 3):
+            u[b, k] += rng.normal() * np.sin(phase + rng.uniform(0, 6)) * window
+    steepest = max(float(np.abs(np.diff(u, axis=axis)).max()) for axis in (2, 3, 4))
+    return torch.from_numpy(u * (strain / steepest)).float()
+
+
+def picture(size: tuple[int, int, int], seed: int = 0, batch: int = 1) -> Tensor:
+    """(batch, 1, Z, Y, X) in [0, 1]: a smooth random picture."""
+    coarse = torch.rand(
+        batch, 1, *(max(3, n // 5) for n in size), generator=torch.Generator().manual_seed(seed)
+    )
+    return torch.nn.functional.interpolate(coarse, size=size, mode="trilinear", align_corners=True)
+
+
+def field_image(grid: Grid, values: np.ndarray) -> sitk.Image:
+    """(Z, Y, X, 3) vectors in mm LPS as an image on `grid`."""
+    return grid.stamp(sitk.GetImageFromArray(np.ascontiguousarray(values, np.float64), isVector=True))
+
+
+def voxel_points(grid: Grid) -> np.ndarray:
+    """(Z, Y, X, 3): where each voxel lies, mm LPS."""
+    z, y, x = np.meshgrid(*(np.arange(n) for n in reversed(grid.size)), indexing="ij")
+    return grid.points(np.stack((x, y, z), axis=-1).astype(float))
+
+
+def tiny_networks(spacing: float, flow: float = 0.0, seed: int = 0) -> tuple[SNNet, DINet]:
+    """Two levels and DI-Net with a handful of channels.
+
+    `flow`: standard deviation of the flow layers' weights; 0 leaves them as untrained.
+    """
+    torch.manual_seed(seed)
+    levels = (
+        config.Level(scale=4, stride=1, encoder=(4, 6), head=(4,), window=5),
+        config.Level(scale=2, stride=1, encoder=(4, 6), head=(4,), window=5),
+    )
+    sn = SNNet(config.SNNetConfig(spacing, levels))
+    di = DINet(config.DINetConfig(stride=2, encoder=(4, 6), head=(4,)))
+    for net in (sn, di) if flow else ():
+        for name, value in net.named_parameters():
+            if "flow.weight" in name:
+                torch.nn.init.normal_(value, std=flow)
+    return sn, di
+
+
+def tensors_of(sn: SNNet, di: DINet) -> dict[str, Tensor]:
+    """The tensors of a checkpoint."""
+    nets = {"sn": sn, "di": di}
+    return {f"{key}.{name}": value for key, net in nets.items() for name, value in net.state_dict().items()}
+
+
+def save_checkpoint(path: Path, sn: SNNet, di: DINet) -> Path:
+    """Write both networks as a checkpoint."""
+    architecture = {"sn_net": config.to_dict(sn.config), "di_net": config.to_dict(di.config)}
+    weights.save(path, tensors_of(sn, di), architecture)
+    return path
