@@ -15,7 +15,7 @@ SIZE = (7, 9, 8)
 def naive_ncc(
     a: np.ndarray, b: np.ndarray, window: int, epsilon: float, centres: list[np.ndarray]
 ) -> np.ndarray:
-    """Squared NCC of two (Z, Y, X) pictures around every combination of `centres`; windows cut off at the border."""
+    """Squared NCC of two (Z, Y, X) pictures around the `centres`; windows are cut off at the border."""
     half = window // 2
     out = np.zeros([len(c) for c in centres])
     for at in np.ndindex(out.shape):
@@ -42,7 +42,7 @@ def test_local_ncc_is_a_naive_loop(window: int, stride: int) -> None:
 
 @pytest.mark.parametrize("window", [3, 5, 7])
 def test_ncc_is_a_naive_loop_inside(window: int) -> None:
-    """At the border `losses.ncc` counts zeros outside: pictures framed in zeros make the two conventions one."""
+    """`losses.ncc` counts zeros outside the picture, so a frame of zeros makes the two conventions one."""
     size, half = (11, 12, 13), window // 2
     a, b = torch.zeros(2, 1, 1, *size)
     for k, image in enumerate((a, b)):
@@ -53,13 +53,15 @@ def test_ncc_is_a_naive_loop_inside(window: int) -> None:
     assert losses.ncc(a, b, window).item() == pytest.approx(expected.mean(), abs=1e-5)
 
 
-@pytest.mark.parametrize("ncc", [lambda a, b: losses.ncc(a, b, 5), lambda a, b: local_ncc(a, b, 5, 2)])
-def test_ncc_is_one_for_linear_contrast_and_zero_on_flat_ground(ncc: object) -> None:
-    a = torch.rand(1, 1, 16, 15, 14)
-    assert ncc(a, a).item() > 0.98  # type: ignore[operator]
+def test_ncc_is_one_for_linear_contrast_and_zero_for_strangers_and_flat_ground() -> None:
+    a, b = torch.rand(2, 1, 1, 16, 15, 14, generator=torch.Generator().manual_seed(3))
+    assert local_ncc(a, a, 5, 2).item() > 0.99
     assert local_ncc(a, 1 - 0.5 * a, 5, 1).item() > 0.98
+    assert local_ncc(a, b, 5, 1).item() < 0.05
     assert local_ncc(a, torch.full_like(a, 0.3), 5, 1).item() < 1e-4
-    assert ncc(a, torch.rand(1, 1, 16, 15, 14)).item() < 0.1  # type: ignore[operator]
+    assert losses.ncc(a, a, 5).item() > 0.98
+    middle = torch.nn.functional.pad(a, (8,) * 6), torch.nn.functional.pad(b, (8,) * 6)
+    assert losses.ncc(*middle, 5).item() < 0.1
 
 
 def test_ncc_of_a_batch_is_the_mean_of_each() -> None:
