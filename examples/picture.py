@@ -103,7 +103,7 @@ def main() -> None:
     bar.ax.set_yticklabels(["1/4", "1/2", "1", "2", "4"])
     memory = io.BytesIO()
     figure.savefig(memory, dpi=100)
-    Image.open(memory).convert("RGB").quantize(256).save(arguments.picture, optimize=True)
+    Image.open(memory).convert("RGB").quantize(256, kmeans=5).save(arguments.picture, optimize=True)
 
 
 if __name__ == "__main__":
