@@ -3,9 +3,9 @@
 
     python examples/picture.py OUT PICTURE.png
 
-Axial and coronal slice through the middle of the fixed image: moving image after the affine step, fixed image,
-warped image, and the determinant of the total field with its grid. The outline of the fixed image's tissue
-(Otsu's threshold of what is brighter than 0) lies on the first three.
+Axial and coronal slice through the middle of the fixed image: moving image after the affine step, fixed
+image, warped image, determinant of the total field with its grid. The fixed image's outline (Otsu's
+threshold) lies on the first three.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def determinant(field: sitk.Image) -> np.ndarray:
     return np.asarray(np.linalg.det(np.eye(3) + steps @ direction.T))
 
 
-def lps(image: sitk.Image, interpolator: int = sitk.sitkLinear) -> sitk.Image:
+def lps(image: sitk.Image) -> sitk.Image:
     """`image` with its axes nearest to LPS, so that slices can be shown upright."""
     return sitk.DICOMOrient(image, "LPS")
 
@@ -40,7 +40,8 @@ def lps(image: sitk.Image, interpolator: int = sitk.sitkLinear) -> sitk.Image:
 def targets_mm(field: sitk.Image) -> np.ndarray:
     """(Z, Y, X, 3) where each grid point is sent, relative to the grid's origin, along the grid's axes."""
     size = field.GetSize()[::-1]
-    index = np.stack(np.meshgrid(*(np.arange(n, dtype=float) for n in size), indexing="ij")[::-1], -1)
+    axes = (np.arange(n, dtype=float) for n in size)
+    index = np.stack(np.meshgrid(*axes, indexing="ij")[::-1], -1)
     along = sitk.GetArrayFromImage(field) @ np.array(field.GetDirection()).reshape(3, 3)
     return np.asarray(index * field.GetSpacing() + along)
 
@@ -51,7 +52,8 @@ def show(axes: Axes, image: np.ndarray, extent: tuple[float, ...], **settings: o
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("out", type=Path, help="folder written by hsyn register")
     parser.add_argument("picture", type=Path, help="PNG to write")
     arguments = parser.parse_args()
@@ -69,7 +71,8 @@ def main() -> None:
     arrays = {name: sitk.GetArrayFromImage(lps(image)) for name, image in columns.items()}
     target = arrays["fixed"]
     threshold = sitk.OtsuThreshold(fixed, 0, 1)
-    outline = sitk.GetArrayFromImage(lps(sitk.SmoothingRecursiveGaussian(sitk.Cast(threshold, sitk.sitkFloat32), 0.7)))
+    smooth = sitk.SmoothingRecursiveGaussian(sitk.Cast(threshold, sitk.sitkFloat32), 0.7)
+    outline = sitk.GetArrayFromImage(lps(smooth))
     det, sent = determinant(field), targets_mm(field)
     x, y, z = field.GetSpacing()
     middle = [int(np.median(np.flatnonzero((target > 0).any(axis=tuple({0, 1, 2} - {k}))))) for k in range(3)]
@@ -90,8 +93,9 @@ def main() -> None:
             if row == 0:
                 axes.set_title(name, fontsize=13)
         axes = panels[row, 3]
-        inside = np.where(turn(sitk.GetArrayFromImage(lps(fixed))[cut]) > 0, turn(det[cut]), np.nan)
-        drawn = axes.imshow(np.log2(np.maximum(inside, 2.0**-3)), extent=extent, cmap="RdBu_r", vmin=-2, vmax=2)
+        inside = np.where(turn(target[cut]) > 0, turn(det[cut]), np.nan)
+        factor = np.log2(np.maximum(inside, 2.0**-3))
+        drawn = axes.imshow(factor, extent=extent, cmap="RdBu_r", vmin=-2, vmax=2)
         axes.set_axis_off()
         for component in components:
             values = turn(sent[cut][..., component])

@@ -1,0 +1,136 @@
+"""What the README and the CHANGELOG say is so: commands, options, files, the CI's test command."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from hsyn_cli import __version__, cli, config, errors, outputs
+from hsyn_cli.training.__main__ import main as training
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CARDS = (README, (ROOT / "examples" / "brain" / "README.md").read_text(encoding="utf-8"))
+TRAINING = "python -m hsyn_cli.training"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def shell_lines() -> list[str]:
+    return [line for block in blocks("sh") for line in block.splitlines()]
+
+
+def commands(start: str) -> list[list[str]]:
+    """The arguments of every command in a shell block that begins with `start`, wherever its program lies."""
+    parts = [part.strip() for line in shell_lines() for part in line.split("&&")]
+    plain = [re.sub(r"^\S*/bin/", "", part) for part in parts]
+    return [shlex.split(part.removeprefix(start)) for part in plain if part.startswith(f"{start} ")]
+
+
+def parse(group: click.Command, arguments: list[str]) -> None:
+    """Parse as click would, without running anything; raises click.UsageError."""
+    command: click.Command = group
+    while isinstance(command, click.Group):
+        name, command_or_none, arguments = command.resolve_command(click.Context(command), arguments)
+        assert command_or_none is not None, name
+        command = command_or_none
+    command.make_context(command.name, list(arguments))
+
+
+@pytest.mark.parametrize("arguments", commands("hsyn"), ids=" ".join)
+def test_every_hsyn_command_parses(arguments: list[str]) -> None:
+    parse(cli.cli, arguments)
+
+
+@pytest.mark.parametrize("arguments", commands(TRAINING), ids=" ".join)
+def test_every_training_command_parses(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for argument in arguments:
+        if argument.endswith("/"):
+            Path(argument).mkdir()
+    parse(training, arguments)
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands("hsyn")) >= 8
+    assert len(commands(TRAINING)) >= 2
+
+
+def test_every_option_named_exists() -> None:
+    known = {name for parameter in cli.register.params for name in parameter.opts} | {"--help"}
+    foreign = {"--index-url"}  # pip's
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    assert named - known == foreign
+    unnamed = known - named - {"--help", "--moving", "--fixed", "--out", "-m", "-f", "-o", "--save-midspace"}
+    assert not unnamed
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_blocks_compile_and_use_what_exists(block: str) -> None:
+    compile(block, "README.md", "exec")
+    for module, names in re.findall(r"^from (hsyn_cli\S*) import (.+)$", block, flags=re.MULTILINE):
+        imported = __import__(module, fromlist=["_"])
+        for name in names.split(", "):
+            assert hasattr(imported, name)
+
+
+def test_facts_named_in_the_python_block_exist() -> None:
+    from hsyn_cli.pipeline import Registration
+    from hsyn_cli.report import ErrorStats, Facts
+
+    text = "\n".join(blocks("python"))
+    for name in re.findall(r"\bresult\.(\w+)", text):
+        assert name in Registration.__dataclass_fields__
+    for name, inner in re.findall(r"\bresult\.facts\.(\w+)(?:\.(\w+))?", text):
+        assert name in Facts.__dataclass_fields__
+        assert not inner or inner in ErrorStats.__dataclass_fields__
+
+
+def test_links_lead_to_files() -> None:
+    for folder, text in zip((ROOT, ROOT / "examples" / "brain"), CARDS, strict=True):
+        for link in re.findall(r"\]\(([^)#\s]+)\)", text):
+            if not link.startswith("https://"):
+                assert (folder / link).exists(), link
+
+
+def test_the_picture_is_small() -> None:
+    assert (ROOT / "examples" / "brain.png").stat().st_size < 400_000
+
+
+def test_ci_runs_the_tests_as_the_readme_does() -> None:
+    (command,) = [line for line in shell_lines() if "pytest" in line]
+    script = ROOT / ".ci" / "run"
+    assert command in [line.strip() for line in script.read_text(encoding="utf-8").splitlines()]
+    assert os.access(script, os.X_OK)
+
+
+def test_exit_codes_are_those_of_the_errors() -> None:
+    table = re.search(r"\| exit code \|.*?\n\n", README, flags=re.DOTALL)
+    assert table is not None
+    cells = re.findall(r"^\| ([\d, ]+) \|", table.group(), flags=re.MULTILINE)
+    told = {int(code) for cell in cells for code in cell.split(",")}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    assert told == {0} | {kind.exit_code for kind in kinds if issubclass(kind, errors.HsynError)}
+
+
+def test_presets_and_files_are_those_of_the_program() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \| \w", README, flags=re.MULTILINE)) == set(config.PRESETS)
+    for name in (*outputs.FOLDER_FILES.values(), "report.json", "warped_labels.nii.gz"):
+        assert f"| `{name}` |" in README
+    for suffix in outputs.ANTS_SUFFIXES.values():
+        assert f"`P{suffix}`" in README
+    assert all(name.startswith("mid_") for name in outputs.MIDSPACE_FILES.values())
+
+
+def test_the_changelog_knows_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{__version__}]" in text
