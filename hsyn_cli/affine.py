@@ -51,7 +51,7 @@ def align(
         if kind == "affine":
             current = as_affine(transform)
         else:
-            current = sitk.Euler3DTransform(transform)
+            current = _as_rigid(transform, levels[mm][0])
         method.SetInitialTransform(current, inPlace=True)
         method.SetOptimizerAsRegularStepGradientDescent(
             learningRate=mm / 4, minStep=mm / 200, numberOfIterations=100, relaxationFactor=0.6,
@@ -68,6 +68,19 @@ def as_affine(transform: sitk.Transform) -> sitk.AffineTransform:
     t = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     matrix = np.stack([np.array(transform.TransformPoint(tuple(e))) - t for e in np.eye(3)], axis=1)
     return affine_from(matrix, t)
+
+
+def _as_rigid(transform: sitk.Transform, fixed: sitk.Image) -> sitk.Euler3DTransform:
+    """The rotation nearest to a linear transform, about the middle of `fixed`, which goes where it went."""
+    a = np.reshape(as_affine(transform).GetMatrix(), (3, 3))
+    left, _, right = np.linalg.svd(a)
+    rotation = left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right
+    middle = fixed.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in fixed.GetSize()])
+    out = sitk.Euler3DTransform()
+    out.SetCenter(middle)
+    out.SetMatrix(rotation.ravel().tolist(), 1e-6)
+    out.SetTranslation((np.array(transform.TransformPoint(middle)) - np.array(middle)).tolist())
+    return out
 
 
 def affine_from(matrix: Array, translation: Array) -> sitk.AffineTransform:
@@ -117,9 +130,13 @@ def _method(fixed_mask: sitk.Image | None, moving_mask: sitk.Image | None) -> si
     return method
 
 
-def _moments(image: sitk.Image) -> tuple[Array, float]:
-    """Centre of mass in mm and the root mean square distance from it, weighted by intensity."""
+def _moments(image: sitk.Image, mask: sitk.Image | None) -> tuple[Array, float]:
+    """Centre of mass in mm and the root mean square distance from it, weighted by intensity, inside the mask."""
     values = sitk.GetArrayViewFromImage(image).astype(float)
+    if mask is not None:
+        inside = sitk.GetArrayFromImage(sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)) != 0
+        if (values * inside).any():  # a mask thinner than these voxels may miss them all
+            values = values * inside
     weight = values / values.sum()
     axes = [np.arange(n, dtype=float) for n in image.GetSize()]
     marginal = [weight.sum(axis=tuple(k for k in range(3) if k != 2 - i)) for i in range(3)]
@@ -132,7 +149,7 @@ def _moments(image: sitk.Image) -> tuple[Array, float]:
 def _search(
     fixed: sitk.Image, moving: sitk.Image, masks: tuple[sitk.Image | None, sitk.Image | None], kind: Kind
 ) -> sitk.Similarity3DTransform | sitk.Euler3DTransform:
-    (centre_f, spread_f), (centre_m, spread_m) = _moments(fixed), _moments(moving)
+    (centre_f, spread_f), (centre_m, spread_m) = _moments(fixed, masks[0]), _moments(moving, masks[1])
     scale = 1.0 if kind == "rigid" else float(np.clip(spread_m / spread_f, 0.7, 1.4))
     method = _method(*masks)
     method.SetMetricSamplingStrategy(method.NONE)

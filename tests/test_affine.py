@@ -1,0 +1,126 @@
+"""Affine alignment of a real scan with itself, moved by a known transform."""
+
+import itertools
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from samples import EXAMPLES, voxel_points
+
+from hsyn_cli.affine import affine_from, align, as_affine
+from hsyn_cli.space import Array, Grid, affine_parts
+
+
+@pytest.fixture(scope="module")
+def scan() -> sitk.Image:
+    return sitk.ReadImage(str(EXAMPLES / "fixed.nii.gz"), sitk.sitkFloat32)
+
+
+@pytest.fixture(scope="module")
+def brain(scan: sitk.Image) -> Array:
+    """(N, 3) LPS points inside the brain, mm."""
+    values = sitk.GetArrayViewFromImage(scan)[::8, ::8, ::8]
+    return voxel_points(Grid.of(scan))[::8, ::8, ::8][values > 20]
+
+
+Triple = tuple[float, float, float]
+
+
+def known(degrees: Triple, scale: float, shift: Triple, centre: Array) -> sitk.AffineTransform:
+    """Turn and scale about `centre`, then shift (mm)."""
+    euler = sitk.Euler3DTransform((0, 0, 0), *np.radians(degrees).tolist())
+    matrix = scale * np.reshape(euler.GetMatrix(), (3, 3))
+    return affine_from(matrix, centre - matrix @ centre + np.array(shift))
+
+
+def moved(image: sitk.Image, transform: sitk.AffineTransform, spacing: float) -> sitk.Image:
+    """`image` where `transform` puts it, on a new LPS grid around it, brighter and in other units."""
+    grid = Grid.of(image)
+    corners = np.array(list(itertools.product(*[(0.0, n - 1.0) for n in grid.size])))
+    points = np.array([transform.TransformPoint(p) for p in grid.points(corners).tolist()])
+    size = np.ceil(np.ptp(points, axis=0) / spacing).astype(int) + 1
+    out = sitk.Resample(
+        image, size.tolist(), transform.GetInverse(), sitk.sitkLinear, points.min(0).tolist(), (spacing,) * 3
+    )
+    return 3.0 * out + 10.0
+
+
+def distance(found: sitk.AffineTransform, expected: sitk.AffineTransform, points: Array) -> float:
+    """Mean distance between where the two put `points`, mm."""
+    (a, s), (b, t) = affine_parts(found), affine_parts(expected)
+    return float(np.linalg.norm(points @ (a - b).T + (s - t), axis=1).mean())
+
+
+@pytest.mark.parametrize(
+    ("degrees", "scale", "shift"),
+    [
+        ((45, 0, 0), 1.0, (100, 0, 0)),
+        ((0, -45, 0), 0.8, (0, 0, 0)),
+        ((0, 0, 45), 1.25, (0, 0, -30)),
+        ((30, -30, 30), 1.0, (0, -80, 60)),
+    ],
+)
+def test_rotation_scale_and_shift_are_found_on_a_real_scan(
+    scan: sitk.Image, brain: Array, degrees: Triple, scale: float, shift: Triple
+) -> None:
+    expected = known(degrees, scale, shift, brain.mean(0))
+    found = align(scan, moved(scan, expected, 1.3))
+    assert distance(found, expected, brain) < 0.3
+
+
+@pytest.fixture(scope="module")
+def coarse(scan: sitk.Image) -> sitk.Image:
+    return sitk.BinShrink(scan, [3, 3, 3])
+
+
+def test_rigid_stays_rigid_and_is_found(coarse: sitk.Image, brain: Array) -> None:
+    expected = known((10, -20, 15), 1.0, (12, -20, 9), brain.mean(0))
+    found = align(coarse, moved(coarse, expected, 3.0), "rigid")
+    a, _ = affine_parts(found)
+    np.testing.assert_allclose(a.T @ a, np.eye(3), atol=1e-6)
+    assert distance(found, expected, brain) < 0.5
+
+
+def test_a_start_is_gone_on_from(coarse: sitk.Image, brain: Array) -> None:
+    """Turned by 170 degrees no search would find it."""
+    expected = known((0, 0, 170), 1.0, (0, 0, 0), brain.mean(0))
+    near = known((0, 0, 165), 1.0, (4, -4, 4), brain.mean(0))
+    moving = moved(coarse, expected, 3.0)
+    assert distance(align(coarse, moving, "affine", start=near), expected, brain) < 0.5
+    found = align(coarse, moving, "rigid", start=known((0, 0, 165), 1.1, (4, -4, 4), brain.mean(0)))
+    a, _ = affine_parts(found)
+    np.testing.assert_allclose(a.T @ a, np.eye(3), atol=1e-6)
+    assert distance(found, expected, brain) < 0.5
+
+
+def test_none_gives_the_start_or_the_identity(coarse: sitk.Image) -> None:
+    start = known((1, 2, 3), 1.1, (4, 5, 6), np.zeros(3))
+    assert align(coarse, coarse, "none", start=start).GetParameters() == start.GetParameters()
+    assert align(coarse, coarse, "none").GetParameters() == sitk.AffineTransform(3).GetParameters()
+
+
+def test_same_seed_same_answer(coarse: sitk.Image, brain: Array) -> None:
+    moving = moved(coarse, known((5, 5, 5), 1.05, (5, 5, 5), brain.mean(0)), 3.0)
+    one, two = (align(coarse, moving, seed=3).GetParameters() for _ in range(2))
+    assert one == two
+
+
+def test_masks_leave_what_is_not_there_out(coarse: sitk.Image, brain: Array) -> None:
+    expected = known((8, -5, 5), 1.0, (6, -3, 4), brain.mean(0))
+    moving = moved(coarse, expected, 3.0)
+    values = sitk.GetArrayFromImage(moving)
+    keep = np.ones_like(values, np.uint8)
+    cut = (slice(None), slice(None), slice(0, values.shape[2] // 3))
+    values[cut], keep[cut] = np.random.default_rng(0).uniform(0, 2 * values.max(), values[cut].shape), 0
+    grid = Grid.of(moving)
+    spoilt, mask = (grid.stamp(sitk.GetImageFromArray(v)) for v in (values, keep))
+    found = align(coarse, spoilt, moving_mask=mask)
+    assert distance(found, expected, brain) < 4  # 50 where the noise is let in
+    assert distance(found, expected, brain) < 0.2 * distance(align(coarse, spoilt), expected, brain)
+
+
+def test_as_affine_keeps_any_linear_transform() -> None:
+    turn = sitk.Similarity3DTransform(1.2, (0, 0, 1), 0.4, (5, -6, 7), (10, 20, 30))
+    for point in ((0.0, 0.0, 0.0), (4.0, -5.0, 6.0)):
+        assert as_affine(turn).TransformPoint(point) == pytest.approx(turn.TransformPoint(point))
+    assert as_affine(turn).GetCenter() == (0, 0, 0)

@@ -1,0 +1,202 @@
+"""Total fields against SimpleITK's own chain on every kind of grid; what is told of folding and errors."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from samples import DIRECTIONS, field_image, smooth_field, turned, voxel_points
+
+from hsyn_cli.affine import affine_from
+from hsyn_cli.fields import compose
+from hsyn_cli.inverse import invert
+from hsyn_cli.space import Array, Grid, field_to_lps, working_grid
+from hsyn_cli.totals import Totals, total_fields
+
+MATRIX = 1.05 * np.reshape(turned(0.1, -0.15, 0.2), (3, 3)) @ np.diag([1.0, 0.95, 1.05])
+CENTRE = np.array([20.0, -10.0, 30.0])
+
+
+def around(
+    size: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+    direction: tuple[float, ...],
+    centre: Array,
+) -> Grid:
+    """A grid with its middle at `centre`."""
+    grid = Grid(size, spacing, (0.0, 0.0, 0.0), direction)
+    origin = centre - grid.points((np.array(size) - 1) / 2)
+    return Grid(size, spacing, (origin[0], origin[1], origin[2]), direction)
+
+
+FIXED = {
+    name: around(
+        (26, 31, 15) if k else (22, 24, 28), (1.7, 1.4, 2.9) if k else (1.8, 1.8, 1.8), direction, CENTRE
+    )
+    for k, (name, direction) in enumerate(DIRECTIONS.items())
+}
+MOVED = CENTRE + np.array([15.0, 5.0, -8.0])
+MOVING = {
+    name: around((23, 18, 26), (2.0, 2.4, 1.9), direction, MOVED)
+    for name, direction in zip(
+        DIRECTIONS, [*list(DIRECTIONS.values())[2:], *list(DIRECTIONS.values())[:2]], strict=True
+    )
+}
+AFFINE = affine_from(MATRIX, MOVED - MATRIX @ CENTRE)  # fixed -> moving
+
+
+def fields(fixed: Grid, strain: float = 0.35) -> tuple[Grid, torch.Tensor, torch.Tensor]:
+    """(working grid, fixed to moving, moving to fixed), mm along the working axes."""
+    box = np.zeros(3), np.array(fixed.size) - 1.0
+    working = working_grid(fixed, box, 1.5, 6.0, 4)
+    u = 1.5 * smooth_field((working.size[2], working.size[1], working.size[0]), strain, 1)
+    return working, u, invert(u, 1.5, -u, 0.005)
+
+
+def made(name: str, strain: float = 0.35) -> tuple[Totals, torch.Tensor]:
+    working, u, v = fields(FIXED[name], strain)
+    return total_fields(u, v, working, AFFINE, FIXED[name], MOVING[name]), u
+
+
+every_grid = pytest.mark.parametrize("name", DIRECTIONS)
+
+
+def transform(image: sitk.Image) -> sitk.DisplacementFieldTransform:
+    return sitk.DisplacementFieldTransform(sitk.Cast(image, sitk.sitkVectorFloat64))
+
+
+@every_grid
+def test_the_forward_field_is_affine_after_deformation(name: str) -> None:
+    """d(p) = A(p + u(p)) - p, with u as SimpleITK reads it from the working grid."""
+    totals, u = made(name)
+    forward, _ = totals.images()
+    assert Grid.of(forward) == FIXED[name]
+    assert forward.GetPixelID() == sitk.sitkVectorFloat32
+    chain = sitk.CompositeTransform([AFFINE, transform(field_to_lps(u[0].numpy(), totals.working))])
+    points = voxel_points(FIXED[name])[::3, ::3, ::3].reshape(-1, 3)
+    expected = np.array([chain.TransformPoint(p) for p in points.tolist()]) - points
+    got = sitk.GetArrayFromImage(forward)[::3, ::3, ::3].reshape(-1, 3)
+    np.testing.assert_allclose(got, expected, atol=2e-3)
+
+
+@every_grid
+def test_on_fixed_leaves_the_affine_out(name: str) -> None:
+    totals, u = made(name)
+    image = totals.on_fixed(u)
+    alone = transform(field_to_lps(u[0].numpy(), totals.working))
+    points = voxel_points(FIXED[name])[::3, ::3, ::3].reshape(-1, 3)
+    expected = np.array([alone.TransformPoint(p) for p in points.tolist()]) - points
+    np.testing.assert_allclose(
+        sitk.GetArrayFromImage(image)[::3, ::3, ::3].reshape(-1, 3), expected, atol=2e-3
+    )
+
+
+@every_grid
+def test_forward_and_inverse_field_undo_each_other(name: str) -> None:
+    totals, _ = made(name)
+    forward, inverse = (transform(image) for image in totals.images())
+    for there, back, start, end in (
+        (forward, inverse, FIXED[name], MOVING[name]),
+        (inverse, forward, MOVING[name], FIXED[name]),
+    ):
+        points = voxel_points(start)[2:-2:3, 2:-2:3, 2:-2:3].reshape(-1, 3)
+        middle = np.array([there.TransformPoint(p) for p in points.tolist()])
+        index = end.indices(middle)
+        inside = ((index > 1) & (index < np.array(end.size) - 2)).all(1)
+        assert inside.sum() > 50
+        home = np.array([back.TransformPoint(p) for p in middle[inside].tolist()])
+        error = np.linalg.norm(home - points[inside], axis=1)
+        assert error.mean() < 0.06  # what is left is interpolation between voxels of up to 2.9 mm
+        assert error.max() < 0.4
+
+
+@every_grid
+def test_the_told_inverse_errors_are_those_simpleitk_finds(name: str) -> None:
+    totals, _ = made(name)
+    content = [np.zeros(grid.size[::-1], bool) for grid in (FIXED[name], MOVING[name])]
+    for mask in content:
+        mask[3:-3, 4:-4, 5:-5] = True
+    told = totals.inverse_errors(content[0], content[1])
+    forward, inverse = (transform(image) for image in totals.images())
+    for stats, mask, there, back, start, end in (
+        (told[0], content[0], forward, inverse, FIXED[name], MOVING[name]),
+        (told[1], content[1], inverse, forward, MOVING[name], FIXED[name]),
+    ):
+        points = voxel_points(start)[mask]
+        middle = np.array([there.TransformPoint(p) for p in points.tolist()])
+        index = end.indices(middle)
+        inside = ((index >= 0) & (index <= np.array(end.size) - 1)).all(1)
+        home = np.array([back.TransformPoint(p) for p in middle[inside].tolist()])
+        error = np.linalg.norm(home - points[inside], axis=1)
+        assert stats.mean_mm == pytest.approx(error.mean(), abs=1e-4)
+        assert stats.p99_mm == pytest.approx(np.percentile(error, 99), abs=1e-3)
+        assert stats.max_mm == pytest.approx(error.max(), abs=1e-3)
+
+
+def test_nothing_inside_the_other_grid_gives_nan_not_a_number_made_up() -> None:
+    totals, _ = made("LPS")
+    far = Grid(FIXED["LPS"].size, FIXED["LPS"].spacing, (9e3, 9e3, 9e3), FIXED["LPS"].direction)
+    lost = Totals(totals.forward, totals.inverse, far, totals.moving, totals.working)
+    masks = [np.ones(grid.size[::-1], bool) for grid in (far, totals.moving)]
+    assert np.isnan(lost.inverse_errors(masks[0], masks[1])[0].mean_mm)
+
+
+@every_grid
+def test_the_told_determinant_is_that_of_the_written_field(name: str) -> None:
+    """Central differences of p + d(p) in mm, by plain numpy from the LPS vectors and the grid."""
+    totals, _ = made(name, strain=0.6)
+    for told, image, grid in zip(totals.folding(), totals.images(), (FIXED[name], MOVING[name]), strict=True):
+        mapped = voxel_points(grid) + sitk.GetArrayFromImage(image)
+        columns = [np.gradient(mapped, axis=2 - k) / grid.spacing[k] for k in range(3)]  # along index axes
+        det = np.linalg.det(np.stack(columns, axis=-1)) * np.linalg.det(grid.axes)
+        inner = det[1:-1, 1:-1, 1:-1]
+        assert told.min_det == pytest.approx(inner.min(), abs=1e-3)
+        assert told.voxels == (inner <= 0).sum()
+        z, y, x = np.unravel_index(inner.argmin(), inner.shape)
+        assert told.min_det_at_mm == pytest.approx(grid.points(np.array([x + 1.0, y + 1, z + 1])), abs=1e-6)
+
+
+@every_grid
+def test_folds_are_counted_in_millimetres_and_with_the_direction(name: str) -> None:
+    grid = FIXED[name]
+    points = voxel_points(grid)
+    mirror = np.zeros_like(points)
+    d = (points - CENTRE) @ np.array([1.0, 0, 0])
+    mirror[..., 0] = -2.5 * d  # x -> -1.5 x: folds everywhere
+    totals = Totals(
+        torch.from_numpy(mirror).float().movedim(-1, 0)[None],
+        torch.zeros(1, 3, *grid.size[::-1]),
+        grid,
+        grid,
+        grid,
+    )
+    forward, inverse = totals.folding()
+    inner = int(np.prod([n - 2 for n in grid.size]))
+    assert (forward.voxels, forward.corner_voxels, forward.percent) == (inner, inner, 100.0)
+    assert forward.min_det == pytest.approx(-1.5, abs=1e-3)
+    assert (inverse.voxels, inverse.corner_voxels, inverse.percent, inverse.min_det) == (0, 0, 0.0, 1.0)
+
+
+def test_a_composed_field_equals_two_resamplings_in_simpleitk() -> None:
+    """The domino rule of names, on disk: fixed -> mid -> moving."""
+    grid = around((20, 22, 24), (1.5, 1.5, 1.5), DIRECTIONS["LPS"], CENTRE)
+    size = (24, 22, 20)
+    fixed_to_mid, mid_to_moving = 1.5 * smooth_field(size, 0.2, 2), 1.5 * smooth_field(size, 0.2, 3)
+    total = field_to_lps(compose(fixed_to_mid, mid_to_moving, 1.5)[0].numpy(), grid)
+    first, second = (transform(field_to_lps(u[0].numpy(), grid)) for u in (fixed_to_mid, mid_to_moving))
+    for point in voxel_points(grid)[4:-4:5, 4:-4:5, 4:-4:5].reshape(-1, 3).tolist():
+        expected = second.TransformPoint(first.TransformPoint(point))
+        assert transform_point(total, point) == pytest.approx(expected, abs=1e-3)
+
+
+def transform_point(image: sitk.Image, point: list[float]) -> tuple[float, ...]:
+    out: tuple[float, ...] = transform(image).TransformPoint(point)
+    return out
+
+
+def test_images_share_no_memory_with_the_tensors() -> None:
+    grid = around((5, 6, 7), (1.0, 1.0, 1.0), DIRECTIONS["RAS"], CENTRE)
+    totals = Totals(torch.zeros(1, 3, 7, 6, 5), torch.zeros(1, 3, 7, 6, 5), grid, grid, grid)
+    image, _ = totals.images()
+    totals.forward.add_(1)
+    assert not sitk.GetArrayFromImage(image).any()
+    assert field_image(grid, np.zeros((7, 6, 5, 3))).GetSize() == image.GetSize()
