@@ -87,6 +87,11 @@ class Facts:
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
 
+    @property
+    def folded_percent(self) -> float:
+        """The larger of the percentages of the two fields; what --max-folding limits."""
+        return max(self.folding.percent, self.inverse_folding.percent)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -191,7 +196,7 @@ def to_json(report: Report) -> str:
 
 
 def render(report: Report, *, max_folding: float | None = None) -> RenderableType:
-    """A table of about ten lines that is right at 80 columns. `max_folding`: percent allowed, else red."""
+    """A table of about a dozen lines, right at 80 columns. `max_folding`: percent allowed, else red."""
     from rich.table import Table
     from rich.text import Text
 
@@ -199,22 +204,23 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    fold = facts.folding
-    limit = max_folding or 0.0
-    at = ", ".join(f"{v:.1f}" for v in fold.min_det_at_mm)
-    verdict = "none" if fold.voxels == 0 else f"{fold.voxels} voxels ({fold.percent:.2g} %)"
-    style = "green" if fold.voxels == 0 else "yellow" if fold.percent <= limit else "red"
-    table.add_row("folding", Text(f"{verdict}; by the corner rule {fold.corner_voxels} voxels", style))
-    table.add_row("smallest determinant", Text(f"{fold.min_det:.3f} at ({at}) mm LPS"))
+    for name, fold in (("forward", facts.folding), ("inverse", facts.inverse_folding)):
+        verdict = "none" if fold.voxels == 0 else f"{fold.voxels} voxels ({fold.percent:.2g} %)"
+        style = "green" if fold.voxels == 0 else "yellow" if fold.percent <= (max_folding or 0.0) else "red"
+        text = f"{verdict}; by the stricter corner rule {fold.corner_voxels}"
+        table.add_row(f"folding, {name}", Text(text, style))
+    at = ", ".join(f"{v:.1f}" for v in facts.folding.min_det_at_mm)
+    table.add_row("smallest determinant", Text(f"{facts.folding.min_det:.3f}, forward, at ({at}) mm LPS"))
     for name, error in (("fixed", facts.inverse_error_fixed), ("moving", facts.inverse_error_moving)):
-        numbers = f"mean {error.mean_mm:.4f}, 99 % {error.p99_mm:.4f}, max {error.max_mm:.3f} mm"
+        numbers = f"mean {error.mean_mm:.4f}, 99 % below {error.p99_mm:.3f}, max {error.max_mm:.3f} mm"
         table.add_row(f"inverse error, {name}", Text(numbers))
     alike = facts.similarity
-    steps = f"{alike.before:.3f} -> affine {alike.affine:.3f} -> {alike.after:.3f}"
-    table.add_row(f"similarity ({alike.measure})", Text(steps))
-    table.add_row("time", Text(f"{report.seconds_total:.1f} s ({_longest(facts.seconds)})"))
+    steps = f"before {alike.before:.3f}, affine {alike.affine:.3f}, after {alike.after:.3f}"
+    table.add_row(f"similarity, {alike.measure}", Text(steps))
+    table.add_row("time", Text(f"{report.seconds_total:.1f} s; longest: {_longest(facts.seconds)}"))
     memory = "" if report.peak_memory_mb is None else f", peak memory {report.peak_memory_mb / 1000:.1f} GB"
-    table.add_row("on", Text(f"{facts.device}, {facts.threads} thread(s), seed {facts.seed}{memory}"))
+    threads = "1 thread" if facts.threads == 1 else f"{facts.threads} threads"
+    table.add_row("machine", Text(f"{facts.device}, {threads}, seed {facts.seed}{memory}"))
     unverified = "" if facts.checkpoint.verified else ", not in a manifest"
     weights = f"{facts.checkpoint.name} ({facts.checkpoint.sha256[:12]}{unverified})"
     table.add_row("preset, weights", Text(f"{facts.preset}, {weights}"))
@@ -222,14 +228,17 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
         table.add_row(Text("warning", "yellow"), Text(warning, "yellow"))
     if "report" in report.outputs:
         table.add_row("written to", Text(str(Path(report.outputs["report"]).parent)))
+        if "ants_warped" in report.outputs:
+            prefix = report.outputs["ants_warped"].removesuffix("Warped.nii.gz")
+            table.add_row("files for ANTs", Text(f"{prefix}*"))
         table.add_row("apply it elsewhere", Text('lines for ANTs, SimpleITK, Slicer: report.json, "apply"'))
     return table
 
 
-def _longest(seconds: Mapping[str, float], shown: int = 3) -> str:
-    """The steps that took longest, in the order they ran."""
-    kept = sorted(seconds, key=lambda step: -seconds[step])[:shown]
-    return ", ".join(f"{step} {seconds[step]:.1f}" for step in seconds if step in kept)
+def _longest(seconds: Mapping[str, float], shown: int = 2) -> str:
+    """The steps that took longest, the longest first."""
+    steps = sorted(seconds, key=lambda step: -seconds[step])[:shown]
+    return ", ".join(f"{step} {seconds[step]:.1f}" for step in steps)
 
 
 def _finite(value: Any) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from hsyn_cli import __version__, cli, config, errors, outputs
+from hsyn_cli import __version__, cli, config, errors, outputs, weights
 from hsyn_cli.training.__main__ import main as training
 
 ROOT = Path(__file__).parents[1]
@@ -129,6 +129,13 @@ def test_presets_and_files_are_those_of_the_program() -> None:
     for suffix in outputs.ANTS_SUFFIXES.values():
         assert f"`P{suffix}`" in README
     assert all(name.startswith("mid_") for name in outputs.MIDSPACE_FILES.values())
+
+
+def test_the_default_checkpoint_is_the_one_named() -> None:
+    options = [parameter for parameter in cli.register.params if isinstance(parameter, click.Option)]
+    (text,) = [option.help or "" for option in options if option.name == "weights"]
+    assert f"[default: {weights.DEFAULT}]" in text
+    assert f"`{weights.DEFAULT}` ships" in README
 
 
 def test_the_changelog_knows_this_version() -> None:

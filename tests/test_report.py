@@ -79,8 +79,9 @@ def test_table_fits_80_columns_and_tells_the_facts() -> None:
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     assert len(lines) <= 16
-    for fact in ("none; by the corner rule 12 voxels", "0.081 at (-31.5, 20.0, 104.2) mm", "max 0.210 mm",
-                 "0.310 -> affine 0.520 -> 0.810", "16.2 s (affine 3.1, networks 1.5, ", "seed 7",
+    for fact in ("none; by the stricter corner rule 12", "0.081, forward, at (-31.5, 20.0, 104.2) mm",
+                 "max 0.210 mm",
+                 "before 0.310, affine 0.520, after 0.810", "16.2 s; longest: ", "seed 7",
                  "1.8 GB", "brain-t1 (abababababab)", "qform disagree", "much larger"):  # fmt: skip
         assert fact in text
 

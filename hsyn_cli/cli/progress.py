@@ -5,26 +5,44 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
 Progress = Callable[[str, float], None]
+TOO_EARLY = 0.05  # share of the work before which no time is told
+
+
+class TimeLeft(ProgressColumn):
+    """Seconds to go, from the pace up to the last step that ended; it counts down in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._done, self._whole = 0.0, 0.0
+
+    def render(self, task: Task) -> Text:
+        done, elapsed = task.completed, task.elapsed or 0.0
+        if done > self._done:
+            self._done, self._whole = done, elapsed / done
+        if done < TOO_EARLY:
+            return Text(f"{elapsed:.0f} s")
+        left = self._whole - elapsed
+        return Text(f"about {left:.0f} s left" if left >= 1 else "a moment left")
 
 
 @contextlib.contextmanager
 def progress_bar(quiet: bool) -> Iterator[Progress]:
     """Yield `progress(step, fraction)`, fraction of the whole in [0, 1]. Silent if `quiet` or no terminal."""
-    from rich.console import Console
-
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield lambda step, fraction: None
         return
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
     columns = (
-        TextColumn("{task.description:<24}"),
+        TextColumn("{task.description:<16}"),
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        TimeLeft(),
     )
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=1.0)

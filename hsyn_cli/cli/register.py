@@ -102,10 +102,17 @@ class Inputs:
     type=click.Choice(["fast", "default", "accurate"]),
     default="default",
     show_default=True,
+    metavar="NAME",
     heading=METHOD,
-    help="fast: networks and exact inverse only; the others refine the pair's own fields.",
+    help="fast: networks and exact inverse only; default: also refines the pair's own fields; "
+    "accurate: refines longer.",
 )
-@option("--weights", metavar="NAME|PATH", heading=METHOD, help="Checkpoint, see `hsyn weights list`.")
+@option(
+    "--weights",
+    metavar="NAME|PATH",
+    heading=METHOD,
+    help="Checkpoint to use; see `hsyn weights list`.  [default: brain-t1]",
+)
 @option("--rigid", is_flag=True, heading=METHOD, help="Rigid instead of affine alignment first.")
 @option(
     "--no-affine",
@@ -118,7 +125,7 @@ class Inputs:
     type=click.FloatRange(0, 100),
     metavar="PERCENT",
     heading=METHOD,
-    help="Exit with code 9 if more of the voxels fold; the files are written all the same.",
+    help="Exit with code 9 if more of either field folds; the files are written all the same.",
 )
 @option(
     "--device",
@@ -230,7 +237,7 @@ def _run(options: Options, wanted: Wanted, staging: Staging, start: float) -> fl
         from rich.console import Console
 
         Console().print(reports.render(report, max_folding=options.max_folding))
-    return report.facts.folding.percent
+    return report.facts.folded_percent
 
 
 def _read(options: Options) -> Inputs:

@@ -35,13 +35,13 @@ def list_(as_json: bool) -> None:
         ]
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("name", "parameters", "training data", "licence", "scores")
+    if not checkpoints:
+        click.echo("no checkpoint is installed")
     for info in checkpoints:
-        size = f"{info.parameters:,}" if info.path.is_file() else "file missing"
-        scores = "\n".join(f"{name}: {value}" for name, value in info.scores.items())
-        table.add_row(*(Text(part) for part in (info.name, size, info.training_data, info.licence, scores)))
-    Console().print(table if checkpoints else "no checkpoint is installed")
+        default = " (default)" if info.name == store.DEFAULT else ""
+        size = f"{info.parameters:,} parameters" if info.path.is_file() else "file missing"
+        click.secho(f"{info.name}{default}", bold=True)
+        click.echo(f"  file: {info.path} ({size})")  # not wrapped: a path to copy
+        about = {"trained on": info.training_data, "licence": info.licence}
+        for name, value in {**about, **info.scores}.items():
+            click.echo(click.wrap_text(f"{name}: {value}", 78, "  ", "      "))
