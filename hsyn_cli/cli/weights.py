@@ -12,7 +12,7 @@ def weights() -> None:
     """Show the trained networks that are installed."""
 
 
-@weights.command("list")
+@weights.command("list", short_help="Show every checkpoint with its data, licence, scores.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def list_(as_json: bool) -> None:
     """Name, training data, licence and measured scores of every checkpoint."""
