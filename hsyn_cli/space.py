@@ -2,11 +2,13 @@
 
 * A *point* is in millimetres, LPS, as SimpleITK has it.
 * An *index* is (x, y, z), continuous, voxel centres on integers. Arrays are (z, y, x).
-* A *working grid* is isotropic and its axes are those nearest to left, posterior, superior. Networks and fields
-  see only tensors on it: images (B, C, Z, Y, X), displacement fields (B, 3, Z, Y, X) with components x, y, z **along
-  the working grid's axes, in mm**. A field may have fewer voxels than its image: stride s means one field
-  voxel per s x s x s image voxels, cell-centred, so field voxel i sits at image index ``s * i + (s - 1) / 2``.
-* On disk a displacement field is a vector image in mm, LPS: the vector at a grid point leads to the other image.
+* A *working grid* is isotropic and its axes are those nearest to left, posterior, superior. Networks and
+  fields see only tensors on it: images (B, C, Z, Y, X), displacement fields (B, 3, Z, Y, X) with components
+  x, y, z **along the working grid's axes, in mm**. A field may have fewer voxels than its image: stride s
+  means one field voxel per s x s x s image voxels, cell-centred, so field voxel i sits at image index
+  ``s * i + (s - 1) / 2``.
+* On disk a displacement field is a vector image in mm, LPS: the vector at a grid point leads to the other
+  image.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the voxels of an image lie: sizes and spacings in (x, y, z), LPS mm, direction row-major 3 x 3."""
+    """Where the voxels of an image lie: size and spacing (x, y, z), LPS mm, direction row-major 3 x 3."""
 
     size: tuple[int, int, int]
     spacing: tuple[float, float, float]
@@ -45,15 +47,18 @@ class Grid:
     @property
     def index_to_point(self) -> Array:
         """(3, 3) matrix M with point = origin + M @ index."""
-        return self.axes * np.array(self.spacing)
+        matrix: Array = self.axes * np.array(self.spacing)
+        return matrix
 
     def points(self, index: Array) -> Array:
         """(..., 3) indices in x, y, z -> (..., 3) LPS points in mm."""
-        return index @ self.index_to_point.T + np.array(self.origin)
+        points: Array = index @ self.index_to_point.T + np.array(self.origin)
+        return points
 
     def indices(self, points: Array) -> Array:
         """(..., 3) LPS points in mm -> (..., 3) continuous indices in x, y, z."""
-        return (points - np.array(self.origin)) @ np.linalg.inv(self.index_to_point).T
+        index: Array = (points - np.array(self.origin)) @ np.linalg.inv(self.index_to_point).T
+        return index
 
     def same_as(self, other: Grid, tolerance: float = 1e-3) -> bool:
         """True if both have the same size and no corner voxel lies further apart than `tolerance` voxels."""
@@ -81,7 +86,8 @@ def nearest_lps(direction: Array) -> Array:
     """The columns of `direction` (3, 3) permuted and flipped so that they lie nearest to L, P, S."""
     best = max(itertools.permutations(range(3)), key=lambda p: sum(abs(direction[k, p[k]]) for k in range(3)))
     axes = direction[:, list(best)]
-    return axes * np.where(np.diag(axes) < 0, -1.0, 1.0)
+    facing: Array = axes * np.where(np.diag(axes) < 0, -1.0, 1.0)
+    return facing
 
 
 def working_grid(image: Grid, box: tuple[Array, Array], spacing: float, margin: float, multiple: int) -> Grid:
@@ -98,14 +104,17 @@ def working_grid(image: Grid, box: tuple[Array, Array], spacing: float, margin: 
     """
     axes = nearest_lps(image.axes)
     corners = np.array(list(itertools.product(*zip(*box, strict=True))))
-    along = (image.points(corners) - np.array(image.origin)) @ axes  # mm along the new axes, from voxel (0, 0, 0)
+    along = (image.points(corners) - np.array(image.origin)) @ axes  # mm from voxel (0, 0, 0), new axes
     low = np.floor((along.min(0) - margin) / spacing + 1e-6)
     count = np.ceil((along.max(0) + margin) / spacing - 1e-6) - low + 1
     size = (np.ceil(count / multiple) * multiple).astype(int)
     low -= (size - count) // 2
     origin = np.array(image.origin) + axes @ (low * spacing)
     return Grid(
-        (int(size[0]), int(size[1]), int(size[2])), (spacing,) * 3, (origin[0], origin[1], origin[2]), tuple(axes.ravel())
+        (int(size[0]), int(size[1]), int(size[2])),
+        (spacing,) * 3,
+        (origin[0], origin[1], origin[2]),
+        tuple(axes.ravel()),
     )
 
 
@@ -117,7 +126,10 @@ def strided(grid: Grid, stride: int) -> Grid:
     size = [n // stride for n in grid.size]
     spacing = [s * stride for s in grid.spacing]
     return Grid(
-        (size[0], size[1], size[2]), (spacing[0], spacing[1], spacing[2]), (first[0], first[1], first[2]), grid.direction
+        (size[0], size[1], size[2]),
+        (spacing[0], spacing[1], spacing[2]),
+        (first[0], first[1], first[2]),
+        grid.direction,
     )
 
 

@@ -50,10 +50,17 @@ def run(data: Path, checkpoint: Path, minutes: tuple[float, ...], start: Path | 
         sn.load_state_dict({k[3:]: v for k, v in tensors.items() if k.startswith("sn.")})
         di.load_state_dict({k[3:]: v for k, v in tensors.items() if k.startswith("di.")})
     architecture = {"sn_net": config.to_dict(sn.config), "di_net": config.to_dict(di.config)}
-    stages = (Stage(0, 1, minutes[0], 1e-3), Stage(1, 2, minutes[1]), Stage(0, 2, minutes[2], 8e-4), Stage(2, 3, minutes[3], 1e-3, CROP))
+    stages = (
+        Stage(0, 1, minutes[0], 1e-3),
+        Stage(1, 2, minutes[1]),
+        Stage(0, 2, minutes[2], 8e-4),
+        Stage(2, 3, minutes[3], 1e-3, CROP),
+    )
 
     def keep() -> None:
-        tensors = {f"sn.{k}": v for k, v in sn.state_dict().items()} | {f"di.{k}": v for k, v in di.state_dict().items()}
+        tensors = {f"sn.{k}": v for k, v in sn.state_dict().items()} | {
+            f"di.{k}": v for k, v in di.state_dict().items()
+        }
         save(checkpoint, tensors, architecture)
 
     begun, saved = time.monotonic(), time.monotonic()
@@ -63,7 +70,9 @@ def run(data: Path, checkpoint: Path, minutes: tuple[float, ...], start: Path | 
             ("di_net", train_di_net(di, sn, arrays, minutes[4], seed) if minutes[4] else iter(())),
         ):
             for record in records:
-                line = json.dumps({"net": name, "elapsed_min": round((time.monotonic() - begun) / 60, 2), **record})
+                line = json.dumps(
+                    {"net": name, "elapsed_min": round((time.monotonic() - begun) / 60, 2), **record}
+                )
                 log.write(line + "\n")
                 log.flush()
                 click.echo(line)

@@ -1,4 +1,4 @@
-"""Random pairs: pose, contrast, bias field and noise. Everything on tensors (B, 1, Z, Y, X) with B = 2: moving, fixed."""
+"""Random pairs: pose, contrast, bias field and noise. Tensors are (2, 1, Z, Y, X): moving, fixed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hsyn_cli.training.data import LABELS, Cache
 
 @dataclass(frozen=True)
 class Pair:
-    """images: (2, 1, Z, Y, X) in [0, 1]; labels: (2, 1, Z, Y, X) int64 indices into LABELS, or None for scans."""
+    """images: (2, 1, Z, Y, X) in [0, 1]; labels: int64 indices into LABELS, same shape, or None for scans."""
 
     images: Tensor
     labels: Tensor | None
@@ -26,7 +26,9 @@ class PairSource:
     `map_share` of the pairs are label maps with random contrasts, the rest are scans.
     """
 
-    def __init__(self, cache: Cache, scale: int, seed: int, map_share: float = 0.35, held_out: int = 2) -> None:
+    def __init__(
+        self, cache: Cache, scale: int, seed: int, map_share: float = 0.35, held_out: int = 2
+    ) -> None:
         self.cache, self.scale, self.map_share, self.held_out = cache, scale, map_share, held_out
         self.generator = Generator().manual_seed(seed)
 
@@ -49,7 +51,9 @@ class PairSource:
 
     def _make(self, of_maps: bool, which: tuple[int, int], theta: Tensor, flip: bool, plain: bool) -> Pair:
         arrays = self.cache.maps if of_maps else self.cache.scans
-        volume = torch.stack([torch.from_numpy(arrays[k][:, :, :: -1 if flip else 1].copy()) for k in which])[:, None]
+        volume = torch.stack([torch.from_numpy(arrays[k][:, :, :: -1 if flip else 1].copy()) for k in which])[
+            :, None
+        ]
         g = self.generator
         if of_maps:
             k = self.scale
@@ -59,7 +63,9 @@ class PairSource:
             images = _paint(labels, g, t1_like=plain or bool(torch.rand(1, generator=g) < 0.6))
         else:
             labels = None
-            images = F.avg_pool3d(volume.float() / 255, self.scale) if self.scale > 1 else volume.float() / 255
+            images = (
+                F.avg_pool3d(volume.float() / 255, self.scale) if self.scale > 1 else volume.float() / 255
+            )
             images = F.grid_sample(
                 images, F.affine_grid(theta, list(images.shape), align_corners=False), align_corners=False
             )
@@ -84,7 +90,7 @@ def _random_affine(g: Generator, angle: float, stretch: float, shift: float) -> 
 
 
 def _paint(labels: Tensor, g: Generator, t1_like: bool) -> Tensor:
-    """Label indices (2, 1, ...) -> images: one intensity per label, shared by the two but for a little jitter."""
+    """Label indices (2, 1, ...) -> images: an intensity per label, the two alike but for a little jitter."""
     count = len(LABELS) + 1
     if t1_like:
         names = {0: 0.0} | dict(enumerate(map(_t1_intensity, LABELS), start=1))

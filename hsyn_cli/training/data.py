@@ -1,7 +1,8 @@
 """Training data: every scan or label map once, on one common 1 mm grid, as small integers on disk.
 
-The first image sets the frame; all others are brought to it by an affine alignment. Arrays are (N, Z, Y, X) uint8, axes
-nearest to LPS; scans hold intensities scaled to 0..255, label maps hold indices into `LABELS` (0 is background).
+The first image sets the frame; all others are brought to it by an affine alignment. Arrays are (N, Z, Y, X)
+uint8, axes nearest to LPS. Scans hold intensities scaled to 0..255, label maps indices into `LABELS` (0 is
+background).
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from hsyn_cli.space import Grid, working_grid
 SIZE = (160, 192, 160)  # x, y, z at 1 mm: every brain fits after alignment
 
 # FreeSurfer ids of the brain proper; the rest of the head becomes background.
-LABELS = (2, 41, 3, 42, 4, 43, 7, 46, 8, 47, 10, 49, 11, 50, 12, 51, 13, 52, 14, 15, 16, 17, 53, 18, 54, 24, 26, 58, 28, 60)
-_CSF, _WHITE, _DEEP = (4, 43, 14, 15, 24), (2, 41, 7, 46, 16, 28, 60), (10, 49, 11, 50, 12, 51, 13, 52, 26, 58)
+LABELS = (
+    *(2, 41, 3, 42, 4, 43, 7, 46, 8, 47, 10, 49, 11, 50, 12, 51, 13, 52),
+    *(14, 15, 16, 17, 53, 18, 54, 24, 26, 58, 28, 60),
+)
+_CSF, _WHITE = (4, 43, 14, 15, 24), (2, 41, 7, 46, 16, 28, 60)
+_DEEP = (10, 49, 11, 50, 12, 51, 13, 52, 26, 58)
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Arrays of a cache folder, memory-mapped: scans and maps, each (N, Z, Y, X) uint8, and their file names."""
+    """A cache folder: scans and maps, memory-mapped, each (N, Z, Y, X) uint8, and their file names."""
 
     scans: NDArray[np.uint8]
     maps: NDArray[np.uint8]
@@ -54,10 +59,14 @@ def build_cache(scans: list[Path], maps: list[Path], out: Path, say: Callable[[s
             picture = sitk.Cast(image, sitk.sitkFloat32) if labels is None else _t1_like(labels)
             transform = affine.align(reference, picture)
             if labels is None:
-                resampled = sitk.Resample(picture, grid.empty_image(sitk.sitkFloat32), transform, sitk.sitkLinear, 0.0)
+                resampled = sitk.Resample(
+                    picture, grid.empty_image(sitk.sitkFloat32), transform, sitk.sitkLinear, 0.0
+                )
                 arrays[k] = _to_uint8(sitk.GetArrayFromImage(resampled))
             else:
-                resampled = sitk.Resample(labels, grid.empty_image(sitk.sitkUInt8), transform, sitk.sitkNearestNeighbor, 0)
+                resampled = sitk.Resample(
+                    labels, grid.empty_image(sitk.sitkUInt8), transform, sitk.sitkNearestNeighbor, 0
+                )
                 arrays[k] = sitk.GetArrayFromImage(resampled)
             say(f"{path.name}")
         np.save(out / f"{kind}.npy", arrays)
@@ -75,7 +84,8 @@ def _frame(reference: sitk.Image) -> Grid:
 
 def _to_uint8(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     high = np.percentile(values[values > 0], 99.7)
-    return np.clip(np.rint(values * (255 / high)), 0, 255).astype(np.uint8)
+    scaled: NDArray[np.uint8] = np.clip(np.rint(values * (255 / high)), 0, 255).astype(np.uint8)
+    return scaled
 
 
 def _remap(image: sitk.Image) -> sitk.Image:

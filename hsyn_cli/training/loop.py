@@ -7,7 +7,7 @@ twentieth as the time runs out, so that a run ends well on a machine of any spee
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,16 +26,18 @@ LAMBDA_SMOOTH, LAMBDA_MEAN_SHAPE, LAMBDA_DICE = 1.0, 0.05, 0.5
 
 @dataclass(frozen=True)
 class Stage:
-    """Train the levels from `first` to `depth` - 1 for `minutes`; the finest on random crops of `crop` mm, or whole."""
+    """Train the levels from `first` to `depth` - 1 for `minutes`; the finest on crops of `crop`, or whole."""
 
     first: int
     depth: int
     minutes: float
     rate: float = 5e-4
-    crop: tuple[int, int, int] | None = None  # z, y, x
+    crop: tuple[int, int, int] | None = None  # z, y, x; voxels of the finest level's images
 
 
-def pair_loss(u: Tensor, pair: Pair, voxel: float, field_voxel: float, window: int) -> tuple[Tensor, dict[str, float]]:
+def pair_loss(
+    u: Tensor, pair: Pair, voxel: float, field_voxel: float, window: int
+) -> tuple[Tensor, dict[str, float]]:
     """HSyN's loss in mid space plus soft Dice where there are labels; u (2, 3, ...) in mm, moving first."""
     full = resize(u, pair.images.shape[2:])
     moving, fixed = warp(pair.images, full, voxel).chunk(2)
@@ -47,7 +49,9 @@ def pair_loss(u: Tensor, pair: Pair, voxel: float, field_voxel: float, window: i
     if pair.labels is not None:
         classes = F.one_hot(pair.labels[:, 0], len(LABELS) + 1)[..., 1:].movedim(-1, 1).float()
         coarse = max(1, round(2 / voxel))  # labels at 2 mm at the finest: enough, and half a gigabyte less
-        a, b = warp(downsample(classes, coarse), resize(u, [n // coarse for n in full.shape[2:]]), voxel * coarse).chunk(2)
+        a, b = warp(
+            downsample(classes, coarse), resize(u, tuple(n // coarse for n in full.shape[2:])), voxel * coarse
+        ).chunk(2)
         dice = soft_dice(a, b)
         loss = loss + LAMBDA_DICE * dice
         parts["dice"] = 1 - dice.item()
@@ -55,16 +59,17 @@ def pair_loss(u: Tensor, pair: Pair, voxel: float, field_voxel: float, window: i
     return loss, parts
 
 
-def crop_pair(pair: Pair, u: Tensor, size: tuple[int, int, int], ratio: int, g: torch.Generator) -> tuple[Pair, Tensor]:
-    """A random window of `size` image voxels, and the same window of u, whose voxels are `ratio` times as large."""
-    cut, cut_u = [], []
+def crop_pair(
+    pair: Pair, u: Tensor, size: tuple[int, int, int], ratio: int, g: torch.Generator
+) -> tuple[Pair, Tensor]:
+    """A random window of `size` image voxels, and the same of u, whose voxels are `ratio` times as large."""
+    cut, cut_u = [slice(None)] * 2, [slice(None)] * 2
     for n, want in zip(pair.images.shape[2:], size, strict=True):
         start = int(torch.randint(0, (n - want) // ratio + 1, (1,), generator=g))
         cut_u.append(slice(start, start + want // ratio))
         cut.append(slice(start * ratio, start * ratio + want))
-    every = (slice(None), slice(None))
-    labels = None if pair.labels is None else pair.labels[(*every, *cut)]
-    return Pair(pair.images[(*every, *cut)], labels), u[(*every, *cut_u)]
+    labels = None if pair.labels is None else pair.labels[tuple(cut)]
+    return Pair(pair.images[tuple(cut)], labels), u[tuple(cut_u)]
 
 
 def stage_loss(net: SNNet, pair: Pair, stage: Stage, g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -84,8 +89,10 @@ def stage_loss(net: SNNet, pair: Pair, stage: Stage, g: torch.Generator) -> tupl
     return pair_loss(u, pair, voxel, field_voxel, finest.window)
 
 
-def train_sn_net(net: SNNet, cache: Cache, stages: tuple[Stage, ...], seed: int) -> Iterator[dict[str, float]]:
-    """Run the stages; yields a record every 20 steps (means) and a validation record at the end of each stage."""
+def train_sn_net(
+    net: SNNet, cache: Cache, stages: tuple[Stage, ...], seed: int
+) -> Iterator[dict[str, float]]:
+    """Run the stages; yields means every 20 steps and a validation record at the end of each stage."""
     for number, stage in enumerate(stages):
         for k, level in enumerate(net.levels):
             level.requires_grad_(stage.first <= k < stage.depth)
@@ -100,7 +107,9 @@ def train_sn_net(net: SNNet, cache: Cache, stages: tuple[Stage, ...], seed: int)
         yield {"stage": number, **validate(net, source, stage.depth)}
 
 
-def train_di_net(di: DINet, net: SNNet, cache: Cache, minutes: float, seed: int) -> Iterator[dict[str, float]]:
+def train_di_net(
+    di: DINet, net: SNNet, cache: Cache, minutes: float, seed: int
+) -> Iterator[dict[str, float]]:
     """DI-Net on both halves of SN-Net's fields and on random smooth fields, at SN-Net's finest field grid."""
     source = PairSource(cache, net.config.levels[-2].scale, seed)
     levels = net.config.levels[:-1]
@@ -110,7 +119,10 @@ def train_di_net(di: DINet, net: SNNet, cache: Cache, minutes: float, seed: int)
         images = source.draw().images
         if bool(torch.rand(1, generator=source.generator) < 0.5):
             with torch.no_grad():
-                u = resize(net.fields([downsample(images, v.scale // levels[-1].scale) for v in levels]), images.shape[2:])
+                u = resize(
+                    net.fields([downsample(images, v.scale // levels[-1].scale) for v in levels]),
+                    images.shape[2:],
+                )
         else:
             u = random_field(images.shape[2:], voxel, source.generator)
         value = inverse_loss(di(u, voxel), u, voxel)
@@ -120,7 +132,7 @@ def train_di_net(di: DINet, net: SNNet, cache: Cache, minutes: float, seed: int)
 
 
 def random_field(size: torch.Size, voxel: float, g: torch.Generator) -> Tensor:
-    """(2, 3, Z, Y, X): sum of smooth noise at two scales, scaled so that the strain stays below about 0.7; mm."""
+    """(2, 3, Z, Y, X): smooth noise at two scales, scaled so that the strain stays below about 0.7; mm."""
     u = torch.zeros(2, 3, *size)
     for cells in (4, 8):
         coarse = torch.randn(2, 3, cells, cells, cells, generator=g)
@@ -131,12 +143,15 @@ def random_field(size: torch.Size, voxel: float, g: torch.Generator) -> Tensor:
 
 
 def _descend(
-    parameters: list[Tensor], loss: Callable[[], tuple[Tensor, dict[str, float]]], minutes: float, rate: float
+    parameters: Sequence[Tensor],
+    loss: Callable[[], tuple[Tensor, dict[str, float]]],
+    minutes: float,
+    rate: float,
 ) -> Iterator[dict[str, float]]:
     optimiser = torch.optim.Adam(parameters, lr=rate)
-    start, step, sums = time.monotonic(), 0, {}
+    start, step = time.monotonic(), 0
+    sums: dict[str, float] = {}
     counts: dict[str, int] = {}
-    sums = dict[str, float]()
     while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
         optimiser.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 50) * (1 - 0.95 * spent)
         value, parts = loss()
