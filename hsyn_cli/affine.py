@@ -11,13 +11,16 @@ from typing import Literal
 import numpy as np
 import SimpleITK as sitk
 
-from hsyn_cli.space import Array
+from hsyn_cli.errors import GeometryError
+from hsyn_cli.space import Array, affine_parts
 
 Kind = Literal["affine", "rigid", "none"]
 
 SEARCH_MM, STAGES_MM = 8.0, (4.0, 2.0)
 SAMPLED = (0.15, 0.03)  # share of the voxels looked at in each of STAGES_MM ...
 LEAST_SAMPLES = 20_000  # ... but at least so many
+LEAST_VOLUME = 0.1  # of the moving image's, as the transform has it; less is no alignment
+LEAST_VOXELS = 8  # along each axis, however thin the image
 SEARCH_ANGLES = (-0.6, 0.0, 0.6)  # radians about each axis, tried before anything is optimised
 SEARCH_KEPT = 3
 
@@ -47,27 +50,27 @@ def align(
     for mm, share in zip(STAGES_MM, SAMPLED, strict=True):
         method = _method(*masks)
         method.SetMetricSamplingStrategy(method.RANDOM)
-        method.SetMetricSamplingPercentage(min(1.0, max(share, LEAST_SAMPLES / levels[mm][0].GetNumberOfPixels())), seed + 1)
-        if kind == "affine":
-            current = as_affine(transform)
-        else:
-            current = _as_rigid(transform, levels[mm][0])
+        method.SetMetricSamplingPercentage(
+            min(1.0, max(share, LEAST_SAMPLES / levels[mm][0].GetNumberOfPixels())), seed + 1
+        )
+        current = as_affine(transform) if kind == "affine" else _as_rigid(transform, levels[mm][0])
         method.SetInitialTransform(current, inPlace=True)
         method.SetOptimizerAsRegularStepGradientDescent(
             learningRate=mm / 4, minStep=mm / 200, numberOfIterations=100, relaxationFactor=0.6,
             gradientMagnitudeTolerance=1e-6,
         )  # fmt: skip
         method.SetOptimizerScalesFromPhysicalShift()
+        _check_common(method, *levels[mm])
         method.Execute(*levels[mm])
+        if method.GetMetricValue() > 1 or np.linalg.det(affine_parts(current)[0]) < LEAST_VOLUME:
+            break  # a slab can be turned inside out, a tiny image be lost: what was found before is better
         transform = current
     return as_affine(transform)
 
 
 def as_affine(transform: sitk.Transform) -> sitk.AffineTransform:
     """Any linear SimpleITK transform as an AffineTransform centred on the origin of space."""
-    t = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
-    matrix = np.stack([np.array(transform.TransformPoint(tuple(e))) - t for e in np.eye(3)], axis=1)
-    return affine_from(matrix, t)
+    return affine_from(*affine_parts(transform))
 
 
 def _as_rigid(transform: sitk.Transform, fixed: sitk.Image) -> sitk.Euler3DTransform:
@@ -98,21 +101,22 @@ def _robust(image: sitk.Image) -> sitk.Image:
     low = float(values.min())
     above = sample[sample > low]
     high = float(np.percentile(above, 99.5)) if above.size else low + 1.0
-    return sitk.Cast(sitk.IntensityWindowing(sitk.Cast(image, sitk.sitkFloat32), low, high, 0.0, 1.0), sitk.sitkFloat32)
+    return sitk.Cast(
+        sitk.IntensityWindowing(sitk.Cast(image, sitk.sitkFloat32), low, high, 0.0, 1.0), sitk.sitkFloat32
+    )
 
 
 def _at_spacing(image: sitk.Image, mm: float) -> sitk.Image:
-    """`image` smoothed and resampled to about `mm`; axes already as coarse are left as they are."""
-    spacing = np.array(image.GetSpacing())
-    factor = np.maximum(mm / spacing, 1.0)
+    """`image` smoothed, resampled to about `mm`; axes as coarse are left, thin ones keep some voxels."""
+    spacing, size = np.array(image.GetSpacing()), np.array(image.GetSize())
+    out = np.maximum(np.minimum(mm, spacing * size / LEAST_VOXELS), spacing)
+    factor = out / spacing
     if (factor < 1.5).all():
         return image
     shrink = [int(max(1, f // 2)) for f in factor]
     image = sitk.BinShrink(image, shrink)  # a cheap first mean, then the rest by interpolation
-    spacing = np.array(image.GetSpacing())
-    old = np.array(image.GetSize())
-    new = np.maximum(np.ceil(old * spacing / np.maximum(mm, spacing)), 2).astype(int)
-    out = np.maximum(mm, spacing)
+    spacing, size = np.array(image.GetSpacing()), np.array(image.GetSize())
+    new = np.ceil(size * spacing / out).astype(int)
     first = image.TransformContinuousIndexToPhysicalPoint(((out / spacing - 1) / 2).tolist())
     return sitk.Resample(
         image, new.tolist(), sitk.Transform(), sitk.sitkLinear, first, out.tolist(), image.GetDirection(), 0.0
@@ -130,11 +134,25 @@ def _method(fixed_mask: sitk.Image | None, moving_mask: sitk.Image | None) -> si
     return method
 
 
+def _check_common(method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image) -> None:
+    """Raise GeometryError if no voxel is in both images and masks: ITK throws, or tells a cost above 1."""
+    try:
+        common = method.MetricEvaluate(fixed, moving) <= 1
+    except RuntimeError as error:
+        if "1 or more points" not in str(error):
+            raise
+        common = False
+    if not common:
+        text = "fixed and moving image have too few voxels in common to align them by"
+        raise GeometryError(text, "check the masks and the --initial-transform, or use --no-affine")
+
+
 def _moments(image: sitk.Image, mask: sitk.Image | None) -> tuple[Array, float]:
     """Centre of mass in mm and the root mean square distance from it, weighted by intensity, inside the mask."""
     values = sitk.GetArrayViewFromImage(image).astype(float)
     if mask is not None:
-        inside = sitk.GetArrayFromImage(sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)) != 0
+        seen = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+        inside = sitk.GetArrayViewFromImage(seen) != 0
         if (values * inside).any():  # a mask thinner than these voxels may miss them all
             values = values * inside
     weight = values / values.sum()
@@ -142,7 +160,9 @@ def _moments(image: sitk.Image, mask: sitk.Image | None) -> tuple[Array, float]:
     marginal = [weight.sum(axis=tuple(k for k in range(3) if k != 2 - i)) for i in range(3)]
     mean = [float(a @ m) for a, m in zip(axes, marginal, strict=True)]
     spacing = image.GetSpacing()
-    spread = sum(float((a - c) ** 2 @ m) * s * s for a, c, m, s in zip(axes, mean, marginal, spacing, strict=True))
+    spread = sum(
+        float((a - c) ** 2 @ m) * s * s for a, c, m, s in zip(axes, mean, marginal, spacing, strict=True)
+    )
     return np.array(image.TransformContinuousIndexToPhysicalPoint(mean)), float(np.sqrt(spread))
 
 
@@ -150,7 +170,7 @@ def _search(
     fixed: sitk.Image, moving: sitk.Image, masks: tuple[sitk.Image | None, sitk.Image | None], kind: Kind
 ) -> sitk.Similarity3DTransform | sitk.Euler3DTransform:
     (centre_f, spread_f), (centre_m, spread_m) = _moments(fixed, masks[0]), _moments(moving, masks[1])
-    scale = 1.0 if kind == "rigid" else float(np.clip(spread_m / spread_f, 0.7, 1.4))
+    scale = 1.0 if kind == "rigid" else float(np.clip(spread_m / max(spread_f, 1e-6), 0.7, 1.4))
     method = _method(*masks)
     method.SetMetricSamplingStrategy(method.NONE)
 
@@ -170,7 +190,11 @@ def _search(
 
     found = sorted((start(a) for a in itertools.product(SEARCH_ANGLES, repeat=3)), key=cost)[:SEARCH_KEPT]
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=2.0, minStep=0.05, numberOfIterations=60, relaxationFactor=0.6, gradientMagnitudeTolerance=1e-6
+        learningRate=2.0,
+        minStep=0.05,
+        numberOfIterations=60,
+        relaxationFactor=0.6,
+        gradientMagnitudeTolerance=1e-6,
     )
     method.SetOptimizerScalesFromPhysicalShift()
     for transform in found:

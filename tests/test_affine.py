@@ -7,7 +7,9 @@ import pytest
 import SimpleITK as sitk
 from samples import EXAMPLES, voxel_points
 
+import hsyn_cli.images  # noqa: F401  silences ITK's own warnings, as the command line does
 from hsyn_cli.affine import affine_from, align, as_affine
+from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_parts
 
 
@@ -124,3 +126,33 @@ def test_as_affine_keeps_any_linear_transform() -> None:
     for point in ((0.0, 0.0, 0.0), (4.0, -5.0, 6.0)):
         assert as_affine(turn).TransformPoint(point) == pytest.approx(turn.TransformPoint(point))
     assert as_affine(turn).GetCenter() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("size", [(40, 48, 4), (4, 4, 4)])
+@pytest.mark.parametrize("spacing", [0.3, 2.0])
+def test_slabs_and_small_animals_are_aligned_to_something_that_can_be_inverted(
+    coarse: sitk.Image, size: tuple[int, int, int], spacing: float
+) -> None:
+    middle = [(n - m) // 2 for n, m in zip(coarse.GetSize(), size, strict=True)]
+    slab = sitk.RegionOfInterest(coarse, size, middle)
+    slab.SetSpacing((spacing,) * 3)
+    for other in (slab, sitk.Flip(slab, (True, False, False))):
+        a, _ = affine_parts(align(slab, other))
+        assert np.linalg.det(a) > 0.1
+
+
+def test_a_single_bright_voxel_is_no_reason_to_fall_over() -> None:
+    image = sitk.Image((20, 20, 20), sitk.sitkFloat32)
+    image[9, 10, 11] = 1.0
+    assert np.isfinite(align(image, image).GetParameters()).all()
+
+
+def test_nothing_in_common_is_told(coarse: sitk.Image) -> None:
+    values = np.zeros(coarse.GetSize()[::-1], np.uint8)
+    values[0, 0, 0] = 1
+    mask = Grid.of(coarse).stamp(sitk.GetImageFromArray(values))
+    far = sitk.AffineTransform(3)
+    far.SetTranslation((170.0, 0, 0))
+    for options in ({"fixed_mask": mask}, {"fixed_mask": mask, "moving_mask": mask}, {"start": far}):
+        with pytest.raises(GeometryError, match="too few voxels in common"):
+            align(coarse, coarse, **options)
