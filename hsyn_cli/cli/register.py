@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -48,7 +48,7 @@ class Options:
     as_json: bool
 
     @property
-    def affine(self) -> str:
+    def affine(self) -> Literal["affine", "rigid", "none"]:
         return "none" if self.no_affine else "rigid" if self.rigid else "affine"
 
     @property
