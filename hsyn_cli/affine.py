@@ -174,13 +174,15 @@ def _search(
     method = _method(*masks)
     method.SetMetricSamplingStrategy(method.NONE)
 
-    def start(angles: tuple[float, ...]) -> sitk.Similarity3DTransform | sitk.Euler3DTransform:
-        euler = sitk.Euler3DTransform(centre_f.tolist(), *angles, (centre_m - centre_f).tolist())
+    def start(
+        angles: tuple[float, ...], shift: Array, scale: float
+    ) -> sitk.Similarity3DTransform | sitk.Euler3DTransform:
+        euler = sitk.Euler3DTransform(centre_f.tolist(), *angles, shift.tolist())
         if kind == "rigid":
             return euler
         out = sitk.Similarity3DTransform()
         out.SetCenter(centre_f.tolist())
-        out.SetTranslation((centre_m - centre_f).tolist())
+        out.SetTranslation(shift.tolist())
         out.SetMatrix((np.array(euler.GetMatrix()) * scale).tolist())
         return out
 
@@ -188,7 +190,10 @@ def _search(
         method.SetInitialTransform(transform, inPlace=True)
         return float(method.MetricEvaluate(fixed, moving))
 
-    found = sorted((start(a) for a in itertools.product(SEARCH_ANGLES, repeat=3)), key=cost)[:SEARCH_KEPT]
+    shift = centre_m - centre_f
+    poses = [start(a, shift, scale) for a in itertools.product(SEARCH_ANGLES, repeat=3)]
+    as_headers_say = start((0.0, 0.0, 0.0), np.zeros(3), 1.0)
+    found = [*sorted(poses, key=cost)[:SEARCH_KEPT], as_headers_say]
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=2.0,
         minStep=0.05,

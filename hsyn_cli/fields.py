@@ -30,9 +30,28 @@ def sampling_grid(u: Tensor, spacing: float) -> Tensor:
     return torch.stack((x, y, z), dim=-1)
 
 
+def sample(image: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
+    """`grid_sample` with the border held, (B, C, ...) at (B, Z, Y, X, 3) normalised coordinates -> (B, C, Z, Y, X).
+
+    On a CPU torch gives each item of a batch one thread, so fewer items than threads are cut into slabs along Z.
+    """
+    threads = torch.get_num_threads()
+    if image.device.type != "cpu" or image.shape[0] >= threads:
+        return F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=False)
+    nz = grid.shape[1]
+    slabs = max(k for k in range(1, threads + 1) if nz % k == 0)
+    out = []
+    for item, where in zip(image.split(1), grid.split(1), strict=True):
+        parts = where.reshape(slabs, nz // slabs, *where.shape[2:])
+        shared = item.expand(slabs, *item.shape[1:])
+        got = F.grid_sample(shared, parts, mode=mode, padding_mode="border", align_corners=False)
+        out.append(got.movedim(0, 1).reshape(1, item.shape[1], *grid.shape[1:4]))
+    return torch.cat(out)
+
+
 def warp(image: Tensor, u: Tensor, spacing: float, mode: str = "bilinear") -> Tensor:
     """image(x + u(x)); outside the grid the border value holds. Same grid for both, (B, C, Z, Y, X)."""
-    return F.grid_sample(image, sampling_grid(u, spacing), mode=mode, padding_mode="border", align_corners=False)
+    return sample(image, sampling_grid(u, spacing), mode)
 
 
 def compose(u_ab: Tensor, u_bc: Tensor, spacing: float) -> Tensor:
@@ -148,6 +167,8 @@ def sample_affine(u: Tensor, matrix: Tensor, offset: Tensor, size: tuple[int, in
     t = ((2 * offset + 1) / extent - 1).float().to(u.device)
     x, y, z = (torch.arange(n, dtype=torch.float32, device=u.device) for n in size)
     grid = (
-        (x[:, None] * m[:, 0])[None, None] + (y[:, None] * m[:, 1])[None, :, None] + (z[:, None] * m[:, 2] + t)[:, None, None]
+        (x[:, None] * m[:, 0])[None, None]
+        + (y[:, None] * m[:, 1])[None, :, None]
+        + (z[:, None] * m[:, 2] + t)[:, None, None]
     )
-    return F.grid_sample(u, grid[None], padding_mode="border", align_corners=False)
+    return sample(u, grid[None])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hsyn_cli.fields import compose, corner_determinant, warp
+from hsyn_cli.fields import corner_determinant, warp
 
 LEAST_DETERMINANT = 0.15  # smallest one-sided determinant of a half-way field that `repair` lets pass
 
@@ -99,7 +99,9 @@ def taper(u: Tensor, voxels: int) -> Tensor:
     return u
 
 
-def repair(u: Tensor, spacing: float, least: float = LEAST_DETERMINANT, rounds: int = 50) -> tuple[Tensor, int]:
+def repair(
+    u: Tensor, spacing: float, least: float = LEAST_DETERMINANT, rounds: int = 50
+) -> tuple[Tensor, int]:
     """Smooth a field where it folds, and only there, until no one-sided determinant lies below `least`.
 
     Each round finds the voxels below `least` in the boxes still in question, widens that set by two voxels with

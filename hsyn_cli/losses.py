@@ -10,10 +10,14 @@ from hsyn_cli.fields import forward_differences
 
 
 def _box_mean(x: Tensor, window: int) -> Tensor:
-    """Mean over window^3 neighbourhoods, one axis after the other; zeros outside."""
+    """Mean over window^3 neighbourhoods, one axis after the other; over fewer voxels at the border."""
     p = window // 2
-    for kernel, pad in (((1, 1, window), (0, 0, p)), ((1, window, 1), (0, p, 0)), ((window, 1, 1), (p, 0, 0))):
-        x = F.avg_pool3d(x, kernel, stride=1, padding=pad)
+    for kernel, pad in (
+        ((1, 1, window), (0, 0, p)),
+        ((1, window, 1), (0, p, 0)),
+        ((window, 1, 1), (p, 0, 0)),
+    ):
+        x = F.avg_pool3d(x, kernel, stride=1, padding=pad, count_include_pad=False)
     return x
 
 
@@ -26,7 +30,9 @@ def ncc(a: Tensor, b: Tensor, window: int, epsilon: float = 1e-4) -> Tensor:
     mean = _box_mean(torch.cat((a, b, a * a, b * b, a * b), dim=1), window)
     ma, mb, aa, bb, ab = mean.unbind(1)
     cross = ab - ma * mb
-    return (cross * cross / ((aa - ma * ma).clamp_min(0) + epsilon) / ((bb - mb * mb).clamp_min(0) + epsilon)).mean()
+    return (
+        cross * cross / ((aa - ma * ma).clamp_min(0) + epsilon) / ((bb - mb * mb).clamp_min(0) + epsilon)
+    ).mean()
 
 
 def smoothness(u: Tensor, spacing: float) -> Tensor:

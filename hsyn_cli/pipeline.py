@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,13 +19,18 @@ from hsyn_cli.di_net import DINet
 from hsyn_cli.errors import DeviceError, GeometryError, UsageError, WeightsError
 from hsyn_cli.fields import compose, downsample, gaussian, resize, separable, warp
 from hsyn_cli.inverse import invert, repair, taper
-from hsyn_cli.refine import NCC_STRIDE, UPSAMPLING_SIGMA, local_ncc, refine
+from hsyn_cli.refine import UPSAMPLING_SIGMA, local_ncc, refine
 from hsyn_cli.sn_net import SNNet
 from hsyn_cli.space import Grid, working_grid
-from hsyn_cli.totals import Totals, total_fields
+from hsyn_cli.totals import on_target, to_image, total_fields
 
+FIELD_STRIDE = 2  # half-way fields have half the images' size from here on
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
-LEAST_DETERMINANTS = (0.15, 0.3, 0.5)  # of the half-way fields: the next is tried where a total field still folds
+LEAST_DETERMINANTS = (
+    0.15,
+    0.3,
+    0.5,
+)  # of the half-way fields: the next is tried where a total field still folds
 
 Progress = Callable[[str, float], None]
 
@@ -43,6 +47,21 @@ class Midspace:
 
 
 @dataclass(frozen=True)
+class WorkingFields:
+    """What the networks and the refinement made: (1, 3, Z, Y, X), mm along the axes of the working `grid`."""
+
+    grid: Grid
+    mid_to_moving: Tensor
+    mid_to_fixed: Tensor
+    fixed_to_moving: Tensor
+    moving_to_fixed: Tensor
+
+    def on(self, target: Grid, name: str) -> sitk.Image:
+        """One of them on another grid, mm LPS."""
+        return to_image(on_target(getattr(self, name), self.grid, target), target)
+
+
+@dataclass(frozen=True)
 class Registration:
     """A finished registration. Fields are float32 vector images, mm LPS, pull-back (see `space`).
 
@@ -50,8 +69,7 @@ class Registration:
         forward_field: total, fixed grid: fixed point p -> p + d(p) in the moving image.
         inverse_field: total, moving grid.
         affine: fixed point -> moving point.
-        warp_field, inverse_warp_field: both on the fixed grid, affine left out (ANTs' 1Warp and 1InverseWarp).
-        half_fields: mean space -> aligned moving, mean space -> fixed; fixed grid.
+        working: the fields the totals were made of, on the working grid.
     """
 
     moving: sitk.Image
@@ -59,17 +77,27 @@ class Registration:
     affine: sitk.AffineTransform
     forward_field: sitk.Image
     inverse_field: sitk.Image
-    warp_field: sitk.Image
-    inverse_warp_field: sitk.Image
-    half_fields: tuple[sitk.Image, sitk.Image]
     warped: sitk.Image
     inverse_warped: sitk.Image
+    working: WorkingFields
     facts: report.Facts
+
+    @property
+    def warp_field(self) -> sitk.Image:
+        """ANTs' 1Warp: forward, on the fixed grid, affine left out."""
+        return self.working.on(Grid.of(self.fixed), "fixed_to_moving")
+
+    @property
+    def inverse_warp_field(self) -> sitk.Image:
+        """ANTs' 1InverseWarp: inverse, on the fixed grid, affine left out."""
+        return self.working.on(Grid.of(self.fixed), "moving_to_fixed")
 
     @property
     def midspace(self) -> Midspace:
         """Computed when asked for."""
-        to_moving, to_fixed = self.half_fields
+        to_moving, to_fixed = (
+            self.working.on(Grid.of(self.fixed), name) for name in ("mid_to_moving", "mid_to_fixed")
+        )
         chain = sitk.CompositeTransform([self.affine, _as_transform(to_moving)])
         moving = sitk.Resample(self.moving, self.fixed, chain, sitk.sitkLinear, 0.0)
         fixed = sitk.Resample(self.fixed, self.fixed, _as_transform(to_fixed), sitk.sitkLinear, 0.0)
@@ -88,7 +116,7 @@ def register(
     fixed_mask: sitk.Image | None = None,
     moving_mask: sitk.Image | None = None,
     initial_transform: sitk.AffineTransform | None = None,
-    affine: str = "affine",
+    affine: affine_step.Kind = "affine",
     progress: Progress = lambda step, fraction: None,
 ) -> Registration:
     """Register `moving` to `fixed`, two scalar 3-D images of any grid.
@@ -121,16 +149,26 @@ def register(
         )
     with clock.step("networks"):
         spacing = sn.config.spacing
-        grid = working_grid(Grid.of(fixed), content_box(fixed), spacing, MARGIN_MM * spacing, sn.config.multiple)
+        grid = working_grid(
+            Grid.of(fixed), content_box(fixed), spacing, MARGIN_MM * spacing, sn.config.multiple
+        )
         pair = torch.cat((on_grid(moving, grid, transform), on_grid(fixed, grid))).to(where)
+        if not pair[0].any():
+            raise GeometryError(
+                "after the alignment nothing of the moving image lies on the fixed one",
+                "check the headers, the masks and the --initial-transform",
+            )
         masks = None
         if fixed_mask is not None or moving_mask is not None:
-            masks = torch.cat((mask_on_grid(moving_mask, grid, transform), mask_on_grid(fixed_mask, grid))).to(where)
+            masks = torch.cat(
+                (mask_on_grid(moving_mask, grid, transform), mask_on_grid(fixed_mask, grid))
+            ).to(where)
+        half_size = torch.Size(n // FIELD_STRIDE for n in pair.shape[2:])
         with torch.no_grad():
-            u = torch.cat(sn(*pair.chunk(2)))
+            u = resize(torch.cat(sn(*pair.chunk(2))), half_size)
     with clock.step("refinement") as told:
         u = refine(u, pair, spacing, config.PRESETS[preset], masks, told)
-    field_voxel = spacing * pair.shape[-1] / u.shape[-1]
+    field_voxel = spacing * FIELD_STRIDE
     u = taper(u, round(MARGIN_MM * spacing / field_voxel))
     for least in LEAST_DETERMINANTS:
         with clock.step("fold repair"), torch.no_grad():
@@ -142,7 +180,10 @@ def register(
         with clock.step("composition"), torch.no_grad():
             fixed_to_moving = compose(fixed_to_mid, mid_to_moving, spacing)
             moving_to_fixed = compose(moving_to_mid, mid_to_fixed, spacing)
-            totals = total_fields(fixed_to_moving, moving_to_fixed, grid, transform, Grid.of(fixed), Grid.of(moving))
+            working = WorkingFields(grid, mid_to_moving, mid_to_fixed, fixed_to_moving, moving_to_fixed)
+            totals = total_fields(
+                fixed_to_moving, moving_to_fixed, grid, transform, Grid.of(fixed), Grid.of(moving)
+            )
         with clock.step("checks"), torch.no_grad():
             folding, inverse_folding = totals.folding()
         if folding.voxels == 0 and inverse_folding.voxels == 0:
@@ -154,7 +195,6 @@ def register(
         forward, inverse = totals.images()
         warped = sitk.Resample(moving, fixed, _as_transform(forward), sitk.sitkLinear, 0.0)
         inverse_warped = sitk.Resample(fixed, moving, _as_transform(inverse), sitk.sitkLinear, 0.0)
-        halves = [totals.on_fixed(v) for v in (fixed_to_moving, moving_to_fixed, mid_to_moving, mid_to_fixed)]
     facts = report.Facts(
         folding=folding,
         inverse_folding=inverse_folding,
@@ -172,9 +212,7 @@ def register(
         if masks is not None and preset == "fast"
         else (),
     )
-    return Registration(
-        moving, fixed, transform, forward, inverse, halves[0], halves[1], (halves[2], halves[3]), warped, inverse_warped, facts
-    )  # fmt: skip
+    return Registration(moving, fixed, transform, forward, inverse, warped, inverse_warped, working, facts)
 
 
 def exact_inverse(di: DINet, u: Tensor, spacing: float) -> Tensor:
@@ -192,7 +230,10 @@ def choose_device(name: str) -> torch.device:
     if name not in ("auto", "cpu", "cuda", "mps"):
         raise UsageError(f"unknown device {name!r}", "choose one of auto, cpu, cuda, mps")
     if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("CUDA was asked for, but torch finds no CUDA device", "use --device cpu, or install torch for CUDA")
+        raise DeviceError(
+            "CUDA was asked for, but torch finds no CUDA device",
+            "use --device cpu, or install torch for CUDA",
+        )
     if name == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("MPS was asked for, but torch finds none", "use --device cpu")
     if name == "auto":
@@ -217,12 +258,14 @@ def load_networks(name: str | None, device: torch.device) -> tuple[SNNet, DINet,
         text = f"checkpoint {checkpoint.path} describes no network this version knows ({error!r})"
         raise WeightsError(text, "it was made by another program or another version of hsyn") from error
     nets: Mapping[str, torch.nn.Module] = {"sn": sn, "di": di}
-    expected = {f"{k}.{name}": tuple(v.shape) for k, net in nets.items() for name, v in net.state_dict().items()}
+    expected = {
+        f"{k}.{name}": tuple(v.shape) for k, net in nets.items() for name, v in net.state_dict().items()
+    }
     weights.check_tensors(expected, checkpoint)
     for key, net in nets.items():
         own = {k.removeprefix(f"{key}."): v for k, v in checkpoint.tensors.items() if k.startswith(f"{key}.")}
         net.load_state_dict(own)
-        net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last_3d)
+        net.eval().requires_grad_(False).to(device)
     return sn, di, report.Weights(checkpoint.name, checkpoint.sha256, checkpoint.verified)
 
 
@@ -254,9 +297,13 @@ def on_grid(image: sitk.Image, grid: Grid, transform: sitk.Transform | None = No
     low, high = _range(image)
     spacing = np.array(image.GetSpacing())
     if (spacing < 0.6 * grid.spacing[0]).any():
-        image = sitk.SmoothingRecursiveGaussian(image, [max(0.5 * grid.spacing[0], 0.01 * s) for s in spacing])
+        image = sitk.SmoothingRecursiveGaussian(
+            image, [max(0.5 * grid.spacing[0], 0.01 * s) for s in spacing]
+        )
     reference = grid.empty_image(sitk.sitkUInt8)
-    moved = sitk.Resample(image, reference, transform or sitk.Transform(), sitk.sitkLinear, low, sitk.sitkFloat32)
+    moved = sitk.Resample(
+        image, reference, transform or sitk.Transform(), sitk.sitkLinear, low, sitk.sitkFloat32
+    )
     values = torch.from_numpy(sitk.GetArrayFromImage(moved))
     return values.sub_(low).div_(max(high - low, 1e-12)).clamp_(0, 1)[None, None]
 
@@ -282,18 +329,21 @@ def _check_overlap(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transf
     if (low >= high).any():
         gap = float((low - high).max())
         text = f"fixed and moving image do not overlap in space (they lie {gap:.0f} mm apart)"
-        raise GeometryError(text, "check their headers, or give an --initial-transform that brings them together")
+        raise GeometryError(
+            text, "check their headers, or give an --initial-transform that brings them together"
+        )
 
 
 def _similarity(
     moving: sitk.Image, grid: Grid, pair: Tensor, u: Tensor, masks: Tensor | None
 ) -> report.Similarity:
-    """Local NCC (5 voxels, squared, mean over the working grid) before the affine, after it, and at the end."""
+    """Local NCC (squared, windows of 5 double voxels, mean over the working grid): at first, after the affine, at the end."""
     aligned, fixed = pair.chunk(2)
-    spacing = grid.spacing[0]
-    weight = None if masks is None else masks[1, 0, ::NCC_STRIDE, ::NCC_STRIDE, ::NCC_STRIDE]
-    images = (on_grid(moving, grid).to(pair.device), aligned, warp(aligned, u, spacing))
-    before, after_affine, after = (local_ncc(image, fixed, 5, NCC_STRIDE, weight).item() for image in images)
+    weight = None if masks is None else downsample(masks[1:], 2)[0, 0]
+    images = (on_grid(moving, grid).to(pair.device), aligned, warp(aligned, u, grid.spacing[0]))
+    before, after_affine, after = (
+        local_ncc(downsample(image, 2), downsample(fixed, 2), 5, 1, weight).item() for image in images
+    )
     return report.Similarity("local NCC", before, after_affine, after)
 
 
@@ -307,7 +357,11 @@ def _device_name(device: torch.device) -> str:
 
 SHARES = {"load networks": 1.0, "affine": 6.0, "networks": 3.0, "fold repair": 1.5, "exact inverse": 5.0, "composition": 2.0,
           "checks": 2.0, "warping": 2.0}  # fmt: skip
-REFINEMENT_SHARE = {"fast": 0.1, "default": 14.0, "accurate": 45.0}  # all seen on two cores, in seconds; only for progress
+REFINEMENT_SHARE = {
+    "fast": 0.1,
+    "default": 14.0,
+    "accurate": 45.0,
+}  # all seen on two cores, in seconds; only for progress
 
 
 @dataclass

@@ -51,7 +51,7 @@ class SNNet(nn.Module):
         voxel = self.config.spacing * spec.scale
         warped = pair if u is None else warp(pair, resize(u, pair.shape[2:]), voxel)
         swapped = torch.cat(warped.chunk(2)[::-1])
-        residual = self.levels[level](torch.cat((warped, swapped), dim=1)) * (voxel * spec.stride)
+        residual: Tensor = self.levels[level](torch.cat((warped, swapped), dim=1)) * (voxel * spec.stride)
         if u is None:
             return residual
         return compose(residual, resize(u, residual.shape[2:]), voxel * spec.stride)

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsyn_cli.fields import corner_determinant, determinant, sample_affine
+from hsyn_cli.fields import corner_determinant, determinant, sample, sample_affine
 from hsyn_cli.inverse import sample_points
 from hsyn_cli.report import ErrorStats, Folding
 from hsyn_cli.space import Array, Grid, affine_parts
 
 SAMPLES = 200_000  # foreground points at which the inverse error is measured
-BALANCE = 0.75  # how much of the forward-then-inverse error is moved over to the other order, see `sharpened`
+BALANCE = 0.9  # how much of the forward-then-inverse error is moved over to the other order, see `sharpened`
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,15 @@ class Totals:
 
     def images(self) -> tuple[sitk.Image, sitk.Image]:
         """Both as SimpleITK vector images."""
-        return _image(self.forward, self.fixed), _image(self.inverse, self.moving)
-
-    def on_fixed(self, u: Tensor) -> sitk.Image:
-        """A working field (1, 3, Z, Y, X), mm along the working axes, on the fixed grid, mm LPS."""
-        return _image(_sampled(u, self.working, self.fixed, np.eye(3), np.zeros(3)), self.fixed)
+        return to_image(self.forward, self.fixed), to_image(self.inverse, self.moving)
 
     def folding(self) -> tuple[Folding, Folding]:
         """Of the forward and of the inverse field."""
         return _folding(self.forward, self.fixed), _folding(self.inverse, self.moving)
 
-    def inverse_errors(self, fixed_content: NDArray[np.bool_], moving_content: NDArray[np.bool_]) -> tuple[ErrorStats, ErrorStats]:
+    def inverse_errors(
+        self, fixed_content: NDArray[np.bool_], moving_content: NDArray[np.bool_]
+    ) -> tuple[ErrorStats, ErrorStats]:
         """|inverse(forward(p)) - p| over the fixed content, |forward(inverse(q)) - q| over the moving content.
 
         At up to 200,000 evenly taken voxels of each (Z, Y, X) mask whose images lie inside the other grid.
@@ -54,7 +52,12 @@ class Totals:
 
 
 def total_fields(
-    fixed_to_moving: Tensor, moving_to_fixed: Tensor, working: Grid, affine: sitk.AffineTransform, fixed: Grid, moving: Grid
+    fixed_to_moving: Tensor,
+    moving_to_fixed: Tensor,
+    working: Grid,
+    affine: sitk.AffineTransform,
+    fixed: Grid,
+    moving: Grid,
 ) -> Totals:
     """With the affine A, the forward field at fixed point p is A(p + u(p)) - p and the inverse field at moving point q
     is r + v(r) - q with r = A^-1 q.
@@ -63,8 +66,9 @@ def total_fields(
         fixed_to_moving, moving_to_fixed: u and v, (1, 3, Z, Y, X) on `working`, mm along its axes.
     """
     a, t = affine_parts(affine)
-    back, shift = np.linalg.inv(a), -np.linalg.inv(a) @ t
-    u = _sampled(fixed_to_moving, working, fixed, np.eye(3), np.zeros(3))
+    back = np.linalg.inv(a).astype(np.float64)
+    shift = -back @ t
+    u = on_target(fixed_to_moving, working, fixed)
     forward = torch.einsum("ij,bjzyx->bizyx", torch.from_numpy(a).float().to(u.device), u)
     forward += _affine_displacement(fixed, a, t, u.device)
     inverse = _sampled(moving_to_fixed, working, moving, back, shift)
@@ -84,7 +88,9 @@ def sharpened(inverse: Tensor, moving: Grid, forward: Tensor, fixed: Grid) -> Te
     return inverse - BALANCE * _sampled_at(error, fixed, points)
 
 
-def _affine_displacement(grid: Grid, a: Array, t: Array, device: torch.device, absolute: bool = False) -> Tensor:
+def _affine_displacement(
+    grid: Grid, a: Array, t: Array, device: torch.device, absolute: bool = False
+) -> Tensor:
     """A x + t - x (or A x + t) at every voxel of `grid`, (1, 3, Z, Y, X), mm LPS."""
     m = a if absolute else a - np.eye(3)
     per_index = torch.from_numpy(m @ grid.index_to_point)
@@ -93,6 +99,11 @@ def _affine_displacement(grid: Grid, a: Array, t: Array, device: torch.device, a
     along = [(v[None] * per_index[:, k, None]).float().to(device) for k, v in enumerate((x, y, z))]
     first = along[2] + start.float().to(device)[:, None]
     return (first[:, :, None, None] + along[1][:, None, :, None] + along[0][:, None, None, :])[None]
+
+
+def on_target(u: Tensor, working: Grid, target: Grid) -> Tensor:
+    """A working field (1, 3, Z, Y, X; mm along `working`'s axes) on another grid, components in LPS."""
+    return _sampled(u, working, target, np.eye(3), np.zeros(3))
 
 
 def _sampled(u: Tensor, working: Grid, target: Grid, a: Array, t: Array) -> Tensor:
@@ -111,7 +122,7 @@ def _sampled_at(u: Tensor, grid: Grid, points: Tensor) -> Tensor:
     matrix = torch.from_numpy(to_index * scale[:, None]).float().to(u.device)
     offset = torch.from_numpy((to_index @ -np.array(grid.origin) + 0.5) * scale - 1).float().to(u.device)
     where = torch.einsum("ij,bjzyx->bzyxi", matrix, points) + offset
-    return torch.nn.functional.grid_sample(u, where, padding_mode="border", align_corners=False)
+    return sample(u, where)
 
 
 def _folding(u: Tensor, grid: Grid) -> Folding:
@@ -130,7 +141,9 @@ def _folding(u: Tensor, grid: Grid) -> Folding:
     )  # fmt: skip
 
 
-def _round_trip(there: Tensor, start: Grid, back: Tensor, end: Grid, content: NDArray[np.bool_]) -> ErrorStats:
+def _round_trip(
+    there: Tensor, start: Grid, back: Tensor, end: Grid, content: NDArray[np.bool_]
+) -> ErrorStats:
     zyx = np.argwhere(content)
     zyx = zyx[:: max(1, len(zyx) // SAMPLES)]
     points = start.points(zyx[:, ::-1].astype(float))
@@ -144,6 +157,7 @@ def _round_trip(there: Tensor, start: Grid, back: Tensor, end: Grid, content: ND
     return ErrorStats(float(error.mean()), float(np.percentile(error, 99)), float(error.max()))
 
 
-def _image(u: Tensor, grid: Grid) -> sitk.Image:
+def to_image(u: Tensor, grid: Grid) -> sitk.Image:
+    """(1, 3, Z, Y, X), mm LPS, on `grid` -> SimpleITK vector image."""
     values = np.ascontiguousarray(u[0].movedim(0, -1).cpu().numpy())
     return grid.stamp(sitk.GetImageFromArray(values, isVector=True))

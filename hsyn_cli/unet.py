@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -37,16 +38,17 @@ class UNet(nn.Module):
         super().__init__()
         self.stride = stride
         widths = [channels * stride**3, *encoder]
-        self.encoder = nn.ModuleList(Conv(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.encoder = nn.ModuleList(Conv(a, b) for a, b in pairwise(widths))
         self.decoder = nn.ModuleList()
         width = encoder[-1]
         for skip in reversed(encoder[:-1]):
             out = max(skip, head[0])
             self.decoder.append(Conv(width + skip, out))
             width = out
-        self.head = nn.Sequential(*(Conv(a, b) for a, b in zip((width, *head[:-1]), head, strict=True)))
+        self.head = nn.Sequential(*(Conv(a, b) for a, b in pairwise((width, *head))))
         self.flow = nn.Conv3d(head[-1], 3, 3, padding=1)
         nn.init.normal_(self.flow.weight, std=1e-5)
+        assert self.flow.bias is not None
         nn.init.zeros_(self.flow.bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def run(data: Path, checkpoint: Path, minutes: tuple[float, ...], start: Path | 
         di.load_state_dict({k[3:]: v for k, v in tensors.items() if k.startswith("di.")})
     architecture = {"sn_net": config.to_dict(sn.config), "di_net": config.to_dict(di.config)}
     stages = (
-        Stage(0, 1, minutes[0], 1e-3),
+        Stage(0, 1, minutes[0], 1e-3, look=2),
         Stage(1, 2, minutes[1]),
         Stage(0, 2, minutes[2], 8e-4),
         Stage(2, 3, minutes[3], 1e-3, CROP),

@@ -32,7 +32,8 @@ class Stage:
     depth: int
     minutes: float
     rate: float = 5e-4
-    crop: tuple[int, int, int] | None = None  # z, y, x; voxels of the finest level's images
+    crop: tuple[int, int, int] | None = None  # z, y, x
+    look: int | None = None  # scale of the images the loss looks at, if finer than the finest level's
 
 
 def pair_loss(
@@ -47,11 +48,10 @@ def pair_loss(
     loss = -similarity + LAMBDA_SMOOTH * smooth + LAMBDA_MEAN_SHAPE * mean_shape(u_m, u_f, field_voxel)
     parts = {"ncc": similarity.item(), "smooth": smooth.item()}
     if pair.labels is not None:
-        classes = F.one_hot(pair.labels[:, 0], len(LABELS) + 1)[..., 1:].movedim(-1, 1).float()
-        coarse = max(1, round(2 / voxel))  # labels at 2 mm at the finest: enough, and half a gigabyte less
-        a, b = warp(
-            downsample(classes, coarse), resize(u, tuple(n // coarse for n in full.shape[2:])), voxel * coarse
-        ).chunk(2)
+        step = max(1, round(4 / voxel))  # every 4 mm is enough, and a tenth of the memory
+        sparse = pair.labels[:, 0, step // 2 :: step, step // 2 :: step, step // 2 :: step]
+        classes = F.one_hot(sparse, len(LABELS) + 1)[..., 1:].movedim(-1, 1).float()
+        a, b = warp(classes, resize(u, classes.shape[2:]), voxel * step).chunk(2)
         dice = soft_dice(a, b)
         loss = loss + LAMBDA_DICE * dice
         parts["dice"] = 1 - dice.item()
@@ -73,11 +73,11 @@ def crop_pair(
 
 
 def stage_loss(net: SNNet, pair: Pair, stage: Stage, g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one pair, given at the scale of the stage's finest level."""
+    """The loss of one pair, given at the scale that the stage looks at."""
     levels = net.config.levels[: stage.depth]
-    finest = levels[-1]
-    pyramid = [downsample(pair.images, level.scale // finest.scale) for level in levels]
-    voxel = net.config.spacing * finest.scale
+    finest, look = levels[-1], look_scale(net, stage)
+    pyramid = [downsample(pair.images, level.scale // look) for level in levels]
+    voxel = net.config.spacing * look
     field_voxel = net.config.spacing * finest.field_stride
     if stage.crop is None:
         u = net.fields(pyramid)
@@ -89,6 +89,11 @@ def stage_loss(net: SNNet, pair: Pair, stage: Stage, g: torch.Generator) -> tupl
     return pair_loss(u, pair, voxel, field_voxel, finest.window)
 
 
+def look_scale(net: SNNet, stage: Stage) -> int:
+    """The scale of the images that a stage draws and that its loss looks at."""
+    return stage.look or net.config.levels[stage.depth - 1].scale
+
+
 def train_sn_net(
     net: SNNet, cache: Cache, stages: tuple[Stage, ...], seed: int
 ) -> Iterator[dict[str, float]]:
@@ -96,7 +101,7 @@ def train_sn_net(
     for number, stage in enumerate(stages):
         for k, level in enumerate(net.levels):
             level.requires_grad_(stage.first <= k < stage.depth)
-        source = PairSource(cache, net.config.levels[stage.depth - 1].scale, seed + number)
+        source = PairSource(cache, look_scale(net, stage), seed + number)
         trained = [p for p in net.parameters() if p.requires_grad]
 
         def loss(stage: Stage = stage, source: PairSource = source) -> tuple[Tensor, dict[str, float]]:
@@ -176,8 +181,8 @@ def validate(net: SNNet, source: PairSource, depth: int) -> dict[str, float]:
     out: dict[str, float] = {}
     for of_maps in (False, True):
         pair = source.validation(of_maps)
-        u = net.fields([downsample(pair.images, v.scale // finest.scale) for v in levels])
-        voxel, field_voxel = net.config.spacing * finest.scale, net.config.spacing * finest.field_stride
+        u = net.fields([downsample(pair.images, v.scale // source.scale) for v in levels])
+        voxel, field_voxel = net.config.spacing * source.scale, net.config.spacing * finest.field_stride
         for name, field in (("", u), ("_0", torch.zeros_like(u))):
             parts = pair_loss(field, pair, voxel, field_voxel, finest.window)[1]
             key = "dice" if of_maps else "ncc"
