@@ -38,16 +38,25 @@ def cache(scans: Path, maps: Path, out: Path) -> None:
 @click.argument("checkpoint", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--minutes", nargs=5, type=float, default=(25, 15, 15, 30, 8), show_default=True,
               help="Level 1; level 2 alone; levels 1 and 2; level 3; DI-Net. 0 skips a stage.")  # fmt: skip
+@click.option(
+    "--levels", type=click.IntRange(1, 3), default=3, show_default=True, help="How many SN-Net gets."
+)
 @click.option("--start", type=click.Path(exists=True, path_type=Path), help="Go on from this checkpoint.")
 @click.option("--seed", type=int, default=0, show_default=True)
-def run(data: Path, checkpoint: Path, minutes: tuple[float, ...], start: Path | None, seed: int) -> None:
+def run(
+    data: Path, checkpoint: Path, minutes: tuple[float, ...], levels: int, start: Path | None, seed: int
+) -> None:
     """Train and write CHECKPOINT (.safetensors) after each stage; CHECKPOINT.jsonl gets the log."""
     torch.manual_seed(seed)
     arrays = load_cache(data)
-    sn, di = SNNet(config.SNNetConfig()), DINet(config.DINetConfig())
+    sn = SNNet(config.SNNetConfig(levels=config.SNNetConfig().levels[:levels]))
+    di = DINet(config.DINetConfig())
     if start is not None:
         tensors = load(str(start)).tensors
-        sn.load_state_dict({k[3:]: v for k, v in tensors.items() if k.startswith("sn.")})
+        known = {k[3:]: v for k, v in tensors.items() if k.startswith("sn.")}
+        sn.load_state_dict(
+            {k: known.get(k, v) for k, v in sn.state_dict().items()}
+        )  # levels it lacks start anew
         di.load_state_dict({k[3:]: v for k, v in tensors.items() if k.startswith("di.")})
     architecture = {"sn_net": config.to_dict(sn.config), "di_net": config.to_dict(di.config)}
     stages = (

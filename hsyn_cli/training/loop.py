@@ -115,19 +115,17 @@ def train_sn_net(
 def train_di_net(
     di: DINet, net: SNNet, cache: Cache, minutes: float, seed: int
 ) -> Iterator[dict[str, float]]:
-    """DI-Net on both halves of SN-Net's fields and on random smooth fields, at SN-Net's finest field grid."""
-    source = PairSource(cache, net.config.levels[-2].scale, seed)
-    levels = net.config.levels[:-1]
-    voxel = net.config.spacing * net.config.levels[-1].field_stride
+    """DI-Net on both halves of SN-Net's fields and on random smooth fields, half as fine as the images as in use."""
+    source = PairSource(cache, 2, seed)
+    levels = [level for level in net.config.levels if level.scale >= source.scale]
+    voxel = net.config.spacing * source.scale
 
     def loss() -> tuple[Tensor, dict[str, float]]:
         images = source.draw().images
         if bool(torch.rand(1, generator=source.generator) < 0.5):
             with torch.no_grad():
-                u = resize(
-                    net.fields([downsample(images, v.scale // levels[-1].scale) for v in levels]),
-                    images.shape[2:],
-                )
+                u = net.fields([downsample(images, level.scale // source.scale) for level in levels])
+                u = resize(u, images.shape[2:])
         else:
             u = random_field(images.shape[2:], voxel, source.generator)
         value = inverse_loss(di(u, voxel), u, voxel)
