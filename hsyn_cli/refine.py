@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hsyn_cli.config import RefineStage
-from hsyn_cli.fields import det3, forward_differences, gaussian, separable, warp
+from hsyn_cli.fields import det3, forward_differences, gaussian, resize, separable, warp
 from hsyn_cli.losses import mean_shape, smoothness
 
 UPSAMPLING_SIGMA = 0.7  # field voxels; what turns half-size fields into full ones, here and at the end
@@ -103,22 +103,23 @@ def refine(
         images = at_scale(pair, size)
         base = separable(u, gaussian(u, size, UPSAMPLING_SIGMA))
         weight = None if masks is None else _window_weights(at_scale(masks, size), base, image_voxel)
-        seen = gaussian(u, size, math.hypot(stage.sigma, UPSAMPLING_SIGMA))
-        smooth = gaussian(u, u.shape[2:], stage.sigma)
-        p = torch.zeros_like(u, requires_grad=True)
+        coarse = u if image_voxel <= voxel else resize(u, size)  # updates live no finer than the images
+        sigma = stage.sigma * min(1.0, voxel / image_voxel)
+        seen = gaussian(coarse, size, math.hypot(sigma, UPSAMPLING_SIGMA))
+        smooth = gaussian(coarse, coarse.shape[2:], sigma)
+        p = torch.zeros_like(coarse, requires_grad=True)
         adam = torch.optim.Adam([p], lr=stage.rate, betas=(0.9, 0.99))
         for _ in range(stage.steps):
             moving, fixed = fast_warp(images, base + separable(p, seen), image_voxel).chunk(2)
-            loss = -local_ncc(moving, fixed, stage.window, NCC_STRIDE, weight) + field_terms(
-                u + separable(p, smooth), voxel, stage
-            )
+            loss = -local_ncc(moving, fixed, stage.window, NCC_STRIDE, weight)
+            loss = loss + field_terms(coarse + separable(p, smooth), max(voxel, image_voxel), stage)
             adam.zero_grad(set_to_none=True)
             loss.backward()
             adam.step()
             done += 1
             progress(done / total)
         with torch.no_grad():
-            u = u + separable(p, smooth)
+            u = u + separable(p, gaussian(coarse, u.shape[2:], sigma))
     return u
 
 

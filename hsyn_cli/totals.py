@@ -17,7 +17,7 @@ from hsyn_cli.report import ErrorStats, Folding
 from hsyn_cli.space import Array, Grid, affine_parts
 
 SAMPLES = 200_000  # foreground points at which the inverse error is measured
-BALANCE = 0.9  # how much of the forward-then-inverse error is moved over to the other order, see `sharpened`
+BALANCE = 1.0  # how much of the forward-then-inverse error is moved over to the other order, see `sharpened`
 
 
 @dataclass(frozen=True)
