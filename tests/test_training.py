@@ -132,7 +132,9 @@ def test_a_few_steps_lower_the_loss_and_the_pipeline_takes_the_checkpoint(
     source = PairSource(cache, 4, seed=1)
     before = validate(sn, source, 1)
     assert before["val_ncc"] == pytest.approx(before["val_ncc_0"], abs=1e-3)  # untrained: the identity
-    records = list(train_sn_net(sn, cache, stages(0.05), seed=1))
+    records = list(
+        train_sn_net(sn, cache, stages(0.25), seed=1)
+    )  # by the clock: enough steps on a slow machine too
     assert {record["stage"] for record in records} == {0, 1}
     after = [record for record in records if "val_ncc" in record]
     assert len(after) == 2
