@@ -12,6 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.errors import GeometryError
+from hsyn_cli.prepare import intensity_range
 from hsyn_cli.space import Array, affine_parts
 
 Kind = Literal["affine", "rigid", "none"]
@@ -96,11 +97,7 @@ def affine_from(matrix: Array, translation: Array) -> sitk.AffineTransform:
 
 def _robust(image: sitk.Image) -> sitk.Image:
     """Intensities clipped at the 99.5th percentile of what lies above the minimum, scaled to [0, 1], float32."""
-    values = sitk.GetArrayViewFromImage(image)
-    sample = values[::2, ::2, ::2]
-    low = float(values.min())
-    above = sample[sample > low]
-    high = float(np.percentile(above, 99.5)) if above.size else low + 1.0
+    low, high = intensity_range(image)
     return sitk.Cast(
         sitk.IntensityWindowing(sitk.Cast(image, sitk.sitkFloat32), low, high, 0.0, 1.0), sitk.sitkFloat32
     )

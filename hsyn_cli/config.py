@@ -30,7 +30,7 @@ class SNNetConfig:
     spacing: float = 1.0
     levels: tuple[Level, ...] = (
         Level(scale=4, stride=1, encoder=(16, 32, 32, 32), head=(32, 16), window=5),
-        Level(scale=2, stride=2, encoder=(16, 32, 32, 32), head=(32, 16), window=5),
+        Level(scale=2, stride=1, encoder=(16, 16, 32, 32), head=(16,), window=5),
         Level(scale=1, stride=2, encoder=(16, 16, 32, 32), head=(16, 16), window=7),
     )
 

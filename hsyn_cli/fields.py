@@ -8,6 +8,8 @@ dominoes: ``compose(u_ab, u_bc)`` is ``u_ac``, and ``u_ab`` lives on grid a and 
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -113,9 +115,7 @@ def forward_differences(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor, Te
 
 def determinant(u: Tensor, spacing: Spacing) -> Tensor:
     """det(d(x + u(x)) / dx) by central differences, one-sided at the border. (B, 3, Z, Y, X) -> (B, Z, Y, X)."""
-    steps = (spacing,) * 3 if isinstance(spacing, float | int) else spacing
-    gx, gy, gz = torch.gradient(u, spacing=list(steps), dim=[4, 3, 2])
-    return det3(gx, gy, gz)
+    return _by_slabs(u, spacing, lambda sides: det3(*((behind + ahead) * 0.5 for behind, ahead in sides)))
 
 
 def det3(gx: Tensor, gy: Tensor, gz: Tensor) -> Tensor:
@@ -133,28 +133,30 @@ def corner_determinant(u: Tensor, spacing: Spacing) -> Tensor:
     corner of every cell, which central differences can miss (Liu et al., IJCV 2024, "On finite difference Jacobian
     computation in deformable image registration").
     """
+    return _by_slabs(u, spacing, _least_corner)
+
+
+Sides = list[tuple[Tensor, Tensor]]  # backward and forward difference, along x, y, z
+
+
+def _by_slabs(u: Tensor, spacing: Spacing, of: Callable[[Sides], Tensor]) -> Tensor:
+    """`of` the one-sided differences at each voxel, slab after slab along Z, so that temporaries stay in the cache."""
     out = []
-    for z0 in range(0, u.shape[2], 16):  # slabs, so that temporaries stay in the cache
+    for z0 in range(0, u.shape[2], 16):
         z1 = min(z0 + 16, u.shape[2])
         lo, hi = max(z0 - 1, 0), min(z1 + 1, u.shape[2])
-        out.append(_corner_slab(u[:, :, lo:hi], spacing)[:, z0 - lo : z1 - lo])
+        differences = zip(forward_differences(u[:, :, lo:hi], spacing), (4, 3, 2), strict=True)
+        sides = [
+            (torch.cat((d.narrow(a, 0, 1), d), a), torch.cat((d, d.narrow(a, d.shape[a] - 1, 1)), a))
+            for d, a in differences
+        ]
+        out.append(of(sides)[:, z0 - lo : z1 - lo])
     return torch.cat(out, dim=1)
 
 
-def _corner_slab(u: Tensor, spacing: Spacing) -> Tensor:
-    dx, dy, dz = forward_differences(u, spacing)
-    sides = [
-        (torch.cat((d.narrow(a, 0, 1), d), a), torch.cat((d, d.narrow(a, d.shape[a] - 1, 1)), a))
-        for d, a in ((dx, 4), (dy, 3), (dz, 2))
-    ]
-    least: Tensor | None = None
-    for gx in sides[0]:
-        for gy in sides[1]:
-            for gz in sides[2]:
-                det = det3(gx, gy, gz)
-                least = det if least is None else torch.minimum(least, det)
-    assert least is not None
-    return least
+def _least_corner(sides: Sides) -> Tensor:
+    corners = (det3(gx, gy, gz) for gx, gy, gz in itertools.product(*sides))
+    return functools.reduce(torch.minimum, corners)
 
 
 def sample_affine(u: Tensor, matrix: Tensor, offset: Tensor, size: tuple[int, int, int]) -> Tensor:

@@ -6,6 +6,7 @@ A field is inverted as the trilinear function that every other program takes it 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hsyn_cli.fields import corner_determinant, warp
@@ -53,8 +54,8 @@ def invert(u: Tensor, spacing: float, seed: Tensor, tolerance: float, sweeps: in
     """
     v = seed
     for _ in range(sweeps):
-        before, v = v, -warp(u, v, spacing)
-    todo = ((v - before).square().sum(1)[0] > tolerance**2).nonzero()  # z, y, x
+        before, v = v, warp(u, v, spacing).neg_()
+    todo = ((before - v).abs_().amax(1)[0] > tolerance).nonzero()  # z, y, x
     if len(todo):
         v[0][:, todo[:, 0], todo[:, 1], todo[:, 2]] = _newton(u[0], v[0], todo, spacing, tolerance)
     return v
@@ -64,11 +65,11 @@ def _newton(u: Tensor, v: Tensor, at: Tensor, spacing: float, tolerance: float, 
     """(3, N) inverse displacements at the voxels `at` (N, 3; z, y, x)."""
     x = at.flip(1).float()
     d = v[:, at[:, 0], at[:, 1], at[:, 2]].T / spacing  # voxels
-    value, slope = sample_points(u / spacing, x + d)
+    scaled = u / spacing
+    value, slope = sample_points(scaled, x + d)
     r = d + value
     damp = torch.ones(len(x), 1, device=u.device)
     active = torch.arange(len(x), device=u.device)
-    scaled = u / spacing
     eye = torch.eye(3, device=u.device)
     for _ in range(steps):
         active = active[r[active].norm(dim=1) > tolerance / spacing]
@@ -114,17 +115,22 @@ def repair(
         the field and how many voxels were below `least` at first.
     """
     found = 0
-    out = []
-    for field in u.split(1):
+    out = u.clone()
+    for field in out.split(1):  # views
+        box: tuple[slice, ...] = tuple(slice(0, n) for n in field.shape[2:])
         for k in range(rounds):
-            bad = (corner_determinant(field, spacing) < least).float()[:, None]
+            low = (corner_determinant(field[(..., *box)], spacing) < least)[0].nonzero()  # z, y, x in the box
             if k == 0:
-                found += int(bad.sum())
-            if not bad.any():
+                found += len(low)
+            if not len(low):
                 break
-            weight = torch.nn.functional.max_pool3d(bad, 5, stride=1, padding=2)
-            weight = torch.nn.functional.avg_pool3d(weight, 3, stride=1, padding=1)
-            padded = torch.nn.functional.pad(field, (1,) * 6, mode="replicate")
-            field = field + weight * (torch.nn.functional.avg_pool3d(padded, 3, stride=1) - field)
-        out.append(field)
-    return torch.cat(out), found
+            low += torch.tensor([b.start for b in box], device=low.device)
+            ends = zip(low.amin(0).tolist(), low.amax(0).tolist(), field.shape[2:], strict=True)
+            # a round changes what lies up to 3 voxels from them, and the determinants one further
+            box = tuple(slice(max(a - 6, 0), min(b + 7, n)) for a, b, n in ends)
+            part = field[(..., *box)]
+            weight = torch.zeros_like(part[:, :1])
+            weight[0, 0][(low - torch.tensor([b.start for b in box], device=low.device)).unbind(1)] = 1
+            weight = F.avg_pool3d(F.max_pool3d(weight, 5, stride=1, padding=2), 3, stride=1, padding=1)
+            part += weight * (F.avg_pool3d(F.pad(part, (1,) * 6, mode="replicate"), 3, stride=1) - part)
+    return out, found

@@ -6,19 +6,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import SimpleITK as sitk
 import torch
 from torch import Tensor
 
 from hsyn_cli import affine as affine_step
 from hsyn_cli import config, report, weights
+from hsyn_cli.devices import choose_device, device_name, use_threads
 from hsyn_cli.di_net import DINet
-from hsyn_cli.errors import DeviceError, GeometryError, UsageError, WeightsError
+from hsyn_cli.errors import GeometryError, UsageError, WeightsError
 from hsyn_cli.fields import compose, downsample, gaussian, resize, separable, warp
 from hsyn_cli.inverse import invert, repair, taper
+from hsyn_cli.prepare import check_overlap, content_box, foreground, mask_on_grid, on_grid
 from hsyn_cli.refine import UPSAMPLING_SIGMA, local_ncc, refine
 from hsyn_cli.sn_net import SNNet
 from hsyn_cli.space import Grid, working_grid
@@ -142,7 +142,7 @@ def register(
     with clock.step("load networks"):
         sn, di, checkpoint = load_networks(weights, where)
     with clock.step("affine"):
-        _check_overlap(fixed, moving, initial_transform)
+        check_overlap(fixed, moving, initial_transform)
         start = affine_step.as_affine(initial_transform) if initial_transform else None
         transform = affine_step.align(
             fixed, moving, affine, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask, start=start
@@ -189,7 +189,7 @@ def register(
         if folding.voxels == 0 and inverse_folding.voxels == 0:
             break
     with clock.step("checks"), torch.no_grad():
-        errors = totals.inverse_errors(_foreground(fixed), _foreground(moving))
+        errors = totals.inverse_errors(foreground(fixed), foreground(moving))
         similarity = _similarity(moving, grid, pair, fixed_to_moving, masks)
     with clock.step("warping"):
         forward, inverse = totals.images()
@@ -204,7 +204,7 @@ def register(
         preset=preset,
         affine=affine,
         checkpoint=checkpoint,
-        device=_device_name(where),
+        device=device_name(where),
         threads=torch.get_num_threads(),
         seed=seed,
         seconds=clock.seconds,
@@ -223,29 +223,6 @@ def exact_inverse(di: DINet, u: Tensor, spacing: float) -> Tensor:
     half = downsample(u, 2)
     v = invert(half, 2 * spacing, di(half, 2 * spacing), tolerance=0.02 * spacing)
     return invert(u, spacing, resize(v, u.shape[2:]), tolerance=0.01 * spacing)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes CUDA where there is one, else the CPU. Raises DeviceError, UsageError."""
-    if name not in ("auto", "cpu", "cuda", "mps"):
-        raise UsageError(f"unknown device {name!r}", "choose one of auto, cpu, cuda, mps")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(
-            "CUDA was asked for, but torch finds no CUDA device",
-            "use --device cpu, or install torch for CUDA",
-        )
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("MPS was asked for, but torch finds none", "use --device cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def use_threads(threads: int | None) -> None:
-    """Bound the CPU threads of torch and of SimpleITK; None leaves both at all cores."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 
 def load_networks(name: str | None, device: torch.device) -> tuple[SNNet, DINet, report.Weights]:
@@ -269,71 +246,6 @@ def load_networks(name: str | None, device: torch.device) -> tuple[SNNet, DINet,
     return sn, di, report.Weights(checkpoint.name, checkpoint.sha256, checkpoint.verified)
 
 
-def _range(image: sitk.Image) -> tuple[float, float]:
-    """Darkest value and the 99.5th percentile of what lies above it."""
-    values = sitk.GetArrayViewFromImage(image)
-    low = float(values.min())
-    sample = values[::2, ::2, ::2]
-    above = sample[sample > low]
-    return low, float(np.percentile(above, 99.5)) if above.size else float(values.max())
-
-
-def _foreground(image: sitk.Image) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """(Z, Y, X) True above the darkest value."""
-    values = sitk.GetArrayViewFromImage(image)
-    return np.asarray(values > values.min())
-
-
-def content_box(image: sitk.Image) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """First and last index (x, y, z) of what is brighter than 2 % of the range."""
-    low, high = _range(image)
-    bright = sitk.GetArrayViewFromImage(image) > low + 0.02 * (high - low)
-    ends = [np.flatnonzero(bright.any(axis=tuple(a for a in range(3) if a != 2 - k))) for k in range(3)]
-    return np.array([e[0] for e in ends], float), np.array([e[-1] for e in ends], float)
-
-
-def on_grid(image: sitk.Image, grid: Grid, transform: sitk.Transform | None = None) -> Tensor:
-    """`image` on a working grid, linear, intensities scaled to [0, 1] -> (1, 1, Z, Y, X)."""
-    low, high = _range(image)
-    spacing = np.array(image.GetSpacing())
-    if (spacing < 0.6 * grid.spacing[0]).any():
-        image = sitk.SmoothingRecursiveGaussian(
-            image, [max(0.5 * grid.spacing[0], 0.01 * s) for s in spacing]
-        )
-    reference = grid.empty_image(sitk.sitkUInt8)
-    moved = sitk.Resample(
-        image, reference, transform or sitk.Transform(), sitk.sitkLinear, low, sitk.sitkFloat32
-    )
-    values = torch.from_numpy(sitk.GetArrayFromImage(moved))
-    return values.sub_(low).div_(max(high - low, 1e-12)).clamp_(0, 1)[None, None]
-
-
-def mask_on_grid(mask: sitk.Image | None, grid: Grid, transform: sitk.Transform | None = None) -> Tensor:
-    """(1, 1, Z, Y, X): 1 where `mask` is not 0, ones where there is no mask."""
-    if mask is None:
-        return torch.ones(1, 1, *reversed(grid.size))
-    reference = grid.empty_image(sitk.sitkUInt8)
-    moved = sitk.Resample(mask != 0, reference, transform or sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-    return torch.from_numpy(sitk.GetArrayFromImage(moved)).float()[None, None]
-
-
-def _check_overlap(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transform | None) -> None:
-    """Raise GeometryError unless the boxes of the two images meet in space."""
-    boxes = []
-    for image, chain in ((fixed, transform), (moving, None)):
-        size = image.GetSize()
-        corners = [[(n - 1.0) * ((c >> k) & 1) for k, n in enumerate(size)] for c in range(8)]
-        points = [image.TransformContinuousIndexToPhysicalPoint(c) for c in corners]
-        boxes.append(np.array([chain.TransformPoint(p) if chain else p for p in points]))
-    low, high = np.maximum(boxes[0].min(0), boxes[1].min(0)), np.minimum(boxes[0].max(0), boxes[1].max(0))
-    if (low >= high).any():
-        gap = float((low - high).max())
-        text = f"fixed and moving image do not overlap in space (they lie {gap:.0f} mm apart)"
-        raise GeometryError(
-            text, "check their headers, or give an --initial-transform that brings them together"
-        )
-
-
 def _similarity(
     moving: sitk.Image, grid: Grid, pair: Tensor, u: Tensor, masks: Tensor | None
 ) -> report.Similarity:
@@ -349,10 +261,6 @@ def _similarity(
 
 def _as_transform(displacement: sitk.Image) -> sitk.DisplacementFieldTransform:
     return sitk.DisplacementFieldTransform(sitk.Cast(displacement, sitk.sitkVectorFloat64))
-
-
-def _device_name(device: torch.device) -> str:
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
 SHARES = {"load networks": 1.0, "affine": 6.0, "networks": 3.0, "fold repair": 1.5, "exact inverse": 5.0, "composition": 2.0,

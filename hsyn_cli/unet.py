@@ -31,8 +31,10 @@ class UNet(nn.Module):
     """Image or field in, vector per voxel out, at 1/stride of the input's resolution.
 
     Any size that divides by `stride` goes in: the rest is padded inside and cropped again. The flow layer starts
-    at N(0, 1e-5), so an untrained net answers (almost) zero.
+    at N(0, 1e-5), so an untrained net answers (almost) zero. `precision` is that of all convolutions but the last.
     """
+
+    precision = torch.float32
 
     def __init__(self, channels: int, stride: int, encoder: Sequence[int], head: Sequence[int]) -> None:
         super().__init__()
@@ -58,6 +60,12 @@ class UNet(nn.Module):
         deep = 2 ** (len(self.encoder) - 1)
         pad = [p for n in reversed(size) for p in (0, -n % deep)]
         x = F.pad(x, pad).contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+            x = self._features(x)
+        u: Tensor = self.flow(x.float())
+        return u[..., : size[0], : size[1], : size[2]]
+
+    def _features(self, x: Tensor) -> Tensor:
         skips = []
         for k, conv in enumerate(self.encoder):
             x = conv(x if k == 0 else F.max_pool3d(x, 2))
@@ -65,5 +73,5 @@ class UNet(nn.Module):
         skips.pop()
         for conv in self.decoder:
             x = conv(torch.cat((F.interpolate(x, scale_factor=2.0, mode="nearest"), skips.pop()), dim=1))
-        u: Tensor = self.flow(self.head(x))
-        return u[..., : size[0], : size[1], : size[2]].float()
+        out: Tensor = self.head(x)
+        return out

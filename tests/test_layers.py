@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parents[1] / "hsyn_cli"
 LAYERS = [
     {"__init__", "errors", "config"},
     {"space", "files", "nifti", "report"},
-    {"images", "fields"},
+    {"images", "fields", "prepare", "devices"},
     {"affine", "inverse", "unet", "losses", "weights"},
     {"sn_net", "di_net", "refine"},
     {"totals", "outputs", "training"},

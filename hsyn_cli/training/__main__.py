@@ -14,6 +14,7 @@ from hsyn_cli.di_net import DINet
 from hsyn_cli.sn_net import SNNet
 from hsyn_cli.training.data import build_cache, load_cache
 from hsyn_cli.training.loop import Stage, train_di_net, train_sn_net
+from hsyn_cli.unet import UNet
 from hsyn_cli.weights import load, save
 
 CROP = (96, 112, 96)
@@ -43,8 +44,16 @@ def cache(scans: Path, maps: Path, out: Path) -> None:
 )
 @click.option("--start", type=click.Path(exists=True, path_type=Path), help="Go on from this checkpoint.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--bf16/--no-bf16", default=False, show_default=True,
+              help="Convolutions in bfloat16: faster on processors that have it, far slower on others.")  # fmt: skip
 def run(
-    data: Path, checkpoint: Path, minutes: tuple[float, ...], levels: int, start: Path | None, seed: int
+    data: Path,
+    checkpoint: Path,
+    minutes: tuple[float, ...],
+    levels: int,
+    start: Path | None,
+    seed: int,
+    bf16: bool,
 ) -> None:
     """Train and write CHECKPOINT (.safetensors) after each stage; CHECKPOINT.jsonl gets the log."""
     torch.manual_seed(seed)
@@ -54,10 +63,15 @@ def run(
     if start is not None:
         tensors = load(str(start)).tensors
         known = {k[3:]: v for k, v in tensors.items() if k.startswith("sn.")}
+        fresh = [k for k, v in sn.state_dict().items() if k not in known or known[k].shape != v.shape]
+        anew = {k.split(".")[1] for k in fresh}  # levels that it lacks, or has in another shape
         sn.load_state_dict(
-            {k: known.get(k, v) for k, v in sn.state_dict().items()}
-        )  # levels it lacks start anew
+            {k: v if k.split(".")[1] in anew else known[k] for k, v in sn.state_dict().items()}
+        )
         di.load_state_dict({k[3:]: v for k, v in tensors.items() if k.startswith("di.")})
+    for module in (*sn.modules(), *di.modules()):
+        if isinstance(module, UNet):
+            module.precision = torch.bfloat16 if bf16 else torch.float32
     architecture = {"sn_net": config.to_dict(sn.config), "di_net": config.to_dict(di.config)}
     stages = (
         Stage(0, 1, minutes[0], 1e-3, look=2),

@@ -1,0 +1,78 @@
+"""What is done to an image before anything is registered: its intensity range, its content, its place on the working grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from hsyn_cli.errors import GeometryError
+from hsyn_cli.space import Array, Grid
+
+
+def intensity_range(image: sitk.Image) -> tuple[float, float]:
+    """Darkest value and the 99.5th percentile of what lies above it."""
+    values = sitk.GetArrayViewFromImage(image)
+    low = float(values.min())
+    sample = values[::2, ::2, ::2]
+    above = sample[sample > low]
+    return low, float(np.percentile(above, 99.5)) if above.size else float(values.max())
+
+
+def foreground(image: sitk.Image) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """(Z, Y, X) True above the darkest value."""
+    values = sitk.GetArrayViewFromImage(image)
+    return np.asarray(values > values.min())
+
+
+def content_box(image: sitk.Image) -> tuple[Array, Array]:
+    """First and last index (x, y, z) of what is brighter than 2 % of the range."""
+    low, high = intensity_range(image)
+    bright = sitk.GetArrayViewFromImage(image) > low + 0.02 * (high - low)
+    ends = [np.flatnonzero(bright.any(axis=tuple(a for a in range(3) if a != 2 - k))) for k in range(3)]
+    return np.array([e[0] for e in ends], float), np.array([e[-1] for e in ends], float)
+
+
+def on_grid(image: sitk.Image, grid: Grid, transform: sitk.Transform | None = None) -> Tensor:
+    """`image` on a working grid, linear, intensities scaled to [0, 1] -> (1, 1, Z, Y, X)."""
+    low, high = intensity_range(image)
+    spacing = np.array(image.GetSpacing())
+    if (spacing < 0.6 * grid.spacing[0]).any():
+        image = sitk.SmoothingRecursiveGaussian(
+            image, [max(0.5 * grid.spacing[0], 0.01 * s) for s in spacing]
+        )
+    reference = grid.empty_image(sitk.sitkUInt8)
+    moved = sitk.Resample(
+        image, reference, transform or sitk.Transform(), sitk.sitkLinear, low, sitk.sitkFloat32
+    )
+    values = torch.from_numpy(sitk.GetArrayFromImage(moved))
+    return values.sub_(low).div_(max(high - low, 1e-12)).clamp_(0, 1)[None, None]
+
+
+def mask_on_grid(mask: sitk.Image | None, grid: Grid, transform: sitk.Transform | None = None) -> Tensor:
+    """(1, 1, Z, Y, X): 1 where `mask` is not 0, ones where there is no mask."""
+    if mask is None:
+        return torch.ones(1, 1, *reversed(grid.size))
+    reference = grid.empty_image(sitk.sitkUInt8)
+    moved = sitk.Resample(mask != 0, reference, transform or sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    return torch.from_numpy(sitk.GetArrayFromImage(moved)).float()[None, None]
+
+
+def check_overlap(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transform | None) -> None:
+    """Raise GeometryError unless the boxes of the two images meet in space."""
+    boxes = []
+    for image, chain in ((fixed, transform), (moving, None)):
+        size = image.GetSize()
+        corners = [[(n - 1.0) * ((c >> k) & 1) for k, n in enumerate(size)] for c in range(8)]
+        points = [image.TransformContinuousIndexToPhysicalPoint(c) for c in corners]
+        boxes.append(np.array([chain.TransformPoint(p) if chain else p for p in points]))
+    low, high = np.maximum(boxes[0].min(0), boxes[1].min(0)), np.minimum(boxes[0].max(0), boxes[1].max(0))
+    if (low >= high).any():
+        gap = float((low - high).max())
+        text = f"fixed and moving image do not overlap in space (they lie {gap:.0f} mm apart)"
+        raise GeometryError(
+            text, "check their headers, or give an --initial-transform that brings them together"
+        )
