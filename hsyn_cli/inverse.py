@@ -117,20 +117,22 @@ def repair(
     found = 0
     out = u.clone()
     for field in out.split(1):  # views
-        box: tuple[slice, ...] = tuple(slice(0, n) for n in field.shape[2:])
+        box = [slice(0, n) for n in field.shape]
         for k in range(rounds):
-            low = (corner_determinant(field[(..., *box)], spacing) < least)[0].nonzero()  # z, y, x in the box
+            low = (corner_determinant(field[tuple(box)], spacing) < least).nonzero()  # of the box: 0, z, y, x
             if k == 0:
                 found += len(low)
             if not len(low):
                 break
-            low += torch.tensor([b.start for b in box], device=low.device)
-            ends = zip(low.amin(0).tolist(), low.amax(0).tolist(), field.shape[2:], strict=True)
-            # a round changes what lies up to 3 voxels from them, and the determinants one further
-            box = tuple(slice(max(a - 6, 0), min(b + 7, n)) for a, b, n in ends)
-            part = field[(..., *box)]
-            weight = torch.zeros_like(part[:, :1])
-            weight[0, 0][(low - torch.tensor([b.start for b in box], device=low.device)).unbind(1)] = 1
+            low[:, 1:] += torch.tensor([b.start for b in box[2:]], device=low.device)
+            for axis, first, last in zip(
+                (2, 3, 4), low.amin(0)[1:].tolist(), low.amax(0)[1:].tolist(), strict=True
+            ):
+                # a round changes what lies up to 3 voxels away, and the determinants one further
+                box[axis] = slice(max(first - 6, 0), min(last + 7, field.shape[axis]))
+            weight = torch.zeros_like(field[:, :1])
+            weight[:, 0][low.unbind(1)] = 1
+            part, weight = field[tuple(box)], weight[tuple(box)]
             weight = F.avg_pool3d(F.max_pool3d(weight, 5, stride=1, padding=2), 3, stride=1, padding=1)
             part += weight * (F.avg_pool3d(F.pad(part, (1,) * 6, mode="replicate"), 3, stride=1) - part)
     return out, found
