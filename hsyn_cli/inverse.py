@@ -11,8 +11,6 @@ from torch import Tensor
 
 from hsyn_cli.fields import corner_determinant, warp
 
-LEAST_DETERMINANT = 0.15  # smallest one-sided determinant of a half-way field that `repair` lets pass
-
 
 def sample_points(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """u and its exact derivative at N points, trilinear, border values held.
@@ -100,9 +98,7 @@ def taper(u: Tensor, voxels: int) -> Tensor:
     return u
 
 
-def repair(
-    u: Tensor, spacing: float, least: float = LEAST_DETERMINANT, rounds: int = 50
-) -> tuple[Tensor, int]:
+def repair(u: Tensor, spacing: float, least: float, rounds: int = 50) -> tuple[Tensor, int]:
     """Smooth a field where it folds, and only there, until no one-sided determinant lies below `least`.
 
     Each round finds the voxels below `least` in the boxes still in question, widens that set by two voxels with

@@ -26,11 +26,8 @@ from hsyn_cli.totals import on_target, to_image, total_fields
 
 FIELD_STRIDE = 2  # half-way fields have half the images' size from here on
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
-LEAST_DETERMINANTS = (
-    0.15,
-    0.3,
-    0.5,
-)  # of the half-way fields: the next is tried where a total field still folds
+# Of the half-way fields, by one-sided differences; the next is tried where a total field still folds.
+LEAST_DETERMINANTS = (0.2, 0.35, 0.5)
 
 Progress = Callable[[str, float], None]
 

@@ -198,5 +198,5 @@ def test_a_cache_is_built_on_one_grid_and_read_back(tmp_path: Path) -> None:
 def test_the_default_architecture_is_what_training_expects() -> None:
     """The stages of the command train three levels, and DI-Net sees the last level's field grid."""
     levels = config.SNNetConfig().levels
-    assert [level.field_stride for level in levels] == [4, 4, 2]
+    assert [level.field_stride for level in levels] == [4, 2, 2]
     assert levels[-2].scale == levels[-1].field_stride
