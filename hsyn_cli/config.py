@@ -65,7 +65,7 @@ class RefineStage:
 
 PRESETS: dict[str, tuple[RefineStage, ...]] = {
     "fast": (),
-    "default": (RefineStage(4, 40, 2.0, 0.5), RefineStage(2, 12, 1.0, 0.3), RefineStage(4 / 3, 7, 0.6, 0.3)),
+    "default": (RefineStage(4, 30, 2.0, 0.5), RefineStage(2, 12, 1.0, 0.3), RefineStage(4 / 3, 7, 0.6, 0.3)),
     "accurate": (
         RefineStage(4, 60, 2.0, 0.5),
         RefineStage(2, 40, 1.0, 0.3),

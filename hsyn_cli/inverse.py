@@ -101,7 +101,7 @@ def taper(u: Tensor, voxels: int) -> Tensor:
 def repair(u: Tensor, spacing: float, least: float, rounds: int = 50) -> tuple[Tensor, int]:
     """Smooth a field where it folds, and only there, until no one-sided determinant lies below `least`.
 
-    Each round finds the voxels below `least` in the boxes still in question, widens that set by two voxels with
+    Each round finds the voxels below `least` in the box still in question, widens that set by a voxel with
     a soft edge and blends the field there with its own 3^3 mean. The mean of a field has a determinant nearer to 1, so it ends.
 
     Args:
@@ -124,11 +124,11 @@ def repair(u: Tensor, spacing: float, least: float, rounds: int = 50) -> tuple[T
             for axis, first, last in zip(
                 (2, 3, 4), low.amin(0)[1:].tolist(), low.amax(0)[1:].tolist(), strict=True
             ):
-                # a round changes what lies up to 3 voxels away, and the determinants one further
-                box[axis] = slice(max(first - 6, 0), min(last + 7, field.shape[axis]))
+                # a round changes what lies up to 2 voxels away, and the determinants one further
+                box[axis] = slice(max(first - 5, 0), min(last + 6, field.shape[axis]))
             weight = torch.zeros_like(field[:, :1])
             weight[:, 0][low.unbind(1)] = 1
             part, weight = field[tuple(box)], weight[tuple(box)]
-            weight = F.avg_pool3d(F.max_pool3d(weight, 5, stride=1, padding=2), 3, stride=1, padding=1)
+            weight = F.avg_pool3d(F.max_pool3d(weight, 3, stride=1, padding=1), 3, stride=1, padding=1)
             part += weight * (F.avg_pool3d(F.pad(part, (1,) * 6, mode="replicate"), 3, stride=1) - part)
     return out, found

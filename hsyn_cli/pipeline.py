@@ -27,7 +27,7 @@ from hsyn_cli.totals import on_target, to_image, total_fields
 FIELD_STRIDE = 2  # half-way fields have half the images' size from here on
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
 # Of the half-way fields, by one-sided differences; the next is tried where a total field still folds.
-LEAST_DETERMINANTS = (0.2, 0.35, 0.5)
+LEAST_DETERMINANTS = (0.25, 0.4, 0.5)
 
 Progress = Callable[[str, float], None]
 
@@ -260,13 +260,10 @@ def _as_transform(displacement: sitk.Image) -> sitk.DisplacementFieldTransform:
     return sitk.DisplacementFieldTransform(sitk.Cast(displacement, sitk.sitkVectorFloat64))
 
 
-SHARES = {"load networks": 1.0, "affine": 6.0, "networks": 3.0, "fold repair": 1.5, "exact inverse": 5.0, "composition": 2.0,
-          "checks": 2.0, "warping": 2.0}  # fmt: skip
-REFINEMENT_SHARE = {
-    "fast": 0.1,
-    "default": 14.0,
-    "accurate": 45.0,
-}  # all seen on two cores, in seconds; only for progress
+# Seconds seen on two cores; only for progress.
+SHARES = {"load networks": 0.5, "affine": 1.5, "networks": 1.0, "fold repair": 0.3, "exact inverse": 2.4, "composition": 2.2,
+          "checks": 1.3, "warping": 0.7}  # fmt: skip
+REFINEMENT_SHARE = {"fast": 0.01, "default": 7.0, "accurate": 20.0}
 
 
 @dataclass

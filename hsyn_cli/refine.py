@@ -18,6 +18,7 @@ from hsyn_cli.fields import det3, forward_differences, gaussian, resize, separab
 from hsyn_cli.losses import mean_shape, smoothness
 
 UPSAMPLING_SIGMA = 0.7  # field voxels; what turns half-size fields into full ones, here and at the end
+START_SIGMA = 2.0  # field voxels; SN-Net's finest detail, found without seeing the pair's own optimum, hinders the descent
 NCC_STRIDE = 2  # every second window per axis is looked at: an eighth of the work, for the same answer
 
 
@@ -98,6 +99,8 @@ def refine(
     """
     voxel = spacing * pair.shape[-1] / u.shape[-1]
     total, done = sum(stage.steps for stage in stages), 0
+    if total:
+        u = separable(u, gaussian(u, u.shape[2:], START_SIGMA))
     for stage in stages:
         size, image_voxel = torch.Size(round(n / stage.scale) for n in pair.shape[2:]), spacing * stage.scale
         images = at_scale(pair, size)
