@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -33,6 +33,8 @@ class SNNetConfig:
         Level(scale=2, stride=1, encoder=(16, 16, 32, 32), head=(16,), window=5),
         Level(scale=1, stride=2, encoder=(16, 16, 32, 32), head=(16, 16), window=7),
     )
+
+    symmetric: bool = True  # False: the moving image alone is warped, all the way (an ablation of the paper)
 
     @property
     def multiple(self) -> int:
@@ -74,6 +76,67 @@ PRESETS: dict[str, tuple[RefineStage, ...]] = {
 }
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One stretch of SN-Net's training: the levels from `first` to `depth` - 1 learn, those before are frozen."""
+
+    first: int
+    depth: int
+    steps: int
+    rate: float  # Adam's at the start; it falls to a twentieth
+    crop: tuple[int, int, int] | None = None  # voxels (z, y, x) of the images looked at; None: whole
+    look: int | None = None  # scale of the images that the loss looks at; None: that of the finest level
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that decides a training run; written into the run as config.json, and read back from there."""
+
+    sn_net: SNNetConfig = field(default_factory=SNNetConfig)
+    di_net: DINetConfig = field(default_factory=DINetConfig)
+    stages: tuple[Stage, ...] = (
+        Stage(0, 1, 3000, 1e-3, look=2),
+        Stage(1, 2, 150, 5e-4),
+        Stage(0, 2, 1500, 8e-4),
+        Stage(2, 3, 600, 1e-3, crop=(96, 112, 96)),
+    )
+    di_steps: int = 400
+    di_rate: float = 1e-3
+    batch: int = 1  # pairs per step, over all processes
+    seed: int = 0
+    smooth: float = 1.0  # lambda1
+    mean_shape: float = 0.05  # lambda2
+    balance: str = "smc"  # "smc": L_smc; "mc": the modulus balance L_mc of the paper's ablation
+    dice: float = 0.5  # weight of soft Dice where a pair has labels
+    map_share: float = 0.35  # of the pairs, painted from label maps, where there are both kinds
+    held_out: int = 2  # subjects of each kind kept for validation
+    flip: bool = True  # left-right
+    log_every: int = 10  # steps
+    validate_every: int = 100  # steps; a multiple of log_every
+    precision: str = (
+        "auto"  # of the convolutions: "float32", "bfloat16", or whichever this machine does faster
+    )
+    size: tuple[int, int, int] = (160, 192, 160)  # voxels (x, y, z) of the common frame
+    labels: tuple[int, ...] | None = None  # ids that count; None: all but 0
+    intensities: dict[str, float] | None = None  # id -> grey value in [0, 1] of a picture like the scans
+
+    def fine_tuning(self) -> Training:
+        """Short stages for networks that were trained already: all levels at a low rate, the finest on crops."""
+        depth = len(self.sn_net.levels)
+        whole = Stage(0, min(depth, 2), 300, 2e-4)
+        finest = (Stage(2, 3, 150, 2e-4, crop=(96, 112, 96)),) if depth > 2 else ()
+        return dataclasses.replace(self, stages=(whole, *finest), di_steps=50, di_rate=2e-4)
+
+    def scaled(self, factor: float) -> Training:
+        """The same with all numbers of steps times `factor`, at least 1."""
+
+        def times(steps: int) -> int:
+            return max(1, round(steps * factor)) if steps else 0
+
+        stages = tuple(dataclasses.replace(stage, steps=times(stage.steps)) for stage in self.stages)
+        return dataclasses.replace(self, stages=stages, di_steps=times(self.di_steps))
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A dataclass as JSON-ready plain data."""
     return dataclasses.asdict(config)
@@ -90,3 +153,32 @@ def sn_net_from_dict(data: dict[str, Any]) -> SNNetConfig:
 def di_net_from_dict(data: dict[str, Any]) -> DINetConfig:
     """Inverse of `to_dict`; raises TypeError or KeyError on unknown or missing keys."""
     return DINetConfig(**{**data, "encoder": tuple(data["encoder"]), "head": tuple(data["head"])})
+
+
+def training_from_dict(data: dict[str, Any]) -> Training:
+    """A `Training` with the keys given, the rest by default; raises TypeError, KeyError or ValueError on others."""
+    values = dict(data)
+    for key, read in (("sn_net", sn_net_from_dict), ("di_net", di_net_from_dict)):
+        if key in values:
+            values[key] = read(values[key])
+    if "stages" in values:
+        values["stages"] = tuple(
+            Stage(**{**v, "crop": tuple(v["crop"]) if v.get("crop") else None}) for v in values["stages"]
+        )
+    for key in ("size", "labels"):
+        if values.get(key) is not None:
+            values[key] = tuple(values[key])
+    out = Training(**values)
+    if out.balance not in ("smc", "mc"):
+        raise ValueError(f"balance is {out.balance!r}, not smc or mc")
+    if out.precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"precision is {out.precision!r}, not auto, float32 or bfloat16")
+    if out.validate_every % out.log_every:
+        raise ValueError(f"validate_every {out.validate_every} is no multiple of log_every {out.log_every}")
+    depth = len(out.sn_net.levels)
+    for stage in out.stages:
+        if not 0 <= stage.first < stage.depth <= depth or stage.steps < 1:
+            raise ValueError(
+                f"a stage trains levels {stage.first} to {stage.depth} of {depth} for {stage.steps} steps"
+            )
+    return out

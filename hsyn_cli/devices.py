@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import SimpleITK as sitk
 import torch
 
 from hsyn_cli.errors import DeviceError, UsageError
@@ -27,6 +26,8 @@ def choose_device(name: str) -> torch.device:
 def use_threads(threads: int | None) -> None:
     """Bound the CPU threads of torch and of SimpleITK; None leaves both at all cores."""
     if threads is not None:
+        import SimpleITK as sitk
+
         torch.set_num_threads(threads)
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 

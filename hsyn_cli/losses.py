@@ -48,9 +48,15 @@ def mean_shape(u_m: Tensor, u_f: Tensor, spacing: float) -> Tensor:
     return ((u_m + u_f) / spacing).square().sum(1).mean()
 
 
+def modulus_balance(u_m: Tensor, u_f: Tensor, spacing: float) -> Tensor:
+    """L_mc of the paper's ablation: mean of ||u_m|^2 - |u_f|^2| in voxels, which balances lengths but not directions."""
+    lengths = [(u / spacing).square().sum(1) for u in (u_m, u_f)]
+    return (lengths[0] - lengths[1]).abs().mean()
+
+
 def soft_dice(a: Tensor, b: Tensor) -> Tensor:
     """1 - Dice of two (B, K, Z, Y, X) stacks of label probabilities, mean over labels present in either."""
     both = (a * b).sum((2, 3, 4))
     total = (a * a).sum((2, 3, 4)) + (b * b).sum((2, 3, 4))
-    present = total > 0
-    return 1 - (2 * both[present] / total[present]).mean()
+    present = (total > 0).float()
+    return 1 - (2 * both / total.clamp_min(1e-6) * present).sum() / present.sum().clamp_min(1)

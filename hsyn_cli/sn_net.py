@@ -52,6 +52,8 @@ class SNNet(nn.Module):
         warped = pair if u is None else warp(pair, resize(u, pair.shape[2:]), voxel)
         swapped = torch.cat(warped.chunk(2)[::-1])
         residual: Tensor = self.levels[level](torch.cat((warped, swapped), dim=1)) * (voxel * spec.stride)
+        if not self.config.symmetric:  # the mean space is then the fixed image's
+            residual = torch.cat((residual.chunk(2)[0], torch.zeros_like(residual.chunk(2)[1])))
         if u is None:
             return residual
         return compose(residual, resize(u, residual.shape[2:]), voxel * spec.stride)

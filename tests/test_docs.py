@@ -11,12 +11,10 @@ import click
 import pytest
 
 from hsyn_cli import __version__, cli, config, errors, outputs, weights
-from hsyn_cli.training.__main__ import main as training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CARDS = (README, (ROOT / "examples" / "brain" / "README.md").read_text(encoding="utf-8"))
-TRAINING = "python -m hsyn_cli.training"
 
 
 def blocks(language: str) -> list[str]:
@@ -49,25 +47,14 @@ def test_every_hsyn_command_parses(arguments: list[str]) -> None:
     parse(cli.cli, arguments)
 
 
-@pytest.mark.parametrize("arguments", commands(TRAINING), ids=" ".join)
-def test_every_training_command_parses(
-    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for argument in arguments:
-        if argument.endswith("/"):
-            Path(argument).mkdir()
-    parse(training, arguments)
-
-
 def test_there_are_commands_to_check() -> None:
     assert len(commands("hsyn")) >= 8
-    assert len(commands(TRAINING)) >= 2
 
 
 def test_every_option_named_exists() -> None:
-    known = {name for parameter in cli.register.params for name in parameter.opts} | {"--help"}
-    foreign = {"--index-url"}  # pip's
+    parameters = (*cli.register.params, *cli.train.params)
+    known = {name for parameter in parameters for name in parameter.opts} | {"--help"}
+    foreign = {"--index-url", "--nproc-per-node"}  # pip's and torchrun's
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert named - known == foreign
     unnamed = known - named - {"--help", "--moving", "--fixed", "--out", "-m", "-f", "-o", "--save-midspace"}

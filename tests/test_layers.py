@@ -13,6 +13,7 @@ LAYERS = [
     {"totals", "outputs", "training"},
     {"pipeline"},
     {"cli"},
+    {"__main__"},
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 

@@ -1,26 +1,35 @@
-"""Training on a tiny synthetic cache: pairs, losses, schedule, and a checkpoint that the pipeline loads."""
+"""Training on a tiny synthetic cache: pairs, losses, phases, resuming, and several processes."""
 
+import itertools
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 import torch
-from samples import picture, save_checkpoint, smooth_field, tiny_networks
+from samples import picture, smooth_field, tiny_networks
 
-from hsyn_cli import config, pipeline
-from hsyn_cli.fields import downsample
-from hsyn_cli.training import loop
-from hsyn_cli.training.augment import Pair, PairSource
-from hsyn_cli.training.data import LABELS, SIZE, Cache, build_cache, load_cache
-from hsyn_cli.training.loop import Stage, crop_pair, pair_loss, train_di_net, train_sn_net, validate
+from hsyn_cli import config, losses
+from hsyn_cli.config import Stage, Training
+from hsyn_cli.fields import compose, downsample
+from hsyn_cli.training import loop, runs
+from hsyn_cli.training.cache import Cache
+from hsyn_cli.training.objective import crop_pair, pair_loss, random_field
+from hsyn_cli.training.pairs import Draws, Pair, PairSource
 
 SHAPE = (32, 40, 24)  # z, y, x
+CPU = torch.device("cpu")
+SN, DI = tiny_networks(1.0)
+TINY = Training(
+    sn_net=SN.config, di_net=DI.config, size=SHAPE[::-1], log_every=3, validate_every=6, precision="float32", seed=3, di_steps=6,
+    stages=(Stage(0, 1, 12, 3e-3, look=2), Stage(1, 2, 7, 2e-3, crop=(16, 16, 8))),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def cache() -> Cache:
-    """Four scans and four label maps: soft balls that differ in place, size and contrast."""
+    """Four scans, then four label maps: soft balls that differ in place, size and contrast."""
     rng = np.random.default_rng(0)
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij")
     scans, maps = [], []
@@ -30,53 +39,68 @@ def cache() -> Cache:
         label = np.digitize(-radius, [-0.8, -0.5, -0.25]).astype(np.uint8)
         maps.append(label)
         scans.append(np.where(label > 0, 60 + 50 * label + 10 * np.sin(9 * radius), 0).astype(np.uint8))
-    names = [f"{k}.nii.gz" for k in range(4)]
-    return Cache(np.stack(scans), np.stack(maps), names, names)
+    blank = [np.zeros(SHAPE, np.uint8)] * 4
+    kinds = (True,) * 4 + (False,) * 4
+    names = tuple(f"{k}.nii.gz" for k in range(8))
+    return Cache(
+        np.stack(scans + blank), np.stack(blank + maps), kinds, tuple(not k for k in kinds), (2, 3, 41), names
+    )
+
+
+def source(cache: Cache, **changes: object) -> PairSource:
+    return PairSource(cache, replace(TINY, **changes), CPU)  # type: ignore[arg-type]
 
 
 def test_pairs_are_in_range_and_two_different_training_images(cache: Cache) -> None:
-    source = PairSource(cache, 2, seed=1)
     kinds = set()
-    for _ in range(8):
-        pair = source.draw()
+    for k in range(12):
+        pair = source(cache).draw(2, k)
         assert pair.images.shape == (2, 1, *(n // 2 for n in SHAPE))
         assert pair.images.dtype == torch.float32
         assert pair.images.min() >= 0
-        assert pair.images.max() <= 1
-        assert pair.images.max() > 0.1
+        assert 0.1 < pair.images.max() <= 1
         assert not torch.equal(pair.images[0], pair.images[1])
         if pair.labels is not None:
             assert pair.labels.shape == pair.images.shape
             assert pair.labels.dtype == torch.int64
-            assert pair.labels.min() >= 0
-            assert pair.labels.max() <= len(LABELS)
-            assert (pair.images[pair.labels == 0] < 0.5).float().mean() > 0.9
+            assert pair.count == 4
+            assert 0 <= pair.labels.min() < pair.labels.max() < pair.count
         kinds.add(pair.labels is None)
     assert kinds == {True, False}
 
 
-def test_the_same_seed_draws_the_same_pairs(cache: Cache) -> None:
-    one, two, other = (PairSource(cache, 2, seed=s).draw().images for s in (5, 5, 6))
-    assert torch.equal(one, two)
-    assert not torch.equal(one, other)
+def test_a_pair_depends_on_its_key_and_the_seed_alone(cache: Cache) -> None:
+    one = source(cache)
+    first = one.draw(2, 0, 5, 0).images
+    one.draw(2, 0, 6, 0)
+    assert torch.equal(first, one.draw(2, 0, 5, 0).images)
+    assert torch.equal(first, source(cache).draw(2, 0, 5, 0).images)
+    assert not torch.equal(first, source(cache, seed=4).draw(2, 0, 5, 0).images)
+    assert not torch.equal(first, one.draw(2, 0, 5, 1).images)
 
 
 def test_what_is_held_out_is_never_drawn(cache: Cache) -> None:
-    marked = Cache(cache.scans.copy(), cache.maps, cache.scan_names, cache.map_names)
-    marked.scans[2:] = 0
-    source = PairSource(marked, 2, seed=2, map_share=0.0)
-    for _ in range(10):
-        assert all(image.max() > 0 for image in source.draw().images)
-    assert source.validation(of_maps=False).images.max() == 0
+    marked = replace(cache, images=cache.images.copy())
+    marked.images[2:4] = 0
+    drawn = source(marked, map_share=0.0)
+    assert all(image.max() > 0 for k in range(10) for image in drawn.draw(2, k).images)
+    assert drawn.validation(2)[0].images.max() == 0
 
 
-def test_validation_is_the_plain_last_two(cache: Cache) -> None:
-    pair = PairSource(cache, 1, seed=3).validation(of_maps=False)
-    expected = torch.from_numpy(cache.scans[[3, 2]]).float()[:, None] / 255
-    torch.testing.assert_close(pair.images, expected, atol=1e-5, rtol=0)
-    labels = PairSource(cache, 1, seed=3).validation(of_maps=True).labels
-    assert labels is not None
-    assert np.array_equal(labels[:, 0].numpy(), cache.maps[[3, 2]])
+def test_validation_is_the_plain_last_two_of_each_kind(cache: Cache) -> None:
+    scans, maps = source(cache).validation(1)
+    expected = torch.from_numpy(cache.images[[2, 3]]).float()[:, None] / 255
+    torch.testing.assert_close(scans.images, expected, atol=1e-5, rtol=0)
+    assert scans.labels is None
+    assert maps.labels is not None
+    assert np.array_equal(maps.labels[:, 0].numpy(), cache.labels[[6, 7]])
+
+
+def test_scans_with_labels_get_them_too(cache: Cache) -> None:
+    both = replace(cache, labels=np.concatenate((cache.labels[4:], cache.labels[4:])), has_labels=(True,) * 8)
+    pair = source(both, map_share=0.0).draw(2, 1)
+    assert pair.labels is not None
+    assert ((pair.images > 0.05) == (pair.labels > 0)).float().mean() > 0.9  # bent and flipped alike
 
 
 def test_pair_loss_is_lower_where_the_images_meet() -> None:
@@ -84,119 +108,224 @@ def test_pair_loss_is_lower_where_the_images_meet() -> None:
     same = Pair(torch.cat((image, image)), None)
     apart = Pair(torch.cat((image, picture((16, 20, 24), 2))), None)
     u = torch.zeros(2, 3, 8, 10, 12)
-    assert pair_loss(u, same, 1.0, 2.0, 5)[0] < pair_loss(u, apart, 1.0, 2.0, 5)[0]
+    assert pair_loss(u, same, 1.0, 2.0, 5, TINY)[0] < pair_loss(u, apart, 1.0, 2.0, 5, TINY)[0]
     bent = 4 * smooth_field((8, 10, 12), 0.5, 1, batch=2)
-    loss, parts = pair_loss(bent, same, 1.0, 2.0, 5)
-    assert loss > pair_loss(u, same, 1.0, 2.0, 5)[0]
-    assert parts["smooth"] > 0
-    assert parts["loss"] == pytest.approx(loss.item())
+    loss, parts = pair_loss(bent, same, 1.0, 2.0, 5, TINY)
+    assert loss > pair_loss(u, same, 1.0, 2.0, 5, TINY)[0]
+    whole = -parts["ncc"] + TINY.smooth * parts["smooth"] + TINY.mean_shape * parts["balance"]
+    torch.testing.assert_close(loss, whole)
+    heavier = pair_loss(bent, same, 1.0, 2.0, 5, replace(TINY, smooth=2.0))[0]
+    torch.testing.assert_close(heavier - loss, parts["smooth"])
 
 
 def test_pair_loss_tells_the_dice_of_labels() -> None:
     labels = torch.randint(0, 4, (1, 1, 16, 20, 24), generator=torch.Generator().manual_seed(0))
     images = labels.float() / 4
-    same = Pair(torch.cat((images, images)), torch.cat((labels, labels)))
-    _, parts = pair_loss(torch.zeros(2, 3, 8, 10, 12), same, 2.0, 4.0, 5)
-    assert parts["dice"] == pytest.approx(1, abs=1e-5)
-    assert "dice" not in pair_loss(torch.zeros(2, 3, 8, 10, 12), Pair(same.images, None), 2.0, 4.0, 5)[1]
+    same = Pair(torch.cat((images, images)), torch.cat((labels, labels)), 4)
+    _, parts = pair_loss(torch.zeros(2, 3, 8, 10, 12), same, 2.0, 4.0, 5, TINY)
+    assert float(parts["dice"]) == pytest.approx(1, abs=1e-5)
+    assert (
+        "dice" not in pair_loss(torch.zeros(2, 3, 8, 10, 12), Pair(same.images, None), 2.0, 4.0, 5, TINY)[1]
+    )
+
+
+def test_the_modulus_balance_knows_lengths_but_no_directions() -> None:
+    u = smooth_field((8, 10, 12), 0.3, 1)
+    assert losses.modulus_balance(u, u.roll(1, dims=1), 1.0) == pytest.approx(0, abs=1e-6)
+    assert losses.modulus_balance(u, 0 * u, 2.0) == pytest.approx(
+        float((u / 2).square().sum(1).mean()), rel=1e-5
+    )
+    assert losses.mean_shape(u, -u, 1.0) == 0
+
+
+def test_one_direction_leaves_the_fixed_image_where_it_is() -> None:
+    sn, _ = tiny_networks(1.0, 0.3)
+    one = type(sn)(replace(sn.config, symmetric=False))
+    one.load_state_dict(sn.state_dict())
+    pair = picture((16, 24, 16), 1), picture((16, 24, 16), 2)
+    with torch.no_grad():
+        to_moving, to_fixed = one(*pair)
+        assert to_fixed.abs().max() == 0
+        assert to_moving.abs().max() > 0.01
+        first = sn(*pair, depth=1)[0]
+        torch.testing.assert_close(one(*pair, depth=1)[0], first)
 
 
 def test_a_crop_takes_the_same_window_of_images_labels_and_field() -> None:
     place = torch.arange(16 * 20 * 24.0).reshape(1, 1, 16, 20, 24).repeat(2, 1, 1, 1, 1)
     u = downsample(place, 2).repeat(1, 3, 1, 1, 1)
-    pair = Pair(place, place.long())
     for seed in range(4):
-        cut, cut_u = crop_pair(pair, u, (8, 12, 12), 2, torch.Generator().manual_seed(seed))
-        assert cut.images.shape == (2, 1, 8, 12, 12)
+        cut, cut_u = crop_pair(Pair(place, place.long()), u, (8, 12, 99), 2, Draws(CPU, seed))
+        assert cut.images.shape == (2, 1, 8, 12, 24)
         assert cut.labels is not None
         assert torch.equal(cut.labels.float(), cut.images)
         torch.testing.assert_close(downsample(cut.images, 2)[:, 0], cut_u[:, 0])
 
 
 def test_random_fields_are_smooth_and_bounded() -> None:
-    g = torch.Generator().manual_seed(0)
-    for _ in range(5):
-        u = loop.random_field(torch.Size((16, 20, 24)), 2.0, g)
+    for k in range(5):
+        u = random_field(torch.Size((16, 20, 24)), 2.0, Draws(CPU, k))
         assert u.shape == (2, 3, 16, 20, 24)
         assert (u[..., 1:] - u[..., :-1]).abs().max() <= 0.7 * 2.0 + 1e-5
 
 
-def stages(minutes: float) -> tuple[Stage, ...]:
-    return Stage(0, 1, minutes, 3e-3), Stage(0, 2, minutes, 2e-3, crop=(16, 16, 8))
+def train(cache: Cache, training: Training, folder: Path, stop_at: int | None = None) -> list[loop.Record]:
+    """A whole run, or one that ends as if killed after so many records; goes on from what `folder` holds."""
+    folder.mkdir(exist_ok=True)
+    run = runs.RunFolder(folder)
+    networks = loop.build(training, CPU, bf16=False)
+    state = runs.load_state(run, training, networks) if run.state.exists() else loop.State()
+    if not run.state.exists():
+        run.log.unlink(missing_ok=True)
+    todo = loop.phases(training, networks, PairSource(cache, training, CPU))
+
+    def keep(state: loop.State) -> None:
+        runs.save_state(run, training, networks, state)
+        runs.save_checkpoint(run, training, networks, state)
+
+    for record in itertools.islice(loop.run(todo, networks, state, training, keep, save_every=0.0), stop_at):
+        run.append(record)
+    return run.records()
 
 
-def test_a_few_steps_lower_the_loss_and_the_pipeline_takes_the_checkpoint(
-    cache: Cache, tmp_path: Path
+def curve(records: list[loop.Record]) -> list[dict[str, object]]:
+    """Without the times."""
+    return [{k: v for k, v in record.items() if "second" not in k} for record in records]
+
+
+@pytest.fixture(scope="module")
+def whole(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[loop.Record]]:
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, train(cache, TINY, folder)
+
+
+def test_a_run_has_all_phases_and_finite_numbers(whole: tuple[Path, list[loop.Record]]) -> None:
+    _, records = whole
+    assert [r["name"] for r in records if r["step"] == r["steps"] and "loss" in r] == [
+        "SN-Net 1",
+        "SN-Net 2",
+        "DI-Net",
+    ]
+    assert all(math.isfinite(v) for record in records for v in record.values() if isinstance(v, float))
+    assert [r["step"] for r in records if "val_ncc" in r] == [6, 12, 6, 7]
+    assert all("val_dice" in r for r in records if "val_ncc" in r)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 5, 8])
+def test_a_run_that_was_killed_goes_on_to_the_same_curve(
+    cache: Cache, whole: tuple[Path, list[loop.Record]], tmp_path: Path, stop_at: int
 ) -> None:
-    sn, di = tiny_networks(1.0)
-    source = PairSource(cache, 4, seed=1)
-    before = validate(sn, source, 1)
-    assert before["val_ncc"] == pytest.approx(before["val_ncc_0"], abs=1e-3)  # untrained: the identity
-    records = list(
-        train_sn_net(sn, cache, stages(0.25), seed=1)
-    )  # by the clock: enough steps on a slow machine too
-    assert {record["stage"] for record in records} == {0, 1}
-    after = [record for record in records if "val_ncc" in record]
-    assert len(after) == 2
-    assert after[0]["val_ncc"] > before["val_ncc"] + 0.01
-    assert all(np.isfinite(list(record.values())).all() for record in records)
-    first = [record["loss"] for record in records if record["stage"] == 0 and "loss" in record]
-    assert np.mean(first[-3:]) < first[0]
-    assert all(p.requires_grad for p in sn.levels.parameters())
-    list(train_di_net(di, sn, cache, 0.02, seed=1))
-    path = save_checkpoint(tmp_path / "trained.safetensors", sn, di)
-    loaded, loaded_di, about = pipeline.load_networks(str(path), torch.device("cpu"))
-    assert about.name == "trained"
-    assert loaded.config == sn.config
-    pair = source.validation(of_maps=False).images
+    folder, records = whole
+    train(cache, TINY, tmp_path, stop_at)
+    assert curve(train(cache, TINY, tmp_path)) == curve(records)
+    names = ("checkpoint.safetensors",)
+    for name in names:
+        a, b = (runs.weights.load(place / name).tensors for place in (folder, tmp_path))
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_training_lowers_the_loss_and_what_is_frozen_stays(cache: Cache, tmp_path: Path) -> None:
+    training = replace(TINY, stages=(Stage(0, 1, 60, 5e-3),), di_steps=0, map_share=0.0)
+    records = train(cache, training, tmp_path)
+    seen = [float(r["loss"]) for r in records if "loss" in r]
+    assert seen[-1] < seen[0] - 0.01
+    scores = [float(r["val_ncc"]) for r in records if "val_ncc" in r]
+    assert max(scores) > scores[0]
+    fresh, trained = (
+        loop.build(training, CPU, False).tensors(),
+        runs.weights.load(tmp_path / "checkpoint.safetensors").tensors,
+    )
+    same = {key: torch.equal(fresh[key], trained[key]) for key in fresh}
+    assert not any(v for k, v in same.items() if k.startswith("sn.levels.0") and k.endswith("weight"))
+    assert all(v for k, v in same.items() if not k.startswith("sn.levels.0"))
+
+
+def test_di_net_learns_to_invert(cache: Cache, tmp_path: Path) -> None:
+    training = replace(TINY, stages=(Stage(0, 1, 1, 1e-4),), di_steps=60)
+    train(cache, training, tmp_path)
+    networks = loop.build(training, CPU, False)
+    before = networks.di
+    u = random_field(torch.Size((16, 20, 12)), 2.0, Draws(CPU, 7))
     with torch.no_grad():
-        big = torch.nn.functional.interpolate(pair, scale_factor=4.0)
-        for one, two in zip(loaded(*big.chunk(2)), sn(*big.chunk(2)), strict=True):
-            torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
-        u = smooth_field((8, 12, 16), 0.3, 1)
-        torch.testing.assert_close(loaded_di(u, 1.0), di(u, 1.0), atol=1e-5, rtol=1e-4)
+        untrained = compose(before(u, 2.0), u, 2.0).square().mean()
+        networks.load(runs.weights.load(tmp_path / "checkpoint.safetensors").tensors)
+        assert compose(networks.di(u, 2.0), u, 2.0).square().mean() < untrained
 
 
-def test_frozen_levels_stay_as_they_are(cache: Cache) -> None:
-    sn, _ = tiny_networks(1.0)
-    before = [p.clone() for p in sn.levels[0].parameters()]
-    later = [p.clone() for p in sn.levels[1].parameters()]
-    list(train_sn_net(sn, cache, (Stage(1, 2, 0.01, 1e-2),), seed=1))
-    assert all(torch.equal(a, b) for a, b in zip(before, sn.levels[0].parameters(), strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(later, sn.levels[1].parameters(), strict=True))
+def test_the_best_weights_of_a_phase_are_kept(cache: Cache, tmp_path: Path) -> None:
+    """A rate that ruins the network after the first validation: the checkpoint is the one from before."""
+    training = replace(TINY, stages=(Stage(0, 1, 42, 0.5),), di_steps=0)
+    records = train(cache, training, tmp_path)
+    scores = [float(r["val_ncc"]) + float(r["val_dice"]) for r in records if "val_ncc" in r]
+    networks = loop.build(training, CPU, False)
+    networks.load(runs.weights.load(tmp_path / "checkpoint.safetensors").tensors)
+    found = loop.phases(training, networks, PairSource(cache, training, CPU))[0].validate()
+    assert sum(found.values()) == pytest.approx(max(scores), abs=1e-5)
 
 
-def test_a_cache_is_built_on_one_grid_and_read_back(tmp_path: Path) -> None:
-    paths = []
-    for k, direction in enumerate([(1, 0, 0, 0, 1, 0, 0, 0, 1), (-1, 0, 0, 0, -1, 0, 0, 0, 1)]):
-        z, y, x = np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in (36, 40, 32)), indexing="ij")
-        radius = np.sqrt(z**2 + y**2 + x**2) + 0.1 * x
-        ids = np.where(radius < 0.5, 2, np.where(radius < 0.9, 3, 0))
-        for kind, values in (("scan", (ids * 50.0 + 20 * np.cos(5 * y)) * (ids > 0)), ("map", ids)):
-            image = sitk.GetImageFromArray(values.astype(np.float32 if kind == "scan" else np.int16))
-            image.SetSpacing((4.0, 4.0, 4.0))
-            image.SetDirection(direction)
-            sign = direction[0]
-            image.SetOrigin((-62.0 * sign + 5 * k, -78.0 * sign, -70.0))
-            sitk.WriteImage(image, str(tmp_path / f"{kind}{k}.nii.gz"))
-            paths.append(tmp_path / f"{kind}{k}.nii.gz")
-    said: list[str] = []
-    build_cache(paths[0::2], paths[1::2], tmp_path / "cache", said.append)
-    cache = load_cache(tmp_path / "cache")
-    assert cache.scans.shape == cache.maps.shape == (2, *SIZE[::-1])
-    assert cache.scans.dtype == cache.maps.dtype == np.uint8
-    assert cache.scan_names == ["scan0.nii.gz", "scan1.nii.gz"]
-    assert said == [*cache.scan_names, *cache.map_names]
-    assert set(np.unique(cache.maps)) == {0, 1 + LABELS.index(2), 1 + LABELS.index(3)}
-    brains = (np.asarray(cache.maps) > 0).astype(float)
-    dice = 2 * (brains[0] * brains[1]).sum() / brains.sum()
-    assert dice > 0.9
-    overlap = (brains[0] * (cache.scans[0] > 0)).sum() / brains[0].sum()
-    assert overlap > 0.8
+def test_a_step_of_a_batch_is_the_mean_of_its_pairs(cache: Cache) -> None:
+    grads = []
+    for batch in (1, 2):
+        networks = loop.build(TINY, CPU, False)
+        phase = loop.phases(TINY, networks, PairSource(cache, TINY, CPU))[0]
+        if batch == 2:
+            parts = loop.step(phase, None, 4, 2)
+            assert parts["loss"].ndim == 0
+        else:
+            for item in (0, 1):
+                (phase.loss(4, item)[0] / 2).backward()
+            torch.nn.utils.clip_grad_norm_(phase.parameters, 1.0)
+        grads.append([p.grad.clone() for p in phase.parameters if p.grad is not None])
+    for one, two in zip(*grads, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-7, rtol=1e-4)
+
+
+def test_bfloat16_stays_near_float32(cache: Cache) -> None:
+    values = []
+    for bf16 in (False, True):
+        networks = loop.build(TINY, CPU, bf16)
+        values.append(loop.phases(TINY, networks, PairSource(cache, TINY, CPU))[0].loss(0, 0)[0].item())
+    assert values[0] == pytest.approx(values[1], abs=0.02)
+
+
+def test_configs_survive_the_way_to_a_file_and_back(tmp_path: Path) -> None:
+    run = runs.RunFolder(tmp_path)
+    training = replace(TINY, labels=(2, 3), intensities={"2": 0.5})
+    runs.write_config(run, training)
+    assert runs.read_config(run.config) == training
+    run.config.write_text('{"seed": 5}')
+    assert runs.read_config(run.config) == Training(seed=5)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ('{"step": 5}', "step"),
+        ('{"balance": "xyz"}', "balance"),
+        ('{"stages": [{"first": 0, "depth": 9, "steps": 3, "rate": 1e-3}]}', "levels"),
+        ('{"sn_net": {"levels": [{"scale": 4}]}}', "is missing"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_a_bad_config_is_told_in_one_line(tmp_path: Path, text: str, word: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises((runs.UsageError, runs.InputError), match=word):
+        runs.read_config(path)
+
+
+def test_scaled_steps_fit_a_factor() -> None:
+    half = TINY.scaled(0.5)
+    assert [stage.steps for stage in half.stages] == [6, 4]
+    assert half.di_steps == 3
+    assert TINY.scaled(1e-9).stages[0].steps == 1
 
 
 def test_the_default_architecture_is_what_training_expects() -> None:
-    """The stages of the command train three levels, and DI-Net sees the last level's field grid."""
+    """The field of each level but the last has the voxels that crops of the finest are cut by."""
     levels = config.SNNetConfig().levels
     assert [level.field_stride for level in levels] == [4, 2, 2]
-    assert levels[-2].scale == levels[-1].field_stride
+    for stage in Training().stages:
+        if stage.crop is not None:
+            ratio = levels[stage.depth - 2].field_stride // levels[stage.depth - 1].scale
+            assert all(n % (ratio * levels[stage.depth - 1].stride) == 0 for n in stage.crop)

@@ -11,6 +11,7 @@ import click
 
 from hsyn_cli import __version__
 from hsyn_cli.cli.register import register
+from hsyn_cli.cli.train import train
 from hsyn_cli.cli.weights import weights
 from hsyn_cli.errors import HsynError, Interrupted, MemoryLimitError, Terminated
 
@@ -30,6 +31,7 @@ def cli() -> None:
 
 
 cli.add_command(register)
+cli.add_command(train)
 cli.add_command(weights)
 
 

@@ -1,107 +1,235 @@
-"""Training data: every scan or label map once, on one common 1 mm grid, as small integers on disk.
+"""Training data: every subject once, on one common grid, as small integers in a cache folder.
 
-The first image sets the frame; all others are brought to it by an affine alignment. Arrays are (N, Z, Y, X)
-uint8, axes nearest to LPS. Scans hold intensities scaled to 0..255, label maps indices into `LABELS` (0 is
-background).
+A subject is an image, a label map, or both on one grid. `collect` lists those of a folder or a CSV, `build_cache`
+aligns them to the first that can be read. Grey values are kept in steps of 4 of 255: noise in training is larger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from hsyn_cli import affine
+from hsyn_cli import affine, images
+from hsyn_cli.config import Training
+from hsyn_cli.errors import HsynError, InputError
+from hsyn_cli.prepare import content_box, intensity_range
 from hsyn_cli.space import Grid, working_grid
+from hsyn_cli.training.cache import Cache, Volume, save_cache, settings
 
-SIZE = (160, 192, 160)  # x, y, z at 1 mm: every brain fits after alignment
-
-# FreeSurfer ids of the brain proper; the rest of the head becomes background.
-LABELS = (
-    *(2, 41, 3, 42, 4, 43, 7, 46, 8, 47, 10, 49, 11, 50, 12, 51, 13, 52),
-    *(14, 15, 16, 17, 53, 18, 54, 24, 26, 58, 28, 60),
-)
-_CSF, _WHITE = (4, 43, 14, 15, 24), (2, 41, 7, 46, 16, 28, 60)
-_DEEP = (10, 49, 11, 50, 12, 51, 13, 52, 26, 58)
+ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+GREY_STEP = 4
+MOST_IDS = 255
+ALIKE = 0.5  # correlation with the mean of the others, relative to the median, below which an image is another modality
+Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
-class Cache:
-    """A cache folder: scans and maps, memory-mapped, each (N, Z, Y, X) uint8, and their file names."""
+class Subject:
+    """One person or specimen: an image, a label map, or both."""
 
-    scans: NDArray[np.uint8]
-    maps: NDArray[np.uint8]
-    scan_names: list[str]
-    map_names: list[str]
+    image: Path | None
+    labels: Path | None
 
-
-def load_cache(folder: Path) -> Cache:
-    """Open what `build_cache` wrote."""
-    names = [(folder / f"{kind}.txt").read_text().split() for kind in ("scans", "maps")]
-    arrays = [np.load(folder / f"{kind}.npy", mmap_mode="r") for kind in ("scans", "maps")]
-    return Cache(arrays[0], arrays[1], names[0], names[1])
+    @property
+    def name(self) -> str:
+        return str(self.image or self.labels)
 
 
-def build_cache(scans: list[Path], maps: list[Path], out: Path, say: Callable[[str], None]) -> None:
-    """Align every file to the first scan and write the arrays to `out`. Takes some seconds per file."""
-    out.mkdir(parents=True, exist_ok=True)
-    reference = sitk.ReadImage(str(scans[0]), sitk.sitkFloat32)
-    grid = _frame(reference)
-    for kind, paths in (("scans", scans), ("maps", maps)):
-        arrays = np.zeros((len(paths), *reversed(grid.size)), np.uint8)
-        for k, path in enumerate(paths):
-            image = sitk.ReadImage(str(path))
-            labels = _remap(image) if kind == "maps" else None
-            picture = sitk.Cast(image, sitk.sitkFloat32) if labels is None else _t1_like(labels)
-            transform = affine.align(reference, picture)
-            if labels is None:
-                resampled = sitk.Resample(
-                    picture, grid.empty_image(sitk.sitkFloat32), transform, sitk.sitkLinear, 0.0
-                )
-                arrays[k] = _to_uint8(sitk.GetArrayFromImage(resampled))
-            else:
-                resampled = sitk.Resample(
-                    labels, grid.empty_image(sitk.sitkUInt8), transform, sitk.sitkNearestNeighbor, 0
-                )
-                arrays[k] = sitk.GetArrayFromImage(resampled)
-            say(f"{path.name}")
-        np.save(out / f"{kind}.npy", arrays)
-        (out / f"{kind}.txt").write_text("\n".join(p.name for p in paths))
+def collect(data: Path) -> list[Subject]:
+    """The subjects of a CSV (columns image and labels, either may be empty; paths relative to it) or of a folder.
+
+    A folder holds images; its subfolder labels/, if there is one, label maps: of the image of the same name, or on their
+    own. Raises InputError if there is nothing.
+    """
+    if data.is_dir():
+        labels = {path.name: path for path in _volumes(data / "labels")}
+        pairs = [(path, labels.pop(path.name, None)) for path in _volumes(data)]
+        subjects = [Subject(*pair) for pair in pairs] + [Subject(None, path) for path in labels.values()]
+    else:
+        subjects = list(_table(data))
+    if len(subjects) < 2:
+        found = "one image" if subjects else "no image"
+        raise InputError(
+            f"{data} holds {found}; training needs at least two",
+            f"give a folder with files ending in {', '.join(ENDINGS)}",
+        )
+    return subjects
 
 
-def _frame(reference: sitk.Image) -> Grid:
-    content = np.argwhere(sitk.GetArrayViewFromImage(reference) > 0)[:, ::-1].astype(float)
-    box = (content.min(0), content.max(0))
-    tight = working_grid(Grid.of(reference), box, 1.0, 0.0, 1)
-    shift = (np.array(tight.size) - np.array(SIZE)) // 2
-    origin = tight.points(shift.astype(float))
-    return Grid(SIZE, (1.0, 1.0, 1.0), (origin[0], origin[1], origin[2]), tight.direction)
+def _volumes(folder: Path) -> list[Path]:
+    paths = folder.iterdir() if folder.is_dir() else iter(())
+    return sorted(path for path in paths if path.name.lower().endswith(ENDINGS))
 
 
-def _to_uint8(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    high = np.percentile(values[values > 0], 99.7)
-    scaled: NDArray[np.uint8] = np.clip(np.rint(values * (255 / high)), 0, 255).astype(np.uint8)
-    return scaled
+def _table(path: Path) -> Iterator[Subject]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except FileNotFoundError:
+        raise InputError(f"training data {path}: no such file or folder", "check the path") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"training data {path} is no CSV: {error}", "give a folder or a CSV") from error
+    if rows and not {"image", "labels"} & set(rows[0]):
+        raise InputError(
+            f"{path} has neither a column image nor labels", "name the columns in its first line"
+        )
+    for row in rows:
+        image, labels = ((row.get(key) or "").strip() for key in ("image", "labels"))
+        if image or labels:
+            yield Subject(path.parent / image if image else None, path.parent / labels if labels else None)
 
 
-def _remap(image: sitk.Image) -> sitk.Image:
-    table = np.zeros(1 + max(int(sitk.GetArrayViewFromImage(image).max()), max(LABELS)), np.uint8)
-    for index, label in enumerate(LABELS, start=1):
-        table[label] = index
-    out = sitk.GetImageFromArray(table[sitk.GetArrayViewFromImage(image)])
-    out.CopyInformation(image)
-    return out
+def build_cache(subjects: Sequence[Subject], training: Training, out: Path, progress: Progress) -> Cache:
+    """Align every subject to the first that can be read, and write the cache to `out`. Some seconds per subject.
+
+    A subject that cannot be used is left out, and `Cache.left_out` tells why. Raises InputError if fewer than two remain.
+    """
+    reference: sitk.Image | None = None
+    grid: Grid | None = None
+    kept: list[tuple[Subject, Volume | None, NDArray[np.int64] | None]] = []
+    left_out: list[str] = []
+    for k, subject in enumerate(subjects):
+        progress(f"preparing {k + 1}/{len(subjects)}", k / len(subjects))
+        try:
+            image, labels = _read(subject)
+            picture = image if image is not None else _painted(cast(sitk.Image, labels), training)
+            if reference is None or grid is None:
+                reference, grid = picture, _frame(picture, training)
+            transform = affine.align(
+                *_comparable(reference, picture, image is None and not training.intensities)
+            )
+        except HsynError as error:
+            left_out.append(error.message)
+            continue
+        arrays = [
+            _on(grid, v, transform, labels=v is labels) if v is not None else None for v in (image, labels)
+        ]
+        if (arrays[0] if arrays[0] is not None else arrays[1]).max() <= 0:  # type: ignore[union-attr]
+            left_out.append(f"{subject.name} found no place on {subjects[0].name}")
+            continue
+        kept.append((subject, None if arrays[0] is None else _to_uint8(arrays[0]), arrays[1]))
+    if len(kept) < 2:
+        raise InputError(
+            f"{len(kept)} of {len(subjects)} subjects can be used", "; ".join(left_out[:3]) or "give more"
+        )
+    cache = _assemble(kept, training, tuple(left_out))
+    save_cache(cache, out)
+    progress("preparing", 1.0)
+    return cache
 
 
-def _t1_like(labels: sitk.Image) -> sitk.Image:
-    table = np.full(len(LABELS) + 1, 0.6, np.float32)
-    table[0] = 0.0
-    for index, label in enumerate(LABELS, start=1):
-        table[index] = 0.15 if label in _CSF else 0.95 if label in _WHITE else 0.75 if label in _DEEP else 0.6
-    out = sitk.GetImageFromArray(table[sitk.GetArrayViewFromImage(labels)])
+def _read(subject: Subject) -> tuple[sitk.Image | None, sitk.Image | None]:
+    image = images.read_image(subject.image).image if subject.image else None
+    if subject.labels is None:
+        return image, None
+    if image is not None:
+        return image, images.read_labels(subject.labels, image).image
+    blank = images.read_image(subject.labels, "label map").image
+    return None, images.read_labels(subject.labels, blank).image
+
+
+def _comparable(fixed: sitk.Image, moving: sitk.Image, shapes: bool) -> tuple[sitk.Image, sitk.Image]:
+    """Both as they are, or both as silhouettes, where the moving one is a label map of no known contrast."""
+    if not shapes:
+        return fixed, moving
+    low, high = intensity_range(fixed)
+    return sitk.Cast(fixed > low + 0.05 * (high - low), sitk.sitkFloat32), sitk.Cast(
+        moving > 0, sitk.sitkFloat32
+    )
+
+
+def _frame(picture: sitk.Image, training: Training) -> Grid:
+    tight = working_grid(Grid.of(picture), content_box(picture), training.sn_net.spacing, 0.0, 1)
+    shift = (np.array(tight.size) - np.array(training.size)) // 2
+    x, y, z = tight.points(shift.astype(float))
+    return Grid(training.size, tight.spacing, (float(x), float(y), float(z)), tight.direction)
+
+
+def _on(grid: Grid, image: sitk.Image, transform: sitk.Transform, labels: bool) -> NDArray[Any]:
+    """(Z, Y, X) on the common grid: linear, or nearest neighbour for labels; 0 outside."""
+    how, pixel = (sitk.sitkNearestNeighbor, sitk.sitkInt64) if labels else (sitk.sitkLinear, sitk.sitkFloat32)
+    moved = sitk.Resample(image, grid.empty_image(sitk.sitkUInt8), transform, how, 0.0, pixel)
+    return cast(NDArray[Any], sitk.GetArrayFromImage(moved))
+
+
+def _to_uint8(values: NDArray[np.float32]) -> Volume:
+    low = float(values.min())
+    above = values[values > low]
+    high = float(np.percentile(above, 99.7)) if above.size else low + 1.0
+    grey = np.clip((values - low) * (255 / (high - low)), 0, 255)
+    return (np.rint(grey / GREY_STEP) * GREY_STEP).clip(0, 255).astype(np.uint8)
+
+
+def _painted(labels: sitk.Image, training: Training) -> sitk.Image:
+    """A label map as a picture: each id in its grey value where `intensities` tells them, else white."""
+    values = sitk.GetArrayViewFromImage(labels)
+    found, index = np.unique(values, return_inverse=True)
+    table = np.array([_grey(int(k), training.intensities) for k in found], np.float32)
+    if training.labels is not None:
+        table[~np.isin(found, training.labels)] = 0
+    out = sitk.GetImageFromArray(table[index].reshape(values.shape))
     out.CopyInformation(labels)
     return out
+
+
+def _grey(label: int, intensities: Mapping[str, float] | None) -> float:
+    if label == 0:
+        return 0.0
+    return 1.0 if intensities is None else intensities.get(str(label), 0.5)
+
+
+def _assemble(
+    kept: Sequence[tuple[Subject, Volume | None, NDArray[np.int64] | None]],
+    training: Training,
+    left_out: tuple[str, ...],
+) -> Cache:
+    shape = training.size[::-1]
+    found = sorted({int(k) for _, _, v in kept if v is not None for k in np.unique(v)} - {0})
+    ids = found if training.labels is None else [k for k in training.labels if k in found]
+    if len(ids) > MOST_IDS:
+        raise InputError(
+            f"the label maps hold {len(ids)} ids, more than {MOST_IDS}",
+            'list those that count: "labels" in --config',
+        )
+    pictures, maps = (np.zeros((len(kept), *shape), np.uint8) for _ in range(2))
+    for k, (_, image, labels) in enumerate(kept):
+        if image is not None:
+            pictures[k] = image
+        if labels is not None:
+            for index, label in enumerate(ids, start=1):
+                maps[k][labels == label] = index
+    names = tuple(subject.name for subject, _, _ in kept)
+    has_image = tuple(image is not None for _, image, _ in kept)
+    return Cache(
+        images=pictures,
+        labels=maps,
+        has_image=has_image,
+        has_labels=tuple(v is not None for _, _, v in kept),
+        ids=tuple(ids),
+        names=names,
+        left_out=left_out,
+        warnings=tuple(_strangers(pictures, has_image, names)),
+        made_with=settings(training),
+    )
+
+
+def _strangers(pictures: Volume, has_image: Sequence[bool], names: Sequence[str]) -> Iterator[str]:
+    """A line per image that looks unlike the others: another modality, or badly aligned."""
+    rows = [k for k, image in enumerate(has_image) if image]
+    if len(rows) < 3:
+        return
+    small = pictures[rows][:, ::4, ::4, ::4].reshape(len(rows), -1).astype(float)
+    inside = (small > 0).mean(0) > 0.5
+    small = small[:, inside]
+    total = small.sum(0)
+    alike = np.array([np.corrcoef(v, total - v)[0, 1] for v in small])
+    for k, value in zip(rows, alike, strict=True):
+        if not value >= ALIKE * np.median(alike):
+            yield f"{names[k]} looks unlike the others (correlation {value:.2f}, median {np.median(alike):.2f}): another modality?"

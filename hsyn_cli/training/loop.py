@@ -1,188 +1,271 @@
-"""The training of SN-Net, level after level and then jointly, and of DI-Net.
+"""The training loop: phases of steps, each resumable to the same curve, alone or spread over processes.
 
-A schedule is a tuple of stages; a stage trains some levels for some minutes, its learning rate falling to a
-twentieth as the time runs out, so that a run ends well on a machine of any speed.
+A phase is a stage of SN-Net or, at the end, DI-Net. The pair of a step is seeded by (phase, step, item), so weights,
+optimiser and the number of the step are all the state there is.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 
-from hsyn_cli.di_net import DINet, inverse_loss
-from hsyn_cli.fields import downsample, resize, warp
-from hsyn_cli.losses import mean_shape, ncc, smoothness, soft_dice
+from hsyn_cli.config import Stage, Training
+from hsyn_cli.di_net import DINet
 from hsyn_cli.sn_net import SNNet
-from hsyn_cli.training.augment import Pair, PairSource
-from hsyn_cli.training.data import LABELS, Cache
+from hsyn_cli.training.objective import Parts, di_loss, look_scale, stage_loss, validate
+from hsyn_cli.training.pairs import Draws, Pair, PairSource
+from hsyn_cli.unet import UNet
 
-LAMBDA_SMOOTH, LAMBDA_MEAN_SHAPE, LAMBDA_DICE = 1.0, 0.05, 0.5
+WARM_UP = 50  # steps over which the rate rises
+LAST_RATE = 0.05  # of the first
+DI_SCALE = 2  # DI-Net sees fields half as fine as the images, as in use
+Record = dict[str, float | int | str]
+
+
+@dataclass
+class Networks:
+    """Both networks on one device, with the best SN-Net seen in the phase so far."""
+
+    sn: SNNet
+    di: DINet
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As a checkpoint has them."""
+        return {
+            f"{k}.{name}": v
+            for k, net in (("sn", self.sn), ("di", self.di))
+            for name, v in net.state_dict().items()
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        for key, net in (("sn", self.sn), ("di", self.di)):
+            net.load_state_dict({k[3:]: v for k, v in tensors.items() if k.startswith(f"{key}.")})
+
+
+@dataclass
+class State:
+    """How far a run has come. `optimiser` as Adam's state_dict has it, None at the start of a phase."""
+
+    phase: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best_score: float | None = None
+    optimiser: dict[int, dict[str, Tensor]] | None = None
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Train the levels from `first` to `depth` - 1 for `minutes`; the finest on crops of `crop`, or whole."""
+class Phase:
+    """`loss(step, item)` of `steps` steps of Adam on `parameters`; `validate` tells scores, the larger the better."""
 
-    first: int
-    depth: int
-    minutes: float
-    rate: float = 5e-4
-    crop: tuple[int, int, int] | None = None  # z, y, x
-    look: int | None = None  # scale of the images the loss looks at, if finer than the finest level's
-
-
-def pair_loss(
-    u: Tensor, pair: Pair, voxel: float, field_voxel: float, window: int
-) -> tuple[Tensor, dict[str, float]]:
-    """HSyN's loss in mid space plus soft Dice where there are labels; u (2, 3, ...) in mm, moving first."""
-    full = resize(u, pair.images.shape[2:])
-    moving, fixed = warp(pair.images, full, voxel).chunk(2)
-    similarity = ncc(moving, fixed, window)
-    u_m, u_f = u.chunk(2)
-    smooth = smoothness(u_m, field_voxel) + smoothness(u_f, field_voxel)
-    loss = -similarity + LAMBDA_SMOOTH * smooth + LAMBDA_MEAN_SHAPE * mean_shape(u_m, u_f, field_voxel)
-    parts = {"ncc": similarity.item(), "smooth": smooth.item()}
-    if pair.labels is not None:
-        step = max(1, round(4 / voxel))  # every 4 mm is enough, and a tenth of the memory
-        sparse = pair.labels[:, 0, step // 2 :: step, step // 2 :: step, step // 2 :: step]
-        classes = F.one_hot(sparse, len(LABELS) + 1)[..., 1:].movedim(-1, 1).float()
-        a, b = warp(classes, resize(u, classes.shape[2:]), voxel * step).chunk(2)
-        dice = soft_dice(a, b)
-        loss = loss + LAMBDA_DICE * dice
-        parts["dice"] = 1 - dice.item()
-    parts["loss"] = loss.item()
-    return loss, parts
+    name: str
+    steps: int
+    rate: float
+    parameters: list[nn.Parameter]
+    loss: Callable[[int, int], tuple[Tensor, Parts]]
+    validate: Callable[[], dict[str, float]]
 
 
-def crop_pair(
-    pair: Pair, u: Tensor, size: tuple[int, int, int], ratio: int, g: torch.Generator
-) -> tuple[Pair, Tensor]:
-    """A random window of `size` image voxels, and the same of u, whose voxels are `ratio` times as large."""
-    cut, cut_u = [slice(None)] * 2, [slice(None)] * 2
-    for n, want in zip(pair.images.shape[2:], size, strict=True):
-        start = int(torch.randint(0, (n - want) // ratio + 1, (1,), generator=g))
-        cut_u.append(slice(start, start + want // ratio))
-        cut.append(slice(start * ratio, start * ratio + want))
-    labels = None if pair.labels is None else pair.labels[tuple(cut)]
-    return Pair(pair.images[tuple(cut)], labels), u[tuple(cut_u)]
+def build(training: Training, device: torch.device, bf16: bool) -> Networks:
+    """Fresh networks, the same for the same seed. bf16: convolutions in bfloat16."""
+    torch.manual_seed(training.seed)
+    networks = Networks(SNNet(training.sn_net).to(device), DINet(training.di_net).to(device))
+    for net in (networks.sn, networks.di):
+        for module in net.modules():
+            if isinstance(module, UNet):
+                module.precision = torch.bfloat16 if bf16 else torch.float32
+    return networks
 
 
-def stage_loss(net: SNNet, pair: Pair, stage: Stage, g: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one pair, given at the scale that the stage looks at."""
-    levels = net.config.levels[: stage.depth]
-    finest, look = levels[-1], look_scale(net, stage)
-    pyramid = [downsample(pair.images, level.scale // look) for level in levels]
-    voxel = net.config.spacing * look
-    field_voxel = net.config.spacing * finest.field_stride
-    if stage.crop is None:
-        u = net.fields(pyramid)
-    else:
-        with torch.no_grad():
-            before = net.fields(pyramid[:-1])
-        pair, before = crop_pair(pair, before, stage.crop, levels[-2].field_stride // finest.scale, g)
-        u = net.step(stage.depth - 1, pair.images, before)
-    return pair_loss(u, pair, voxel, field_voxel, finest.window)
+def phases(training: Training, networks: Networks, source: PairSource) -> list[Phase]:
+    """The stages of SN-Net, then DI-Net."""
+    out = []
+    for number, stage in enumerate(training.stages):
+        name = f"SN-Net {'+'.join(str(k + 1) for k in range(stage.first, stage.depth))}"
+        parameters = [
+            p for level in networks.sn.levels[stage.first : stage.depth] for p in level.parameters()
+        ]
+        scale = look_scale(networks.sn, stage)
+        held_out = partial(source.validation, scale)
+        out.append(
+            Phase(
+                name, stage.steps, stage.rate, parameters,
+                partial(_stage_step, networks.sn, source, stage, training, number),
+                partial(_validated, networks.sn, held_out, stage, training),
+            )
+        )  # fmt: skip
+    if training.di_steps:
+        step = partial(_di_step, networks, source, training, len(training.stages))
+        out.append(
+            Phase("DI-Net", training.di_steps, training.di_rate, list(networks.di.parameters()), step, dict)
+        )
+    return out
 
 
-def look_scale(net: SNNet, stage: Stage) -> int:
-    """The scale of the images that a stage draws and that its loss looks at."""
-    return stage.look or net.config.levels[stage.depth - 1].scale
+def _stage_step(
+    net: SNNet, source: PairSource, stage: Stage, training: Training, number: int, step: int, item: int
+) -> tuple[Tensor, Parts]:
+    pair = source.draw(look_scale(net, stage), number, step, item)
+    return stage_loss(net, pair, stage, training, Draws(source.device, training.seed, number, step, item, 1))
 
 
-def train_sn_net(
-    net: SNNet, cache: Cache, stages: tuple[Stage, ...], seed: int
-) -> Iterator[dict[str, float]]:
-    """Run the stages; yields means every 20 steps and a validation record at the end of each stage."""
-    for number, stage in enumerate(stages):
-        for k, level in enumerate(net.levels):
-            level.requires_grad_(stage.first <= k < stage.depth)
-        source = PairSource(cache, look_scale(net, stage), seed + number)
-        trained = [p for p in net.parameters() if p.requires_grad]
-
-        def loss(stage: Stage = stage, source: PairSource = source) -> tuple[Tensor, dict[str, float]]:
-            return stage_loss(net, source.draw(), stage, source.generator)
-
-        for record in _descend(trained, loss, stage.minutes, stage.rate):
-            yield {"stage": number, **record}
-        yield {"stage": number, **validate(net, source, stage.depth)}
+def _validated(
+    net: SNNet, pairs: Callable[[], list[Pair]], stage: Stage, training: Training
+) -> dict[str, float]:
+    return validate(net, pairs(), stage, training)
 
 
-def train_di_net(
-    di: DINet, net: SNNet, cache: Cache, minutes: float, seed: int
-) -> Iterator[dict[str, float]]:
-    """DI-Net on both halves of SN-Net's fields and on random smooth fields, half as fine as the images as in use."""
-    source = PairSource(cache, 2, seed)
-    levels = [level for level in net.config.levels if level.scale >= source.scale]
-    voxel = net.config.spacing * source.scale
-
-    def loss() -> tuple[Tensor, dict[str, float]]:
-        images = source.draw().images
-        if bool(torch.rand(1, generator=source.generator) < 0.5):
-            with torch.no_grad():
-                u = net.fields([downsample(images, level.scale // source.scale) for level in levels])
-                u = resize(u, images.shape[2:])
-        else:
-            u = random_field(images.shape[2:], voxel, source.generator)
-        value = inverse_loss(di(u, voxel), u, voxel)
-        return value, {"loss": value.item()}
-
-    yield from _descend(list(di.parameters()), loss, minutes, 1e-3)
+def _di_step(
+    networks: Networks, source: PairSource, training: Training, number: int, step: int, item: int
+) -> tuple[Tensor, Parts]:
+    pair = source.draw(DI_SCALE, number, step, item)
+    draws = Draws(source.device, training.seed, number, step, item, 1)
+    return di_loss(networks.di, networks.sn, pair.images, DI_SCALE, draws)
 
 
-def random_field(size: torch.Size, voxel: float, g: torch.Generator) -> Tensor:
-    """(2, 3, Z, Y, X): smooth noise at two scales, scaled so that the strain stays below about 0.7; mm."""
-    u = torch.zeros(2, 3, *size)
-    for cells in (4, 8):
-        coarse = torch.randn(2, 3, cells, cells, cells, generator=g)
-        u += F.interpolate(coarse, size=size, mode="trilinear", align_corners=True) * 4 / cells
-    u = F.avg_pool3d(u, 5, stride=1, padding=2)
-    strain = max(float((u[..., 1:] - u[..., :-1]).abs().max()) / voxel, 1e-6)
-    return u * (0.7 * float(torch.rand(1, generator=g)) / strain)
+def rank_and_world() -> tuple[int, int]:
+    """This process and how many there are; (0, 1) outside torchrun."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def run(
+    todo: list[Phase],
+    networks: Networks,
+    state: State,
+    training: Training,
+    keep: Callable[[State], None],
+    save_every: float,
+    deadline: float = math.inf,
+) -> Iterator[Record]:
+    """Train from `state` on, which is kept up to date; `keep(state)` every `save_every` seconds and after each phase.
+
+    Yields a record every `log_every` steps with the means since the last, which holds validation scores every
+    `validate_every` steps and at the end of a phase. Past the `deadline` (time.monotonic) it keeps the state and ends.
+    """
+    saved = time.monotonic()
+    while state.phase < len(todo) and time.monotonic() <= deadline:
+        phase = todo[state.phase]
+        _free(phase, networks)
+        optimiser = torch.optim.Adam(phase.parameters, lr=phase.rate)
+        if state.optimiser is not None:
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": state.optimiser})
+        for record in _descend(phase, optimiser, networks, state, training):
+            yield {"phase": state.phase, "name": phase.name, **record}
+            late = time.monotonic() > deadline
+            if (late or time.monotonic() - saved > save_every) and state.step < phase.steps:
+                state.optimiser = optimiser.state_dict()["state"]
+                keep(state)
+                saved = time.monotonic()
+                if late:
+                    return
+        if networks.best:
+            networks.sn.load_state_dict(networks.best)
+        networks.best = {}
+        state.phase, state.step, state.best_score, state.optimiser = state.phase + 1, 0, None, None
+        keep(state)
 
 
 def _descend(
-    parameters: Sequence[Tensor],
-    loss: Callable[[], tuple[Tensor, dict[str, float]]],
-    minutes: float,
-    rate: float,
-) -> Iterator[dict[str, float]]:
-    optimiser = torch.optim.Adam(parameters, lr=rate)
-    start, step = time.monotonic(), 0
-    sums: dict[str, float] = {}
+    phase: Phase, optimiser: torch.optim.Adam, networks: Networks, state: State, training: Training
+) -> Iterator[Record]:
+    sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
-    while (spent := (time.monotonic() - start) / (60 * minutes)) < 1:
-        optimiser.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 50) * (1 - 0.95 * spent)
-        value, parts = loss()
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        step += 1
-        for key, part in parts.items():
-            sums[key] = sums.get(key, 0.0) + part
+    started = time.monotonic()
+    while state.step < phase.steps:
+        rise = min(1.0, (state.step + 1) / WARM_UP)
+        optimiser.param_groups[0]["lr"] = phase.rate * rise * (1 - (1 - LAST_RATE) * state.step / phase.steps)
+        for key, value in step(phase, optimiser, state.step, training.batch).items():
+            sums[key] = sums.get(key, 0) + value
             counts[key] = counts.get(key, 0) + 1
-        if step % 20 == 0:
-            yield {"step": step, "minutes": spent * minutes, **{k: v / counts[k] for k, v in sums.items()}}
-            sums, counts = {}, {}
+        state.step += 1
+        ended = state.step == phase.steps
+        if state.step % training.log_every and not ended:
+            continue
+        means = {key: float(value) / counts[key] for key, value in sums.items()}
+        seconds = time.monotonic() - started
+        record: Record = {
+            "step": state.step,
+            "steps": phase.steps,
+            "steps_per_second": counts["loss"] / seconds,
+            **means,
+        }
+        if state.step % training.validate_every == 0 or ended:
+            scores = phase.validate()
+            if scores:
+                _keep_best(networks, state, sum(scores.values()))
+            record |= scores
+        state.seconds += time.monotonic() - started
+        yield {**record, "seconds": round(state.seconds, 2)}
+        sums, counts, started = {}, {}, time.monotonic()
 
 
-@torch.no_grad()
-def validate(net: SNNet, source: PairSource, depth: int) -> dict[str, float]:
-    """NCC of the held-out scans and soft Dice of the held-out maps, before (`_0`) and after."""
-    levels = net.config.levels[:depth]
-    finest = levels[-1]
-    out: dict[str, float] = {}
-    for of_maps in (False, True):
-        pair = source.validation(of_maps)
-        u = net.fields([downsample(pair.images, v.scale // source.scale) for v in levels])
-        voxel, field_voxel = net.config.spacing * source.scale, net.config.spacing * finest.field_stride
-        for name, field in (("", u), ("_0", torch.zeros_like(u))):
-            parts = pair_loss(field, pair, voxel, field_voxel, finest.window)[1]
-            key = "dice" if of_maps else "ncc"
-            out[f"val_{key}{name}"] = parts[key]
-    return out
+def step(phase: Phase, optimiser: torch.optim.Adam | None, number: int, batch: int) -> Parts:
+    """One step over `batch` pairs shared among the processes; without an optimiser the gradients only. Returns mean terms."""
+    rank, world = rank_and_world()
+    for parameter in phase.parameters:
+        parameter.grad = None
+    parts: Parts = {}
+    for item in range(rank, batch, world):
+        loss, found = phase.loss(number, item)
+        (loss / batch).backward()
+        for key, value in found.items():
+            parts[key] = parts.get(key, 0) + value.detach() * (world / batch)
+    if world > 1:
+        flat = torch.cat(
+            [
+                p.grad.flatten() if p.grad is not None else torch.zeros_like(p).flatten()
+                for p in phase.parameters
+            ]
+        )
+        dist.all_reduce(flat)
+        for parameter, grad in zip(
+            phase.parameters, flat.split([p.numel() for p in phase.parameters]), strict=True
+        ):
+            parameter.grad = grad.view_as(parameter)
+        mean = parts["loss"] / world
+        dist.all_reduce(mean)
+        parts["loss"] = mean
+    nn.utils.clip_grad_norm_(phase.parameters, 1.0)
+    if optimiser is not None:
+        optimiser.step()
+    return parts
+
+
+def _free(phase: Phase, networks: Networks) -> None:
+    """Freeze everything but what the phase trains."""
+    for net in (networks.sn, networks.di):
+        net.requires_grad_(False)
+    for parameter in phase.parameters:
+        parameter.requires_grad_(True)
+
+
+def _keep_best(networks: Networks, state: State, score: float) -> None:
+    if state.best_score is None or score >= state.best_score:
+        state.best_score = score
+        networks.best = {name: v.detach().clone() for name, v in networks.sn.state_dict().items()}
+
+
+def seconds_per_step(
+    phase: Phase, networks: Networks, batch: int, device: torch.device, steps: int = 2
+) -> float:
+    """Measured on the phase itself, after one step to warm up; the weights stay as they are."""
+    _free(phase, networks)
+    step(phase, None, 0, batch)
+    _wait(device)
+    begun = time.monotonic()
+    for number in range(1, steps + 1):
+        step(phase, None, number, batch)
+    _wait(device)
+    return (time.monotonic() - begun) / steps
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

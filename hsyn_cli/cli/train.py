@@ -1,0 +1,195 @@
+"""`hsyn train`: from a folder of images to a checkpoint that `hsyn register --weights` takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hsyn_cli.cli.options import GroupedCommand, option
+from hsyn_cli.errors import Interrupted, MemoryLimitError, UsageError
+
+if TYPE_CHECKING:
+    from hsyn_cli.training.session import Plan, Session
+
+PATH = click.Path(path_type=Path)
+DATA, RUN, MACHINE = "Data and start", "Run", "Machine and messages"
+LESS_MEMORY = 'take smaller crops or another "precision" in --config, or use --device cpu'
+
+
+@click.command(cls=GroupedCommand)
+@option(
+    "--data",
+    type=PATH,
+    heading=DATA,
+    help="Folder of images (label maps in its subfolder labels/), or a CSV with the columns image and labels.",
+)
+@option(
+    "--config",
+    "config_path",
+    type=PATH,
+    heading=DATA,
+    help="Training config, as a run's config.json has it; keys left out are as by default.",
+)
+@option(
+    "--from", "start", metavar="NAME|PATH", heading=DATA, help="Fine-tune this checkpoint, e.g. brain-t1."
+)
+@option("--out", "-o", type=PATH, required=True, heading=RUN, help="Folder of the run; made if need be.")
+@option("--resume", is_flag=True, heading=RUN, help="Go on where the run in --out stopped.")
+@option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    heading=RUN,
+    help="Fit all steps into so much time, as measured on this machine.",
+)
+@option(
+    "--stop-after",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MINUTES",
+    heading=RUN,
+    help="Keep the state and stop then; --resume goes on.",
+)
+@option(
+    "--dry-run",
+    is_flag=True,
+    heading=RUN,
+    help="Prepare the data, tell steps, time and memory, train nothing.",
+)
+@option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    heading=MACHINE,
+    help="Where to train.",
+)
+@option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    heading=MACHINE,
+    help="CPU threads.  [default: all cores]",
+)
+@option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    heading=MACHINE,
+    help="Of weights, pairs and augmentation.",
+)
+@option("--quiet", is_flag=True, heading=MACHINE, help="Print nothing but errors.")
+@option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    heading=MACHINE,
+    help="Print the log's records, one JSON object a line.",
+)
+def train(
+    data: Path | None, config_path: Path | None, start: str | None, out: Path, resume: bool, minutes: float | None,
+    stop_after: float | None, dry_run: bool, device: str, threads: int | None, seed: int | None, quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Train SN-Net and DI-Net on local images.
+
+    The run's folder gets config.json, the cache of aligned images, log.jsonl, curves.png, state.safetensors to go on
+    from, and checkpoint.safetensors to register with. Several GPUs or nodes: torchrun -m hsyn_cli train ...
+
+    \b
+    Examples:
+      hsyn train --data scans/ -o run/ --dry-run
+      hsyn train --data scans/ -o run/ --from brain-t1 --minutes 30
+      hsyn train -o run/ --resume
+      hsyn register -m m.nii.gz -f f.nii.gz -o out/ --weights run/checkpoint.safetensors
+    """
+    if resume and (config_path or start or minutes or seed is not None):
+        raise UsageError(
+            "--resume goes on with the run's own config", "leave out --config, --from, --minutes and --seed"
+        )
+    from hsyn_cli.cli.progress import progress_bar
+    from hsyn_cli.devices import use_threads
+    from hsyn_cli.training.session import Session
+
+    use_threads(threads)
+    with Session(out, device) as session:
+        talks = session.rank == 0 and not quiet
+        session.configure(config_path, start, resume, seed)
+        with progress_bar(not talks) as progress:
+            cache = session.prepare(data, progress)
+        if talks and not as_json:
+            for line in (
+                *(f"left out: {text}" for text in cache.left_out),
+                *(f"warning: {text}" for text in cache.warnings),
+            ):
+                click.echo(line, err=True)
+        plan = session.plan(minutes)
+        if talks:
+            _tell(plan, len(cache.names), as_json)
+        if not dry_run:
+            _train(session, plan, stop_after, talks, as_json)
+
+
+def _tell(plan: Plan, subjects: int, as_json: bool) -> None:
+    rows = [
+        {"name": p.name, "steps": p.steps, "seconds_per_step": round(p.seconds_per_step, 4)}
+        for p in plan.phases
+    ]
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "plan": rows,
+                    "seconds": round(plan.seconds, 1),
+                    "memory_mb": plan.memory_mb,
+                    "subjects": subjects,
+                }
+            )
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("phase", "steps", "s per step", "minutes", box=None, pad_edge=False)
+    for p in plan.phases:
+        table.add_row(
+            p.name, str(p.steps), f"{p.seconds_per_step:.2f}", f"{p.steps * p.seconds_per_step / 60:.1f}"
+        )
+    console = Console()
+    console.print(table)
+    memory = "" if plan.memory_mb is None else f", {plan.memory_mb / 1e3:.1f} GB of memory"
+    console.print(
+        f"{subjects} subjects, {plan.training.precision}, about {plan.seconds / 60:.0f} minutes{memory}"
+    )
+
+
+def _train(session: Session, plan: Plan, stop_after: float | None, talks: bool, as_json: bool) -> None:
+    from hsyn_cli.cli.progress import progress_bar
+
+    ahead = [sum(p.steps * p.seconds_per_step for p in plan.phases[:k]) for k in range(len(plan.phases))]
+    try:
+        with progress_bar(not talks or as_json) as progress:
+            for record in session.train(stop_after):
+                phase = plan.phases[int(record["phase"])]
+                done = ahead[int(record["phase"])] + int(record["step"]) * phase.seconds_per_step
+                terms = ", ".join(
+                    f"{k} {float(record[k]):.3f}" for k in ("loss", "val_ncc", "val_dice") if k in record
+                )
+                progress(
+                    f"{phase.name} {record['step']}/{phase.steps}: {terms}", done / max(plan.seconds, 1e-9)
+                )
+                if talks and as_json:
+                    click.echo(json.dumps(record))
+    except Interrupted as error:
+        raise type(error)(
+            f"{error.message.split(';')[0]}; the last state is in {session.run.state}", "go on with --resume"
+        ) from None
+    except RuntimeError as error:
+        if "out of memory" in str(error):
+            raise MemoryLimitError("out of memory in training", LESS_MEMORY) from error
+        raise
+    if talks and not as_json:
+        if session.finished:
+            click.echo(f"trained: hsyn register -m MOVING -f FIXED -o OUT --weights {session.run.checkpoint}")
+        else:
+            click.echo(f"stopped in time; go on with: hsyn train -o {session.run.folder} --resume")

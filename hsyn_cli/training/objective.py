@@ -1,0 +1,125 @@
+"""What training minimises: HSyN's loss of a pair in mean space, and DI-Net's residual."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hsyn_cli.config import Stage, Training
+from hsyn_cli.di_net import DINet, inverse_loss
+from hsyn_cli.fields import downsample, resize, warp
+from hsyn_cli.losses import mean_shape, modulus_balance, ncc, smoothness, soft_dice
+from hsyn_cli.sn_net import SNNet
+from hsyn_cli.training.pairs import Draws, Pair
+
+DICE_MM = 4.0  # every so many mm is enough for the labels, and a tenth of the memory
+Parts = dict[str, Tensor]  # the terms of a loss, each a scalar on the device
+
+
+def pair_loss(
+    u: Tensor, pair: Pair, voxel: float, field_voxel: float, window: int, training: Training
+) -> tuple[Tensor, Parts]:
+    """-NCC + lambda1 smoothness + lambda2 balance of the halves, and soft Dice where there are labels.
+
+    Args:
+        u: (2, 3, ...) half-way fields in mm on voxels of `field_voxel` mm, moving first.
+        pair: on voxels of `voxel` mm, the same extent.
+    """
+    moving, fixed = warp(pair.images, resize(u, pair.images.shape[2:]), voxel).chunk(2)
+    u_m, u_f = u.chunk(2)
+    balance = mean_shape if training.balance == "smc" else modulus_balance
+    parts = {
+        "ncc": ncc(moving, fixed, window),
+        "smooth": smoothness(u_m, field_voxel) + smoothness(u_f, field_voxel),
+        "balance": balance(u_m, u_f, field_voxel) if training.sn_net.symmetric else u.new_zeros(()),
+    }
+    loss = training.smooth * parts["smooth"] + training.mean_shape * parts["balance"] - parts["ncc"]
+    if pair.labels is not None:
+        k = max(1, round(DICE_MM / voxel))
+        sparse = pair.labels[:, 0, k // 2 :: k, k // 2 :: k, k // 2 :: k]
+        index = torch.arange(1, pair.count, device=sparse.device)
+        classes = (sparse[:, None] == index.view(1, -1, 1, 1, 1)).float()
+        dice = soft_dice(*warp(classes, resize(u, classes.shape[2:]), voxel * k).chunk(2))
+        loss = loss + training.dice * dice
+        parts["dice"] = 1 - dice
+    return loss, {"loss": loss, **parts}
+
+
+def stage_loss(
+    net: SNNet, pair: Pair, stage: Stage, training: Training, draws: Draws
+) -> tuple[Tensor, Parts]:
+    """The loss of one pair, given at the scale that the stage looks at."""
+    levels = net.config.levels[: stage.depth]
+    finest, look = levels[-1], look_scale(net, stage)
+    pyramid = [downsample(pair.images, level.scale // look) for level in levels]
+    if stage.crop is None:
+        u = net.fields(pyramid)
+    else:
+        with torch.no_grad():
+            before = net.fields(pyramid[:-1])
+        pair, before = crop_pair(pair, before, stage.crop, levels[-2].field_stride // finest.scale, draws)
+        u = net.step(stage.depth - 1, pair.images, before)
+    spacing = net.config.spacing
+    return pair_loss(u, pair, spacing * look, spacing * finest.field_stride, finest.window, training)
+
+
+def look_scale(net: SNNet, stage: Stage) -> int:
+    """The scale of the images that a stage draws and that its loss looks at."""
+    return stage.look or net.config.levels[stage.depth - 1].scale
+
+
+def crop_pair(
+    pair: Pair, u: Tensor, size: tuple[int, int, int], ratio: int, draws: Draws
+) -> tuple[Pair, Tensor]:
+    """A random window of at most `size` image voxels, and the same of u, whose voxels are `ratio` times as large."""
+    cut, cut_u = [slice(None)] * 2, [slice(None)] * 2
+    for n, most in zip(pair.images.shape[2:], size, strict=True):
+        want = min(n, most) // ratio * ratio
+        start = int(torch.randint(0, (n - want) // ratio + 1, (1,), generator=draws.small))
+        cut_u.append(slice(start, start + want // ratio))
+        cut.append(slice(start * ratio, start * ratio + want))
+    labels = None if pair.labels is None else pair.labels[tuple(cut)]
+    return Pair(pair.images[tuple(cut)], labels, pair.count), u[tuple(cut_u)]
+
+
+def di_loss(di: DINet, net: SNNet, images: Tensor, scale: int, draws: Draws) -> tuple[Tensor, Parts]:
+    """DI-Net's residual on both halves of SN-Net's fields, or on two random smooth ones; images averaged down by `scale`."""
+    voxel = net.config.spacing * scale
+    if draws.chance(0.5):
+        levels = [level for level in net.config.levels if level.scale >= scale]
+        with torch.no_grad():
+            u = net.fields([downsample(images, level.scale // scale) for level in levels])
+            u = resize(u, images.shape[2:])
+    else:
+        u = random_field(images.shape[2:], voxel, draws)
+    loss = inverse_loss(di(u, voxel), u, voxel)
+    return loss, {"loss": loss}
+
+
+def random_field(size: torch.Size, voxel: float, draws: Draws) -> Tensor:
+    """(2, 3, Z, Y, X): smooth noise at two scales, of any strength up to strains of about 0.7; mm."""
+    u = torch.zeros(2, 3, *size, device=draws.device)
+    for cells in (4, 8):
+        coarse = draws.normal(2, 3, cells, cells, cells).to(draws.device)
+        u += F.interpolate(coarse, size=size, mode="trilinear", align_corners=True) * 4 / cells
+    u = F.avg_pool3d(u, 5, stride=1, padding=2)
+    strain = ((u[..., 1:] - u[..., :-1]).abs().amax() / voxel).clamp_min(1e-6)
+    return u * (0.7 * float(draws.uniform(1)) / strain)
+
+
+@torch.no_grad()
+def validate(net: SNNet, pairs: list[Pair], stage: Stage, training: Training) -> dict[str, float]:
+    """Mean NCC and, where there are labels, Dice of held-out pairs at the scale that the stage looks at."""
+    levels, look = net.config.levels[: stage.depth], look_scale(net, stage)
+    found: dict[str, list[float]] = {}
+    for pair in pairs:
+        u = net.fields([downsample(pair.images, level.scale // look) for level in levels])
+        spacing = net.config.spacing
+        _, parts = pair_loss(
+            u, pair, spacing * look, spacing * levels[-1].field_stride, levels[-1].window, training
+        )
+        for key in ("ncc", "dice"):
+            if key in parts:
+                found.setdefault(f"val_{key}", []).append(float(parts[key]))
+    return {key: sum(values) / len(values) for key, values in found.items()}

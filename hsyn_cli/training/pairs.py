@@ -1,0 +1,166 @@
+"""Random pairs: pose, contrast, bias field and noise. Tensors are (2, 1, Z, Y, X): moving, fixed.
+
+Every pair is drawn from generators seeded by its number alone, so a run that is resumed, or spread over processes, sees
+the pairs it would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from hsyn_cli.config import Training
+from hsyn_cli.training.cache import Cache
+
+
+@dataclass(frozen=True)
+class Pair:
+    """images: (2, 1, Z, Y, X) in [0, 1]; labels: int64 indices below `count`, same shape, or None."""
+
+    images: Tensor
+    labels: Tensor | None
+    count: int = 1
+
+
+class Draws:
+    """Random numbers of one pair: `small` on the CPU for what steers, `large` where the images are."""
+
+    def __init__(self, device: torch.device, *key: int) -> None:
+        seeds = np.random.SeedSequence(key).generate_state(2).tolist()
+        self.small = Generator().manual_seed(seeds[0])
+        self.large = Generator(device).manual_seed(seeds[1])
+        self.device = device
+
+    def chance(self, p: float) -> bool:
+        return bool(torch.rand(1, generator=self.small) < p)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """In [0, 1), on the CPU."""
+        return torch.rand(*shape, generator=self.small)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal, on the CPU."""
+        return torch.randn(*shape, generator=self.small)
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Standard normal, of the shape and on the device of `like`."""
+        return torch.randn(like.shape, generator=self.large, device=self.device)
+
+
+class PairSource:
+    """The training pairs of a cache, on `device`. The last `held_out` of each kind are for validation alone."""
+
+    def __init__(self, cache: Cache, training: Training, device: torch.device) -> None:
+        self.training, self.device = training, device
+        self.images, self.labels = (torch.from_numpy(v).to(device) for v in (cache.images, cache.labels))
+        self.has_labels = cache.has_labels
+        self.count = len(cache.ids) + 1
+        self.rows, self.validation_rows = [], []
+        for of_maps in (False, True):
+            rows = cache.rows(of_maps)
+            kept = min(training.held_out, len(rows) - 2)  # two must remain to train on
+            kept = kept if kept >= 2 else 0
+            self.rows.append(rows[: len(rows) - kept] if len(rows) > 1 else [])
+            self.validation_rows.append(
+                rows[len(rows) - kept :] if kept else rows[-2:] if len(rows) > 1 else []
+            )
+        grey = training.intensities or {}
+        self.t1_like = torch.tensor([0.0, *(grey.get(str(k), 0.5) for k in cache.ids)]) if grey else None
+
+    def draw(self, scale: int, *key: int) -> Pair:
+        """The training pair of that key, its images averaged down by `scale`."""
+        draws = Draws(self.device, self.training.seed, *key)
+        of_maps = not self.rows[0] or (bool(self.rows[1]) and draws.chance(self.training.map_share))
+        rows = self.rows[of_maps]
+        i, j = torch.randperm(len(rows), generator=draws.small)[:2].tolist()
+        flip = self.training.flip and draws.chance(0.5)
+        common = _random_affine(draws, 0.12, 0.08, 0.08)
+        theta = torch.stack([common @ _random_affine(draws, 0.04, 0.03, 0.02) for _ in range(2)])
+        return self._make(of_maps, (rows[i], rows[j]), scale, theta[:, :3], flip, draws)
+
+    def validation(self, scale: int) -> list[Pair]:
+        """Pairs of neighbours among the held-out subjects, images and maps, without augmentation."""
+        theta = torch.eye(4)[None, :3].repeat(2, 1, 1)
+        out = []
+        for of_maps, rows in zip((False, True), self.validation_rows, strict=True):
+            for k in range(0, len(rows) - 1, 2):
+                draws = Draws(self.device, self.training.seed, k)
+                out.append(
+                    self._make(of_maps, (rows[k], rows[k + 1]), scale, theta, False, draws, plain=True)
+                )
+        return out
+
+    def _make(
+        self,
+        of_maps: bool,
+        which: tuple[int, int],
+        scale: int,
+        theta: Tensor,
+        flip: bool,
+        draws: Draws,
+        plain: bool = False,
+    ) -> Pair:
+        theta = theta.to(self.device)
+        rows = list(which)
+        labels = images = None
+        if all(self.has_labels[k] for k in rows):
+            middle = slice(scale // 2, None, scale)
+            labels = _flipped(self.labels[rows][:, None, middle, middle, middle], flip).float()
+            grid = F.affine_grid(theta, list(labels.shape), align_corners=False)
+            labels = F.grid_sample(labels, grid, mode="nearest", align_corners=False).long()
+        if of_maps:
+            assert labels is not None
+            images = self._paint(labels, draws, plain)
+        else:
+            images = _flipped(self.images[rows][:, None], flip).float() / 255
+            images = F.avg_pool3d(images, scale) if scale > 1 else images
+            grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+            images = F.grid_sample(images, grid, align_corners=False)
+        return Pair((images if plain else _spoil(images, draws)).clamp_(0, 1), labels, self.count)
+
+    def _paint(self, labels: Tensor, draws: Draws, plain: bool) -> Tensor:
+        """Label indices (2, 1, ...) -> images: a grey value per label, the two alike but for a little jitter."""
+        if self.t1_like is not None and (plain or draws.chance(0.6)):
+            table = self.t1_like + 0.05 * draws.normal(self.count)
+        else:
+            table = draws.uniform(self.count)
+        tables = table + 0.02 * draws.normal(2, self.count)
+        tables[:, 0] = 0.0
+        tables = tables.to(self.device)
+        images = torch.stack([t[v] for t, v in zip(tables, labels, strict=True)])
+        images = images + 0.04 * draws.noise(images) * (labels > 0)
+        mix = float(draws.uniform(1))
+        return mix * F.avg_pool3d(images, 3, stride=1, padding=1) + (1 - mix) * images
+
+
+def _flipped(volume: Tensor, flip: bool) -> Tensor:
+    return volume.flip(-1) if flip else volume
+
+
+def _random_affine(draws: Draws, angle: float, stretch: float, shift: float) -> Tensor:
+    """(4, 4): rotations in +-angle rad, scales in 1 +- stretch, shifts in +-shift of half the volume."""
+    r = 2 * draws.uniform(9) - 1
+    out = torch.eye(4)
+    for axes, t in zip(((1, 2), (0, 2), (0, 1)), (angle * r[:3]).tolist(), strict=True):
+        turn = torch.eye(4)
+        turn[axes[0], axes[0]] = turn[axes[1], axes[1]] = math.cos(t)
+        turn[axes[0], axes[1]], turn[axes[1], axes[0]] = -math.sin(t), math.sin(t)
+        out = out @ turn
+    out[:3, :3] = out[:3, :3] @ torch.diag(1 + stretch * r[3:6])
+    out[:3, 3] = shift * r[6:]
+    return out
+
+
+def _spoil(images: Tensor, draws: Draws) -> Tensor:
+    """Bias field, gamma and noise, drawn apart for each image."""
+    n = len(images)
+    coarse = (0.3 * draws.uniform(1) * draws.normal(n, 1, 4, 4, 4)).to(images.device)
+    bias = F.interpolate(coarse, size=images.shape[2:], mode="trilinear", align_corners=True).exp()
+    gamma = torch.exp(0.25 * draws.normal(n, 1, 1, 1, 1)).to(images.device)
+    noise = 0.03 * float(draws.uniform(1)) * draws.noise(images)
+    return (images.clamp(1e-6, 1).pow(gamma) * bias + noise * (images > 0)).clamp(0, 1)

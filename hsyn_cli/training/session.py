@@ -1,0 +1,220 @@
+"""`hsyn train` from data to checkpoint: cache, plan, run. The command line shows what this tells."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from hsyn_cli import config, weights
+from hsyn_cli.config import Training
+from hsyn_cli.devices import choose_device
+from hsyn_cli.errors import OutputError, UsageError, WeightsError
+from hsyn_cli.report import peak_memory_mb
+from hsyn_cli.training import curves, loop, runs
+from hsyn_cli.training.cache import Cache, load_cache, settings
+from hsyn_cli.training.loop import Record, State
+from hsyn_cli.training.pairs import PairSource
+
+SAVE_EVERY = 60.0  # seconds between states on disk
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class PlannedPhase:
+    """One phase: its name, steps and measured seconds per step."""
+
+    name: str
+    steps: int
+    seconds_per_step: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do. `memory_mb`: the most this process held while a step of each phase was tried."""
+
+    phases: tuple[PlannedPhase, ...]
+    training: Training
+    memory_mb: float | None
+
+    @property
+    def seconds(self) -> float:
+        return sum(phase.steps * phase.seconds_per_step for phase in self.phases)
+
+
+class Session:
+    """A run folder with its data, networks and plan. Use as a context: it joins and leaves torchrun's group."""
+
+    def __init__(self, out: Path, device: str) -> None:
+        self.run = runs.RunFolder(out)
+        self.rank, self.world = _join_group(choose_device(device))
+        self.device = _own_device(choose_device(device))
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def configure(self, given: Path | None, start: str | None, resume: bool, seed: int | None) -> None:
+        """Settle the training config. Raises OutputError if the run exists and is not to be resumed, or the reverse."""
+        self.start = None if resume else start
+        if self.run.config.exists() and not resume:
+            raise OutputError(
+                f"{self.run.folder} holds a training run already",
+                "go on with --resume, or choose another folder",
+            )
+        if resume:
+            if not self.run.config.exists():
+                raise OutputError(
+                    f"{self.run.folder} holds no training run", "leave --resume out to begin one"
+                )
+            self.training = runs.read_config(self.run.config)
+            return
+        self.training = runs.read_config(given) if given else Training()
+        if start is not None:
+            self.training = _for_checkpoint(self.training, start, given is not None)
+        if seed is not None:
+            self.training = dataclasses.replace(self.training, seed=seed)
+        if self.training.batch % self.world:
+            raise UsageError(
+                f"{self.world} processes cannot share a batch of {self.training.batch}",
+                'set "batch" in --config',
+            )
+
+    def prepare(self, data: Path | None, progress: Progress) -> Cache:
+        """The cache of the run, made if it is not there, and everything that needs it."""
+        if not (self.run.cache / "cache.json").exists():
+            if data is None:
+                raise UsageError("--data is missing", "a run without a cache needs the images")
+            if self.rank == 0:
+                from hsyn_cli.training.data import build_cache, collect
+
+                build_cache(collect(data), self.training, self.run.cache, progress)
+            _barrier()
+        self.cache = load_cache(self.run.cache)
+        if self.cache.made_with != settings(self.training):
+            raise UsageError(
+                f"{self.run.cache} was made with another spacing, size, labels or intensities than the config has",
+                "remove it, and it is made again",
+            )
+        if self.training.precision == "auto":
+            self.training = dataclasses.replace(self.training, precision=_faster_precision(self.device))
+        self.networks = loop.build(self.training, self.device, self.training.precision == "bfloat16")
+        if self.start is not None:
+            runs.load_start(self.start, self.training, self.networks)
+        self.source = PairSource(self.cache, self.training, self.device)
+        return self.cache
+
+    def plan(self, minutes: float | None = None) -> Plan:
+        """Try two steps of each phase; with `minutes`, scale all steps to fit."""
+        found = loop.phases(self.training, self.networks, self.source)
+        pace = [
+            loop.seconds_per_step(phase, self.networks, self.training.batch, self.device) for phase in found
+        ]
+        pace = _agreed(pace, self.device)
+        if minutes is not None:
+            whole = sum(phase.steps * seconds for phase, seconds in zip(found, pace, strict=True))
+            self.training = self.training.scaled(60 * minutes / whole)
+            found = loop.phases(self.training, self.networks, self.source)
+        planned = [PlannedPhase(p.name, p.steps, s) for p, s in zip(found, pace, strict=True)]
+        return Plan(tuple(planned), self.training, peak_memory_mb())
+
+    def train(self, stop_after: float | None = None) -> Iterator[Record]:
+        """Train to the end, or for `stop_after` minutes, from where the state on disk is. Yields the log's records."""
+        run, training, networks = self.run, self.training, self.networks
+        state = State()
+        first = self.rank == 0
+        if run.state.exists():
+            state = runs.load_state(run, training, networks)
+        elif first:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            runs.write_config(run, training)
+            run.log.unlink(missing_ok=True)
+
+        def keep(state: State) -> None:
+            if first:
+                runs.save_state(run, training, networks, state)
+                runs.save_checkpoint(run, training, networks, state)
+                curves.draw(run.records(), run.curves)
+
+        deadline = math.inf if stop_after is None else time.monotonic() + 60 * stop_after
+        todo = loop.phases(training, networks, self.source)
+        for record in loop.run(todo, networks, state, training, keep, SAVE_EVERY, deadline):
+            if first:
+                run.append(record)
+            yield record
+        self.finished = state.phase == len(todo)
+
+
+def _for_checkpoint(training: Training, start: str, given: bool) -> Training:
+    """`training` with the architecture of a checkpoint; short stages unless a config tells them."""
+    checkpoint = weights.load(start)
+    try:
+        sn, di = (
+            config.sn_net_from_dict(checkpoint.config["sn_net"]),
+            config.di_net_from_dict(checkpoint.config["di_net"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise WeightsError(
+            f"checkpoint {checkpoint.path} describes no network this version knows ({error!r})"
+        ) from error
+    if given and (training.sn_net, training.di_net) not in ((sn, di), (Training().sn_net, Training().di_net)):
+        raise WeightsError(
+            f"checkpoint {checkpoint.path} has another architecture than the training config",
+            "leave sn_net and di_net out of the config: the checkpoint's are then taken",
+        )
+    training = dataclasses.replace(training, sn_net=sn, di_net=di)
+    return training if given else training.fine_tuning()
+
+
+def _join_group(device: torch.device) -> tuple[int, int]:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return loop.rank_and_world()
+
+
+def _own_device(device: torch.device) -> torch.device:
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    return device
+
+
+def _barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def _agreed(values: list[float], device: torch.device) -> list[float]:
+    """The slowest process's."""
+    if not dist.is_initialized():
+        return values
+    shared = torch.tensor(values, device=device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return [float(v) for v in shared]
+
+
+def _faster_precision(device: torch.device) -> str:
+    """bfloat16 on CUDA; on a CPU whichever does a convolution of the networks' kind faster, here and now."""
+    if device.type != "cpu":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    pace = {}
+    for name, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        x = torch.rand(2, 16, 24, 24, 24).to(kind).contiguous(memory_format=torch.channels_last_3d)
+        w = torch.rand(16, 16, 3, 3, 3).to(kind)
+        F.conv3d(x, w, padding=1)
+        begun = time.perf_counter()
+        for _ in range(3):
+            F.conv3d(x, w, padding=1)
+        pace[name] = time.perf_counter() - begun
+    return min(pace, key=lambda name: pace[name])
