@@ -163,6 +163,11 @@ def register(
         half_size = torch.Size(n // FIELD_STRIDE for n in pair.shape[2:])
         with torch.no_grad():
             u = resize(torch.cat(sn(*pair.chunk(2))), half_size)
+        if not torch.isfinite(u).all():
+            raise WeightsError(
+                f"checkpoint {checkpoint.name} gives displacements that are no numbers",
+                "its training went wrong; take another one",
+            )
     with clock.step("refinement") as told:
         u = refine(u, pair, spacing, config.PRESETS[preset], masks, told)
     field_voxel = spacing * FIELD_STRIDE

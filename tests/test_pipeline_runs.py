@@ -206,6 +206,8 @@ def test_checkpoints_that_will_not_do(
     weights.save(store / "strange.safetensors", tensors, {"sn_net": {"spacing": 1.0}, "di_net": {}})
     other = {**architecture, "di_net": {**architecture["di_net"], "surprise": 1}}
     weights.save(store / "unknown.safetensors", tensors, other)
+    ruined = {name: value * torch.nan for name, value in tensors.items()}
+    weights.save(store / "ruined.safetensors", ruined, architecture)
     save_checkpoint(store / "listed.safetensors", *nets)
     weights.publish(store / "listed.safetensors", training_data="-", licence="-", scores={})
     data = bytearray((store / "listed.safetensors").read_bytes())
@@ -219,6 +221,7 @@ def test_checkpoints_that_will_not_do(
         ("unknown", "describes no network"),
         ("listed", "wrong SHA-256"),
         ("cut", "damaged"),
+        ("ruined", "no numbers"),
         ("absent", "no such file"),
     ):
         assert register(folder, tmp_path / "out", checkpoint=str(store / f"{name}.safetensors")) == 6

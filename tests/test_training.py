@@ -329,3 +329,20 @@ def test_the_default_architecture_is_what_training_expects() -> None:
         if stage.crop is not None:
             ratio = levels[stage.depth - 2].field_stride // levels[stage.depth - 1].scale
             assert all(n % (ratio * levels[stage.depth - 1].stride) == 0 for n in stage.crop)
+
+
+def test_a_step_with_gradients_that_are_no_numbers_is_skipped(cache: Cache) -> None:
+    networks = loop.build(TINY, CPU, False)
+    phase = loop.phases(TINY, networks, PairSource(cache, TINY, CPU))[0]
+    broken = replace(phase, loss=lambda step, item: (sum(p.sum() for p in phase.parameters) * math.nan, {}))
+    before = [p.detach().clone() for p in phase.parameters]
+    optimiser = torch.optim.Adam(phase.parameters, lr=0.1)
+    assert loop.step(broken, optimiser, 0, 1)["skipped"] == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, phase.parameters, strict=True))
+    assert loop.step(phase, optimiser, 0, 1)["skipped"] == 0
+    assert not all(torch.equal(a, b) for a, b in zip(before, phase.parameters, strict=True))
+
+
+def test_training_that_diverges_is_told(cache: Cache, tmp_path: Path) -> None:
+    with pytest.raises(runs.UsageError, match="diverged"):
+        train(cache, replace(TINY, smooth=math.nan), tmp_path)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hsyn_cli.config import Stage, Training
 from hsyn_cli.di_net import DINet
+from hsyn_cli.errors import UsageError
 from hsyn_cli.sn_net import SNNet
 from hsyn_cli.training.objective import Parts, di_loss, look_scale, stage_loss, validate
 from hsyn_cli.training.pairs import Draws, Pair, PairSource
@@ -189,6 +190,11 @@ def _descend(
         if state.step % training.log_every and not ended:
             continue
         means = {key: float(value) / counts[key] for key, value in sums.items()}
+        if means["skipped"] == 1 or not math.isfinite(means["loss"]):
+            raise UsageError(
+                f"training diverged in {phase.name} before step {state.step}",
+                'lower its "rate" in --config, or set "precision" to "float32"',
+            )
         seconds = time.monotonic() - started
         record: Record = {
             "step": state.step,
@@ -232,7 +238,13 @@ def step(phase: Phase, optimiser: torch.optim.Adam | None, number: int, batch: i
         mean = parts["loss"] / world
         dist.all_reduce(mean)
         parts["loss"] = mean
-    nn.utils.clip_grad_norm_(phase.parameters, 1.0)
+    sound = torch.isfinite(
+        nn.utils.clip_grad_norm_(phase.parameters, 1.0)
+    )  # bfloat16 gives a NaN now and then
+    for parameter in phase.parameters:
+        if parameter.grad is not None:
+            parameter.grad = torch.where(sound, parameter.grad, 0.0)
+    parts["skipped"] = 1.0 - sound.float()
     if optimiser is not None:
         optimiser.step()
     return parts
