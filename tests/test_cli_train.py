@@ -132,14 +132,14 @@ def test_two_processes_see_the_loss_of_one(data: Path, trained: Path, tmp_path: 
         sys.executable,
         "-m",
         "torch.distributed.run",
+        "--standalone",
         "--nproc-per-node",
         "2",
-        "--master-port",
-        "29555",
+        "-m",
+        "hsyn_cli",
     ]
-    subprocess.run(
-        [*launch, "-m", "hsyn_cli", *arguments(data, out, "--device", "cpu")], check=True, capture_output=True
-    )
+    done = subprocess.run([*launch, *arguments(data, out, "--device", "cpu")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     one, two = ([r["loss"] for r in scores(place) if "loss" in r] for place in (trained, out))
     assert one == pytest.approx(two, abs=2e-3)
     assert one[0] == pytest.approx(two[0], abs=1e-5)
