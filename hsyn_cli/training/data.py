@@ -111,7 +111,7 @@ def build_cache(subjects: Sequence[Subject], training: Training, out: Path, prog
         arrays = [
             _on(grid, v, transform, labels=v is labels) if v is not None else None for v in (image, labels)
         ]
-        if (arrays[0] if arrays[0] is not None else arrays[1]).max() <= 0:  # type: ignore[union-attr]
+        if not any((v > 0).any() for v in arrays if v is not None):
             left_out.append(f"{subject.name} found no place on {subjects[0].name}")
             continue
         kept.append((subject, None if arrays[0] is None else _to_uint8(arrays[0]), arrays[1]))
