@@ -127,6 +127,13 @@ class Training:
         finest = (Stage(2, 3, 150, 2e-4, crop=(96, 112, 96)),) if depth > 2 else ()
         return dataclasses.replace(self, stages=(whole, *finest), di_steps=50, di_rate=2e-4)
 
+    def without_finest(self) -> Training:
+        """The same with the finest level and its own stages left out."""
+        depth = len(self.sn_net.levels) - 1
+        sn_net = dataclasses.replace(self.sn_net, levels=self.sn_net.levels[:depth])
+        stages = tuple(stage for stage in self.stages if stage.depth <= depth)
+        return dataclasses.replace(self, sn_net=sn_net, stages=stages)
+
     def scaled(self, factor: float) -> Training:
         """The same with all numbers of steps times `factor`, at least 1."""
 

@@ -174,3 +174,9 @@ def sample_affine(u: Tensor, matrix: Tensor, offset: Tensor, size: tuple[int, in
         + (z[:, None] * m[:, 2] + t)[:, None, None]
     )
     return sample(u, grid[None])
+
+
+def sample_index(u: Tensor, index: Tensor) -> Tensor:
+    """u (1, C, Z, Y, X) at continuous indices (1, z, y, x, 3; in x, y, z), trilinear, border held -> (1, C, z, y, x)."""
+    size = torch.tensor(u.shape[:1:-1], dtype=index.dtype, device=index.device)
+    return sample(u, (2 * index + 1) / size - 1)

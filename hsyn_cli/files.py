@@ -38,13 +38,9 @@ def fingerprint(path: Path, what: str = "file", look: Callable[[bytes], None] | 
     Raises InputError if it is missing, unreadable, or its gzip stream is broken. ITK reads
     a truncated .nii.gz without a word and fills up with zeros, so the stream is checked here.
     """
-    if path.is_dir():
-        hint = "for a DICOM folder, make one NIfTI file first, e.g. with dcm2niix"
-        raise InputError(f"{what} {path} is a folder, not a file", hint)
+    check_file(path, what)
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{what} {path}: no such file", "check the path") from None
     except OSError as error:
         raise InputError(f"{what} {path}: {error.strerror}", "check the file's permissions") from error
     if not data:
@@ -63,6 +59,15 @@ def fingerprint(path: Path, what: str = "file", look: Callable[[bytes], None] | 
             f"{what} {path}: the gzip stream is {state}", "copy or download the file again"
         ) from error
     return Fingerprint(hashlib.sha256(data).hexdigest(), length)
+
+
+def check_file(path: Path, what: str) -> None:
+    """Raise InputError unless there is a file at `path`."""
+    if path.is_dir():
+        hint = "for a DICOM folder, make one NIfTI file first, e.g. with dcm2niix"
+        raise InputError(f"{what} {path} is a folder, not a file", hint)
+    if not path.exists():
+        raise InputError(f"{what} {path}: no such file", "check the path")
 
 
 def check_space(folder: Path, needed: int) -> None:

@@ -5,7 +5,9 @@ Everything is a SimpleITK object: points in mm, LPS; sizes in (x, y, z). Errors 
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ EXACT_IN_FLOAT = 2**24  # integers from here on are not all kept by float32
 FIELD_HINT = (
     "a field holds 3-component vectors on a 3-D grid; in NIfTI dim = 5,x,y,z,1,3 with intent 1007 (vector)"
 )
+
+ImageLike = sitk.Image | str | os.PathLike[str]  # what the Python API takes for an image
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's C++ warnings would go to stderr past the error line
 
@@ -113,6 +117,37 @@ def read_field(path: Path, what: str = "displacement field") -> Scan:
     return scan
 
 
+def read_grid(path: Path, what: str = "reference image") -> Grid:
+    """Where the voxels of a 3-D image or field lie, from its header alone. Raises as `read_image`."""
+    name = f"{what} {path}"
+    files.check_file(path, what)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _read_error(name, str(error), error) from error
+    if reader.GetDimension() < 3:
+        raise InputError(f"{name} is {reader.GetDimension()}-D, not 3-D", "give a volume")
+    n = reader.GetDimension()
+    axes = np.array(reader.GetDirection()).reshape(n, n)[:3, :3]
+    grid = Grid(
+        reader.GetSize()[:3], reader.GetSpacing()[:3], reader.GetOrigin()[:3], tuple(axes.ravel().tolist())
+    )
+    _check_direction(grid, name)
+    return grid
+
+
+def as_image(source: ImageLike, what: str, read: Callable[[Path, str], Scan] = read_image) -> sitk.Image:
+    """An image as it is, or read from its path."""
+    return source if isinstance(source, sitk.Image) else read(Path(source), what).image
+
+
+def as_grid(source: ImageLike, what: str = "reference image") -> Grid:
+    """The grid of an image, or of the file at a path."""
+    return Grid.of(source) if isinstance(source, sitk.Image) else read_grid(Path(source), what)
+
+
 def read_transform(path: Path, what: str = "initial transform") -> Transform:
     """A linear 3-D transform (.mat, .tfm, .txt, .h5 of ITK, ANTs or Slicer). Raises InputError."""
     sha256 = files.fingerprint(path, what).sha256
@@ -195,7 +230,7 @@ def _read(path: Path, what: str, pixel: int | None, components: int = 1) -> Scan
         image = reader.Execute()
     except RuntimeError as error:
         raise _read_error(name, str(error), error) from error
-    _check_direction(image, name)
+    _check_direction(Grid.of(image), name)
     return Scan(image, path, mark.sha256, _orientation_warnings(image, header, name))
 
 
@@ -234,10 +269,10 @@ def _not_finite(name: str, count: int) -> InputError:
     return InputError(f"{name} holds {count} NaN or infinite value(s)", "replace them, e.g. by 0, first")
 
 
-def _check_direction(image: sitk.Image, name: str) -> None:
-    numbers = (*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection())
-    axes = np.array(image.GetDirection()).reshape(3, 3)
-    if not np.isfinite(numbers).all() or min(image.GetSpacing()) <= 0:
+def _check_direction(grid: Grid, name: str) -> None:
+    numbers = (*grid.spacing, *grid.origin, *grid.direction)
+    axes = grid.axes
+    if not np.isfinite(numbers).all() or min(grid.spacing) <= 0:
         raise GeometryError(
             f"{name} has a header without usable spacing, origin or direction", "repair the header"
         )

@@ -55,22 +55,26 @@ def invert(u: Tensor, spacing: float, seed: Tensor, tolerance: float, sweeps: in
         before, v = v, warp(u, v, spacing).neg_()
     todo = ((before - v).abs_().amax(1)[0] > tolerance).nonzero()  # z, y, x
     if len(todo):
-        v[0][:, todo[:, 0], todo[:, 1], todo[:, 2]] = _newton(u[0], v[0], todo, spacing, tolerance)
+        at = (0, slice(None), *todo.unbind(1))
+        start = v[at].T / spacing
+        v[at] = solve(u[0] / spacing, todo.flip(1).float(), start, tolerance / spacing).T * spacing
     return v
 
 
-def _newton(u: Tensor, v: Tensor, at: Tensor, spacing: float, tolerance: float, steps: int = 30) -> Tensor:
-    """(3, N) inverse displacements at the voxels `at` (N, 3; z, y, x)."""
-    x = at.flip(1).float()
-    d = v[:, at[:, 0], at[:, 1], at[:, 2]].T / spacing  # voxels
-    scaled = u / spacing
-    value, slope = sample_points(scaled, x + d)
+def solve(u: Tensor, x: Tensor, d: Tensor, tolerance: float, steps: int = 30) -> Tensor:
+    """Damped Newton: d (N, 3) with |d + u(x + d)| at most `tolerance` at N points, as far as it gets.
+
+    Args:
+        u: (3, Z, Y, X). x: (N, 3), continuous indices x, y, z. d: (N, 3), where to start. All in voxels.
+    """
+    d = d.clone()
+    value, slope = sample_points(u, x + d)
     r = d + value
     damp = torch.ones(len(x), 1, device=u.device)
     active = torch.arange(len(x), device=u.device)
     eye = torch.eye(3, device=u.device)
     for _ in range(steps):
-        active = active[r[active].norm(dim=1) > tolerance / spacing]
+        active = active[r[active].norm(dim=1) > tolerance]
         if not len(active):
             break
         jac = eye + slope[active]
@@ -78,14 +82,14 @@ def _newton(u: Tensor, v: Tensor, at: Tensor, spacing: float, tolerance: float, 
         step = torch.linalg.solve(jac, r[active])
         step = step * (1.0 / step.norm(dim=1, keepdim=True).clamp_min(1.0))  # at most a voxel at once
         trial = d[active] - damp[active] * step
-        value, trial_slope = sample_points(scaled, x[active] + trial)
+        value, trial_slope = sample_points(u, x[active] + trial)
         r_trial = trial + value
         better = r_trial.norm(dim=1) < r[active].norm(dim=1)
         won = active[better]
         d[won], r[won], slope[won] = trial[better], r_trial[better], trial_slope[better]
         damp[won] = (2 * damp[won]).clamp_max(1.0)
         damp[active[~better]] *= 0.5
-    return d.T * spacing
+    return d
 
 
 def taper(u: Tensor, voxels: int) -> Tensor:

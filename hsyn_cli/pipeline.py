@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from hsyn_cli import affine as affine_step
-from hsyn_cli import config, report, weights
+from hsyn_cli import config, report
 from hsyn_cli.devices import choose_device, device_name, use_threads
-from hsyn_cli.di_net import DINet
 from hsyn_cli.errors import GeometryError, UsageError, WeightsError
 from hsyn_cli.fields import compose, downsample, gaussian, resize, separable, warp
-from hsyn_cli.inverse import invert, repair, taper
-from hsyn_cli.prepare import check_overlap, content_box, foreground, mask_on_grid, on_grid
+from hsyn_cli.images import ImageLike, as_image, read_mask
+from hsyn_cli.inverse import repair, taper
+from hsyn_cli.networks import exact_inverse, load_networks
+from hsyn_cli.prepare import check_overlap, foreground, mask_on_grid, on_grid, pair_box
 from hsyn_cli.refine import UPSAMPLING_SIGMA, local_ncc, refine
-from hsyn_cli.sn_net import SNNet
 from hsyn_cli.space import Grid, working_grid
 from hsyn_cli.totals import on_target, to_image, total_fields
 
@@ -102,21 +102,21 @@ class Registration:
 
 
 def register(
-    moving: sitk.Image,
-    fixed: sitk.Image,
+    moving: ImageLike,
+    fixed: ImageLike,
     *,
     preset: str = "default",
     weights: str | None = None,
     device: str = "auto",
     threads: int | None = None,
     seed: int = 0,
-    fixed_mask: sitk.Image | None = None,
-    moving_mask: sitk.Image | None = None,
+    fixed_mask: ImageLike | None = None,
+    moving_mask: ImageLike | None = None,
     initial_transform: sitk.AffineTransform | None = None,
     affine: affine_step.Kind = "affine",
     progress: Progress = lambda step, fraction: None,
 ) -> Registration:
-    """Register `moving` to `fixed`, two scalar 3-D images of any grid.
+    """Register `moving` to `fixed`, two scalar 3-D images of any grid, as SimpleITK has them or as paths.
 
     Args:
         preset: "fast" (networks and exact inverse only), "default" or "accurate" (with refinement).
@@ -132,6 +132,11 @@ def register(
     """
     if preset not in config.PRESETS:
         raise UsageError(f"unknown preset {preset!r}", f"choose one of {', '.join(config.PRESETS)}")
+    moving, fixed = as_image(moving, "moving image"), as_image(fixed, "fixed image")
+    fixed_mask, moving_mask = (
+        _mask(fixed_mask, fixed, "fixed mask"),
+        _mask(moving_mask, moving, "moving mask"),
+    )
     where = choose_device(device)
     use_threads(threads)
     torch.manual_seed(seed)
@@ -146,9 +151,8 @@ def register(
         )
     with clock.step("networks"):
         spacing = sn.config.spacing
-        grid = working_grid(
-            Grid.of(fixed), content_box(fixed), spacing, MARGIN_MM * spacing, sn.config.multiple
-        )
+        box = pair_box(fixed, moving, transform)
+        grid = working_grid(Grid.of(fixed), box, spacing, MARGIN_MM * spacing, sn.config.multiple)
         pair = torch.cat((on_grid(moving, grid, transform), on_grid(fixed, grid))).to(where)
         if not pair[0].any():
             raise GeometryError(
@@ -217,35 +221,10 @@ def register(
     return Registration(moving, fixed, transform, forward, inverse, warped, inverse_warped, working, facts)
 
 
-def exact_inverse(di: DINet, u: Tensor, spacing: float) -> Tensor:
-    """DI-Net's answer at half the resolution seeds the exact iteration there, whose answer seeds the full one.
-
-    u: (1, 3, Z, Y, X) in mm, even sizes -> its inverse, same shape.
-    """
-    half = downsample(u, 2)
-    v = invert(half, 2 * spacing, di(half, 2 * spacing), tolerance=0.02 * spacing)
-    return invert(u, spacing, resize(v, u.shape[2:]), tolerance=0.01 * spacing)
-
-
-def load_networks(name: str | None, device: torch.device) -> tuple[SNNet, DINet, report.Weights]:
-    """Both networks of a checkpoint, strictly: every tensor must be there. Raises WeightsError."""
-    checkpoint = weights.load(name or weights.DEFAULT)
-    try:
-        sn = SNNet(config.sn_net_from_dict(checkpoint.config["sn_net"]))
-        di = DINet(config.di_net_from_dict(checkpoint.config["di_net"]))
-    except (KeyError, TypeError, AttributeError) as error:
-        text = f"checkpoint {checkpoint.path} describes no network this version knows ({error!r})"
-        raise WeightsError(text, "it was made by another program or another version of hsyn") from error
-    nets: Mapping[str, torch.nn.Module] = {"sn": sn, "di": di}
-    expected = {
-        f"{k}.{name}": tuple(v.shape) for k, net in nets.items() for name, v in net.state_dict().items()
-    }
-    weights.check_tensors(expected, checkpoint)
-    for key, net in nets.items():
-        own = {k.removeprefix(f"{key}."): v for k, v in checkpoint.tensors.items() if k.startswith(f"{key}.")}
-        net.load_state_dict(own)
-        net.eval().requires_grad_(False).to(device)
-    return sn, di, report.Weights(checkpoint.name, checkpoint.sha256, checkpoint.verified)
+def _mask(mask: ImageLike | None, image: sitk.Image, what: str) -> sitk.Image | None:
+    if mask is None:
+        return None
+    return as_image(mask, what, lambda path, name: read_mask(path, image, name))
 
 
 def _similarity(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hsyn_cli.errors import GeometryError
-from hsyn_cli.space import Array, Grid
+from hsyn_cli.space import Array, Grid, affine_parts
 
 
 def intensity_range(image: sitk.Image) -> tuple[float, float]:
@@ -30,10 +30,38 @@ def foreground(image: sitk.Image) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 def content_box(image: sitk.Image) -> tuple[Array, Array]:
     """First and last index (x, y, z) of what is brighter than 2 % of the range."""
+    ends = _content_ends(image)
+    return ends.min(0), ends.max(0)
+
+
+def pair_box(fixed: sitk.Image, moving: sitk.Image, transform: sitk.AffineTransform) -> tuple[Array, Array]:
+    """Box (first, last index of `fixed`) that holds what both images show, inside the fixed one's extent.
+
+    The content of the moving image counts where `transform` (fixed point -> moving point) puts it, so two images of one
+    grid have the same box whichever is called fixed.
+    """
+    a, t = affine_parts(transform)
+    points = Grid.of(moving).points(_content_ends(moving))
+    other = Grid.of(fixed).indices((points - t) @ np.linalg.inv(a).T)
+    own = _content_ends(fixed)
+    last = np.array(fixed.GetSize()) - 1.0
+    return (
+        np.minimum(own.min(0), other.min(0).clip(0, last)),
+        np.maximum(own.max(0), other.max(0).clip(0, last)),
+    )
+
+
+def _content_ends(image: sitk.Image) -> Array:
+    """(N, 3) indices x, y, z: on every line along x, the first and last voxel brighter than 2 % of the range.
+
+    No convex box around all bright voxels, however turned, is larger than that around these.
+    """
     low, high = intensity_range(image)
     bright = sitk.GetArrayViewFromImage(image) > low + 0.02 * (high - low)
-    ends = [np.flatnonzero(bright.any(axis=tuple(a for a in range(3) if a != 2 - k))) for k in range(3)]
-    return np.array([e[0] for e in ends], float), np.array([e[-1] for e in ends], float)
+    z, y = np.nonzero(bright.any(axis=2))
+    lines = bright[z, y]
+    first, last = lines.argmax(1), lines.shape[1] - 1 - lines[:, ::-1].argmax(1)
+    return np.concatenate([np.stack((x, y, z), axis=1) for x in (first, last)]).astype(float)
 
 
 def on_grid(image: sitk.Image, grid: Grid, transform: sitk.Transform | None = None) -> Tensor:

@@ -168,6 +168,29 @@ def test_minutes_scale_the_steps(data: Path, tmp_path: Path) -> None:
     assert first == pytest.approx(2 * second, rel=0.05)
 
 
+def test_little_time_leaves_the_finest_level_out_but_not_one_that_a_config_asks_for(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = (*TINY.sn_net.levels, dataclasses.replace(TINY.sn_net.levels[1], scale=1, stride=2))
+    deep = dataclasses.replace(
+        TINY,
+        sn_net=dataclasses.replace(TINY.sn_net, levels=levels),
+        stages=(*TINY.stages, Stage(2, 3, 900, 1e-3)),
+    )
+    monkeypatch.setattr("hsyn_cli.training.session.Training", lambda: deep)
+    (tmp_path / "deep.json").write_text(json.dumps(config.to_dict(deep)))
+
+    def names(*more: str | Path) -> list[str]:
+        words = ("train", "--data", data, "-o", tmp_path / "dry", "--dry-run", "--json", "--threads", "1")
+        return [row["name"] for row in json.loads(run(*words, *more).output.splitlines()[-1])["plan"]]
+
+    whole = ["SN-Net 1", "SN-Net 1+2", "SN-Net 3", "DI-Net"]
+    assert names() == whole
+    assert names("--minutes", "0.05") == ["SN-Net 1", "SN-Net 1+2", "DI-Net"]
+    assert names("--minutes", "600") == whole
+    assert names("--minutes", "0.05", "--config", tmp_path / "deep.json") == whole
+
+
 def test_it_stops_in_time_and_goes_on(data: Path, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "parts"
     result = run(*arguments(data, out, "--stop-after", "0.005"))

@@ -8,10 +8,10 @@ LAYERS = [
     {"__init__", "errors", "config"},
     {"space", "files", "nifti", "report"},
     {"images", "fields", "prepare", "devices"},
-    {"affine", "inverse", "unet", "losses", "weights"},
+    {"affine", "inverse", "unet", "losses", "weights", "jacobian"},
     {"sn_net", "di_net", "refine"},
-    {"totals", "outputs", "training"},
-    {"pipeline"},
+    {"totals", "outputs", "networks", "training"},
+    {"pipeline", "inversion"},
     {"cli"},
     {"__main__"},
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -35,3 +36,25 @@ class GroupedCommand(click.Command):
 def option(*names: str, heading: str, **settings: Any) -> Callable[[F], F]:
     """`click.option` under a heading."""
     return click.option(*names, cls=GroupedOption, heading=heading, **settings)
+
+
+FILE = click.Path(path_type=Path)
+MACHINE, OUTPUT = "Machine and messages", "Output"
+force_option = option("--force", is_flag=True, heading=OUTPUT, help="Replace outputs that exist.")
+device_option = option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    heading=MACHINE,
+    help="Where the networks run.",
+)
+threads_option = option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    heading=MACHINE,
+    help="CPU threads.  [default: all cores]",
+)
+quiet_option = option("--quiet", is_flag=True, heading=MACHINE, help="Print nothing but errors.")
+json_option = option("--json", "as_json", is_flag=True, heading=MACHINE, help="Print the result as JSON.")

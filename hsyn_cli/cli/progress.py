@@ -28,11 +28,13 @@ class TimeLeft(ProgressColumn):
         if done < TOO_EARLY:
             return Text(f"{elapsed:.0f} s")
         left = self._whole - elapsed
+        if left >= 100:
+            return Text(f"about {left / 60:.0f} min left")
         return Text(f"about {left:.0f} s left" if left >= 1 else "a moment left")
 
 
 @contextlib.contextmanager
-def progress_bar(quiet: bool) -> Iterator[Progress]:
+def progress_bar(quiet: bool, width: int = 24) -> Iterator[Progress]:
     """Yield `progress(step, fraction)`, fraction of the whole in [0, 1]. Silent if `quiet` or no terminal."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
@@ -40,7 +42,7 @@ def progress_bar(quiet: bool) -> Iterator[Progress]:
         return
     columns = (
         TextColumn("{task.description:<16}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=width),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeLeft(),
     )

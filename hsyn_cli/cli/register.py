@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hsyn_cli.cli.options import GroupedCommand, option
+from hsyn_cli.cli.options import (
+    FILE,
+    MACHINE,
+    OUTPUT,
+    GroupedCommand,
+    device_option,
+    force_option,
+    option,
+    threads_option,
+)
 from hsyn_cli.errors import FoldingError, UsageError
 
 if TYPE_CHECKING:
@@ -17,9 +26,8 @@ if TYPE_CHECKING:
     from hsyn_cli.images import Scan, Transform
     from hsyn_cli.outputs import Wanted
 
-FILE = click.Path(path_type=Path)
 BEFORE_WRITING = 0.9  # of the progress bar
-INPUT, OUTPUT, METHOD, MACHINE = "Input", "Output", "Method", "Machine and messages"
+INPUT, METHOD = "Input", "Method"
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class Inputs:
     "--ants-prefix", metavar="P", heading=OUTPUT, help="Also write ANTs' five files, P0GenericAffine.mat etc."
 )
 @option("--save-midspace", is_flag=True, heading=OUTPUT, help="Also write both half-way fields and images.")
-@option("--force", is_flag=True, heading=OUTPUT, help="Replace outputs that exist.")
+@force_option
 @option(
     "--preset",
     type=click.Choice(["fast", "default", "accurate"]),
@@ -127,21 +135,8 @@ class Inputs:
     heading=METHOD,
     help="Exit with code 9 if more of either field folds; the files are written all the same.",
 )
-@option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    default="auto",
-    show_default=True,
-    heading=MACHINE,
-    help="Where the networks run.",
-)
-@option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    heading=MACHINE,
-    help="CPU threads.  [default: all cores]",
-)
+@device_option
+@threads_option
 @option(
     "--seed",
     type=click.IntRange(min=0),

@@ -8,35 +8,34 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hsyn_cli.cli.options import GroupedCommand, option
+from hsyn_cli.cli.options import FILE, MACHINE, GroupedCommand, option, quiet_option, threads_option
 from hsyn_cli.errors import Interrupted, MemoryLimitError, UsageError
 
 if TYPE_CHECKING:
     from hsyn_cli.training.session import Plan, Session
 
-PATH = click.Path(path_type=Path)
-DATA, RUN, MACHINE = "Data and start", "Run", "Machine and messages"
+DATA, RUN = "Data and start", "Run"
 LESS_MEMORY = 'take smaller crops or another "precision" in --config, or use --device cpu'
 
 
 @click.command(cls=GroupedCommand)
 @option(
     "--data",
-    type=PATH,
+    type=FILE,
     heading=DATA,
     help="Folder of images (label maps in its subfolder labels/), or a CSV with the columns image and labels.",
 )
 @option(
     "--config",
     "config_path",
-    type=PATH,
+    type=FILE,
     heading=DATA,
     help="Training config, as a run's config.json has it; keys left out are as by default.",
 )
 @option(
     "--from", "start", metavar="NAME|PATH", heading=DATA, help="Fine-tune this checkpoint, e.g. brain-t1."
 )
-@option("--out", "-o", type=PATH, required=True, heading=RUN, help="Folder of the run; made if need be.")
+@option("--out", "-o", type=FILE, required=True, heading=RUN, help="Folder of the run; made if need be.")
 @option("--resume", is_flag=True, heading=RUN, help="Go on where the run in --out stopped.")
 @option(
     "--minutes",
@@ -65,13 +64,7 @@ LESS_MEMORY = 'take smaller crops or another "precision" in --config, or use --d
     heading=MACHINE,
     help="Where to train.",
 )
-@option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    heading=MACHINE,
-    help="CPU threads.  [default: all cores]",
-)
+@threads_option
 @option(
     "--seed",
     type=click.IntRange(min=0),
@@ -79,7 +72,7 @@ LESS_MEMORY = 'take smaller crops or another "precision" in --config, or use --d
     heading=MACHINE,
     help="Of weights, pairs and augmentation.",
 )
-@option("--quiet", is_flag=True, heading=MACHINE, help="Print nothing but errors.")
+@quiet_option
 @option(
     "--json",
     "as_json",
@@ -168,18 +161,22 @@ def _train(session: Session, plan: Plan, stop_after: float | None, talks: bool, 
 
     ahead = [sum(p.steps * p.seconds_per_step for p in plan.phases[:k]) for k in range(len(plan.phases))]
     try:
-        with progress_bar(not talks or as_json) as progress:
+        with progress_bar(not talks or as_json, width=10) as progress:
             for record in session.train(stop_after):
                 phase = plan.phases[int(record["phase"])]
                 done = ahead[int(record["phase"])] + int(record["step"]) * phase.seconds_per_step
-                terms = ", ".join(
-                    f"{k} {float(record[k]):.3f}" for k in ("loss", "val_ncc", "val_dice") if k in record
-                )
-                progress(
-                    f"{phase.name} {record['step']}/{phase.steps}: {terms}", done / max(plan.seconds, 1e-9)
-                )
+                at = f"{phase.name} {record['step']}/{phase.steps}"
+                pace = f"loss {float(record['loss']):.3f}, {float(record['steps_per_second']):.1f}/s"
+                progress(f"{at}, {pace}", done / max(plan.seconds, 1e-9))
                 if talks and as_json:
                     click.echo(json.dumps(record))
+                elif talks and "val_ncc" in record:
+                    scores = (
+                        f"{name} {float(record[f'val_{name}']):.3f}"
+                        for name in ("ncc", "dice")
+                        if f"val_{name}" in record
+                    )
+                    click.echo(f"{at}: held-out {', '.join(scores)}; {pace}")
     except Interrupted as error:
         raise type(error)(
             f"{error.message.split(';')[0]}; the last state is in {session.run.state}", "go on with --resume"

@@ -25,6 +25,7 @@ from hsyn_cli.training.loop import Record, State
 from hsyn_cli.training.pairs import PairSource
 
 SAVE_EVERY = 60.0  # seconds between states on disk
+ENOUGH = 0.5  # of the default plan's steps; with less time its finest level is left out
 Progress = Callable[[str, float], None]
 
 
@@ -68,6 +69,7 @@ class Session:
     def configure(self, given: Path | None, start: str | None, resume: bool, seed: int | None) -> None:
         """Settle the training config. Raises OutputError if the run exists and is not to be resumed, or the reverse."""
         self.start = None if resume else start
+        self.may_drop_level = given is None and start is None
         if self.run.config.exists() and not resume:
             raise OutputError(
                 f"{self.run.folder} holds a training run already",
@@ -109,23 +111,43 @@ class Session:
             )
         if self.training.precision == "auto":
             self.training = dataclasses.replace(self.training, precision=_faster_precision(self.device))
-        self.networks = loop.build(self.training, self.device, self.training.precision == "bfloat16")
+        self._build()
         if self.start is not None:
             runs.load_start(self.start, self.training, self.networks)
-        self.source = PairSource(self.cache, self.training, self.device)
         return self.cache
 
+    def _build(self) -> None:
+        self.networks = loop.build(self.training, self.device, self.training.precision == "bfloat16")
+        self.source = PairSource(self.cache, self.training, self.device)
+
     def plan(self, minutes: float | None = None) -> Plan:
-        """Try two steps of each phase; with `minutes`, scale all steps to fit."""
+        """Try two steps of each phase; with `minutes`, scale all steps to fit.
+
+        Where the default plan would get less than `ENOUGH` of its steps, its finest level is left out first: a few steps of
+        all levels are worth less than more steps of the coarser ones.
+        """
+        plan = self._measured()
+        if minutes is None:
+            return plan
+        if (
+            self.may_drop_level
+            and 60 * minutes < ENOUGH * plan.seconds
+            and len(self.training.sn_net.levels) > 1
+        ):
+            self.training = self.training.without_finest()
+            self._build()
+            plan = self._measured()
+        self.training = self.training.scaled(60 * minutes / plan.seconds)
+        found = loop.phases(self.training, self.networks, self.source)
+        scaled = tuple(dataclasses.replace(p, steps=f.steps) for p, f in zip(plan.phases, found, strict=True))
+        return Plan(scaled, self.training, peak_memory_mb())
+
+    def _measured(self) -> Plan:
         found = loop.phases(self.training, self.networks, self.source)
         pace = [
             loop.seconds_per_step(phase, self.networks, self.training.batch, self.device) for phase in found
         ]
         pace = _agreed(pace, self.device)
-        if minutes is not None:
-            whole = sum(phase.steps * seconds for phase, seconds in zip(found, pace, strict=True))
-            self.training = self.training.scaled(60 * minutes / whole)
-            found = loop.phases(self.training, self.networks, self.source)
         planned = [PlannedPhase(p.name, p.steps, s) for p, s in zip(found, pace, strict=True)]
         return Plan(tuple(planned), self.training, peak_memory_mb())
 

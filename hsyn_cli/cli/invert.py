@@ -1,0 +1,153 @@
+"""`hsyn invert`: the inverse of any displacement field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hsyn_cli.cli.options import (
+    FILE,
+    GroupedCommand,
+    device_option,
+    force_option,
+    json_option,
+    option,
+    quiet_option,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from hsyn_cli.inversion import Inversion
+
+INPUT, OUTPUT, METHOD = "Input", "Output", "Method"
+
+
+@click.command(cls=GroupedCommand)
+@click.argument("field", type=FILE)
+@option(
+    "-r",
+    "--reference",
+    type=FILE,
+    heading=INPUT,
+    help="Image on whose grid the inverse is wanted, e.g. the moving one.  [default: the field's grid]",
+)
+@option(
+    "-o",
+    "--out",
+    type=FILE,
+    heading=OUTPUT,
+    help="Where to write it.  [default: FIELD's name with _inverse, beside it]",
+)
+@option(
+    "--residual-map",
+    type=FILE,
+    heading=OUTPUT,
+    help="Also write the residual in mm at every voxel; -1 outside the field's reach, -2 in folds.",
+)
+@force_option
+@option(
+    "--tolerance",
+    type=click.FloatRange(min=0.0005),
+    default=0.005,
+    show_default=True,
+    metavar="MM",
+    heading=METHOD,
+    help="Residual to stop at.",
+)
+@option(
+    "--weights",
+    metavar="NAME|PATH",
+    heading=METHOD,
+    help="Checkpoint whose DI-Net begins.  [default: brain-t1]",
+)
+@device_option
+@threads_option
+@quiet_option
+@json_option
+def invert(
+    field: Path, reference: Path | None, out: Path | None, residual_map: Path | None, force: bool, tolerance: float,
+    weights: str | None, device: str, threads: int | None, quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Invert a displacement FIELD, made by hsyn, ANTs or any other program.
+
+    DI-Net begins and an exact iteration ends; the residual |q + e(q) + d(q + e(q)) - q| is measured at every voxel. A field
+    that folds has no inverse there: where is told, and the rest is inverted.
+
+    \b
+    Examples:
+      hsyn invert forward_field.nii.gz
+      hsyn invert sub1Warp.nii.gz -o sub1InverseWarp.nii.gz --json
+      hsyn invert field.nii.gz -r moving.nii.gz -o inverse.nii.gz --residual-map residual.nii.gz
+    """
+    from hsyn_cli import files
+
+    out = out or beside(field, "_inverse")
+    targets = [out] if residual_map is None else [out, residual_map]
+    inputs = [path for path in (field, reference) if path is not None]
+    with files.claim(targets, force=force, inputs=inputs) as staging:
+        from hsyn_cli import images
+        from hsyn_cli.cli.progress import progress_bar
+        from hsyn_cli.inversion import invert as invert_field
+
+        with progress_bar(quiet) as progress:
+            progress("reading", 0.0)
+            read = images.read_field(field)
+            found = invert_field(
+                read.image, reference, tolerance=tolerance, weights=weights, device=device, threads=threads,
+                progress=lambda step, fraction: progress(step, 0.1 + 0.75 * fraction),
+            )  # fmt: skip
+            progress("writing", 0.85)
+            images.write_image(found.inverse, staging.path(out))
+            if residual_map is not None:
+                images.write_image(found.residual_map, staging.path(residual_map))
+            staging.commit()
+    if as_json:
+        click.echo(json.dumps({"inverse": str(out), **facts(found)}, indent=2))
+    elif not quiet:
+        for line in read.warnings:
+            click.secho(f"warning: {line}", fg="yellow", err=True)
+        _tell(found, out)
+
+
+def beside(path: Path, addition: str, suffix: str = ".nii.gz") -> Path:
+    """`path` with `addition` at the end of its name, as .nii.gz."""
+    stem = path.name.removesuffix(".gz")
+    return path.with_name(
+        stem[: stem.rfind(".")] + addition + suffix if "." in stem else stem + addition + suffix
+    )
+
+
+def facts(found: Inversion) -> dict[str, object]:
+    """Ready for JSON."""
+    from dataclasses import asdict
+
+    return {
+        "residual": asdict(found.residual) if found.outside + found.folded < found.voxels else None,
+        "folding_of_field": asdict(found.folding),
+        "voxels": found.voxels,
+        "voxels_outside": found.outside,
+        "voxels_in_folds": found.folded,
+    }
+
+
+def _tell(found: Inversion, out: Path) -> None:
+    r = found.residual
+    click.echo(f"residual  mean {r.mean_mm:.4f}, 99 % below {r.p99_mm:.4f}, max {r.max_mm:.4f} mm")
+    fold = found.folding
+    if fold.voxels:
+        at = ", ".join(f"{v:.1f}" for v in fold.min_det_at_mm)
+        click.secho(
+            f"folding   {fold.voxels} voxels of the field ({fold.percent:.2g} %) fold, worst at ({at}) mm LPS; "
+            f"{found.folded} voxels have no inverse",
+            fg="yellow",
+        )
+    else:
+        click.echo("folding   none")
+    if found.outside:
+        click.echo(
+            f"outside   {100 * found.outside / found.voxels:.1f} % of the voxels lie beyond the field's reach"
+        )
+    click.echo(f"written   {out}")

@@ -1,0 +1,154 @@
+"""`hsyn invert`: any field, any grid, affine included; against known inverses, its own residual, SimpleITK."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from click.testing import CliRunner
+from samples import DIRECTIONS, GRIDS, field_image, smooth_field, turned, voxel_points
+
+from hsyn_cli import cli
+from hsyn_cli.inversion import FOLDED, OUTSIDE, best_affine, invert
+from hsyn_cli.space import Grid
+
+SIZE = (26, 22, 24)  # x, y, z
+
+
+def grid_with(direction: str, spacing: tuple[float, float, float] = (1.2, 1.5, 2.0)) -> Grid:
+    return Grid(SIZE, spacing, (-20.0, 12.0, 5.0), DIRECTIONS[direction])
+
+
+def smooth(grid: Grid, strain: float, seed: int) -> np.ndarray:
+    """(Z, Y, X, 3) mm LPS."""
+    u = smooth_field(grid.size[::-1], strain, seed)[0].numpy()
+    return np.moveaxis(u, 0, -1) @ grid.index_to_point.T
+
+
+def through(field: sitk.Image, points: np.ndarray) -> np.ndarray:
+    """points + field, as SimpleITK interpolates it."""
+    transform = sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
+    return np.array([transform.TransformPoint(p) for p in points.reshape(-1, 3).tolist()]).reshape(
+        points.shape
+    )
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_smooth_field_is_inverted_on_its_own_grid(direction: str) -> None:
+    grid = grid_with(direction)
+    field = field_image(grid, smooth(grid, 0.6, 3))
+    found = invert(field, tolerance=0.002)
+    assert Grid.of(found.inverse) == grid
+    assert found.folding.voxels == found.folded == 0
+    assert found.residual.max_mm < 0.003
+    inner = (slice(3, -3),) * 3
+    points = voxel_points(grid)[inner]
+    step = sitk.GetArrayFromImage(found.inverse)[inner]
+    np.testing.assert_allclose(through(field, points + step), points, atol=0.003)
+    assert np.abs(step).max() > 1
+
+
+@pytest.mark.parametrize("direction", ["RAS", "oblique mirror"])
+def test_an_affine_part_however_large_is_no_obstacle_nor_is_another_grid(direction: str) -> None:
+    grid = grid_with(direction)
+    matrix = 1.15 * np.reshape(turned(0.9, -0.4, 0.5), (3, 3))
+    shift = np.array([35.0, -20.0, 8.0])
+    points = voxel_points(grid)
+    middle = points.reshape(-1, 3).mean(0)
+    bent = points + smooth(grid, 0.4, 1)
+    field = field_image(grid, (bent - middle) @ matrix.T + middle + shift - points)
+    other = Grid((20, 24, 18), (1.5, 1.1, 1.9), tuple(middle + shift - [14, 13, 17]), DIRECTIONS["LPS"])
+    found = invert(field, other.empty_image(sitk.sitkUInt8))
+    assert Grid.of(found.inverse) == other
+    q = voxel_points(other)
+    inside = sitk.GetArrayFromImage(found.residual_map) >= 0
+    assert 0.3 < inside.mean() < 1
+    assert found.outside == (~inside).sum()
+    back = q + sitk.GetArrayFromImage(found.inverse)
+    np.testing.assert_allclose(through(field, back[inside]), q[inside], atol=0.006)
+    a, t = best_affine(field)
+    np.testing.assert_allclose(a, matrix, atol=0.1)
+    np.testing.assert_allclose(a @ middle + t, middle + shift, atol=1.5)
+
+
+def test_a_translation_is_exact_and_what_it_leaves_uncovered_is_marked() -> None:
+    grid = GRIDS["LPS"]
+    field = field_image(grid, np.tile([3.0, 0.0, 0.0], (*grid.size[::-1], 1)))
+    found = invert(field)
+    values = sitk.GetArrayFromImage(found.inverse)
+    np.testing.assert_allclose(values, np.broadcast_to([-3.0, 0, 0], values.shape), atol=1e-4)
+    marks = sitk.GetArrayFromImage(found.residual_map)
+    assert (marks[:, :, :2] == OUTSIDE).all()  # 3 mm are two of these voxels
+    assert (marks[:, :, 2:] >= 0).all()
+    assert found.outside == marks[:, :, :2].size
+
+
+def test_folds_are_told_and_marked_and_the_rest_is_inverted() -> None:
+    grid = grid_with("LPS", (1.0, 1.0, 1.0))
+    values = smooth(grid, 0.3, 2)
+    x = np.linspace(-3, 3, SIZE[0])
+    values[..., 0] -= 8 * x * np.exp(-(x**2)) * np.exp(-(np.linspace(-3, 3, SIZE[1]) ** 2))[:, None]
+    field = field_image(grid, values)
+    found = invert(field)
+    marks = sitk.GetArrayFromImage(found.residual_map)
+    assert found.folding.voxels > 0
+    assert found.folded == (marks == FOLDED).sum() > 0
+    away = marks[..., [0, 1, 2, -3, -2, -1]]
+    assert away[away != OUTSIDE].max() < 0.006
+    assert away.min() >= OUTSIDE
+
+
+def test_it_agrees_with_simpleitk_where_that_converges() -> None:
+    grid = grid_with("oblique", (2.0, 2.0, 2.0))
+    field = field_image(grid, smooth(grid, 0.3, 5))
+    theirs = sitk.InvertDisplacementField(
+        field,
+        maximumNumberOfIterations=200,
+        maxErrorToleranceThreshold=1e-4,
+        meanErrorToleranceThreshold=1e-5,
+    )
+    ours = invert(field, tolerance=0.001).inverse
+    inner = (slice(4, -4),) * 3
+    apart = sitk.GetArrayFromImage(ours)[inner] - sitk.GetArrayFromImage(theirs)[inner]
+    assert np.abs(apart).max() < 0.02
+
+
+def test_the_command_writes_beside_the_field_and_tells(tmp_path: Path) -> None:
+    grid = grid_with("RAS")
+    path = tmp_path / "bent.field.nii.gz"
+    sitk.WriteImage(sitk.Cast(field_image(grid, smooth(grid, 0.5, 1)), sitk.sitkVectorFloat32), str(path))
+    words = ["invert", str(path), "--residual-map", str(tmp_path / "r.nii.gz"), "--threads", "1"]
+    result = CliRunner().invoke(cli.cli, words)
+    assert result.exit_code == 0, result.output
+    assert "residual  mean 0.00" in result.output
+    assert "folding   none" in result.output
+    inverse = sitk.ReadImage(str(tmp_path / "bent.field_inverse.nii.gz"))
+    assert inverse.GetNumberOfComponentsPerPixel() == 3
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "r.nii.gz"))).max() < 0.006
+    assert cli.run(words) == 5
+    told = json.loads(CliRunner().invoke(cli.cli, [*words, "--force", "--json"]).output)
+    assert told["residual"]["max_mm"] < 0.006
+    assert told["voxels"] == np.prod(SIZE)
+
+
+@pytest.mark.parametrize("kind", ["scalar", "nan", "missing"])
+def test_bad_fields_are_told_in_one_line(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = grid_with("LPS")
+    path = tmp_path / "x.nii.gz"
+    values = smooth(grid, 0.2, 1)
+    if kind == "nan":
+        values[3, 4, 5] = np.nan
+    image = field_image(grid, values)
+    if kind != "missing":
+        sitk.WriteImage(sitk.VectorIndexSelectionCast(image, 0) if kind == "scalar" else image, str(path))
+    assert cli.run(["invert", str(path)]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert str(path) in lines[0]
+    assert len(lines) == 2
+    assert not list(tmp_path.glob("*inverse*"))
