@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import SimpleITK as sitk
@@ -26,7 +26,7 @@ FIELD_HINT = (
     "a field holds 3-component vectors on a 3-D grid; in NIfTI dim = 5,x,y,z,1,3 with intent 1007 (vector)"
 )
 
-ImageLike = sitk.Image | str | os.PathLike[str]  # what the Python API takes for an image
+ImageLike: TypeAlias = "sitk.Image | str | os.PathLike[str]"  # what the Python API takes for an image
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's C++ warnings would go to stderr past the error line
 

@@ -55,9 +55,9 @@ def invert(u: Tensor, spacing: float, seed: Tensor, tolerance: float, sweeps: in
         before, v = v, warp(u, v, spacing).neg_()
     todo = ((before - v).abs_().amax(1)[0] > tolerance).nonzero()  # z, y, x
     if len(todo):
-        at = (0, slice(None), *todo.unbind(1))
-        start = v[at].T / spacing
-        v[at] = solve(u[0] / spacing, todo.flip(1).float(), start, tolerance / spacing).T * spacing
+        z, y, x = todo.unbind(1)
+        start = v[0, :, z, y, x].T / spacing
+        v[0][:, z, y, x] = solve(u[0] / spacing, todo.flip(1).float(), start, tolerance / spacing).T * spacing
     return v
 
 

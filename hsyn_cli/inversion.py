@@ -97,8 +97,8 @@ def _invert(
     det = determinant(along, grid.spacing)
     verdict = folding(along, grid, det[0])
     a, t = best_affine(field)
-    back = np.linalg.inv(a)
-    to_index = np.linalg.inv(grid.index_to_point)
+    back = np.linalg.inv(a).astype(np.float64)
+    to_index = np.linalg.inv(grid.index_to_point).astype(np.float64)
     d = from_image(field).to(device)
     u = affine_displacement(grid, back, -back @ t, device) + _turned(back, d)
     u = _turned(to_index, u)  # voxels

@@ -61,7 +61,8 @@ def _content_ends(image: sitk.Image) -> Array:
     z, y = np.nonzero(bright.any(axis=2))
     lines = bright[z, y]
     first, last = lines.argmax(1), lines.shape[1] - 1 - lines[:, ::-1].argmax(1)
-    return np.concatenate([np.stack((x, y, z), axis=1) for x in (first, last)]).astype(float)
+    ends: Array = np.concatenate([np.stack((x, y, z), axis=1) for x in (first, last)]).astype(float)
+    return ends
 
 
 def on_grid(image: sitk.Image, grid: Grid, transform: sitk.Transform | None = None) -> Tensor:
