@@ -15,7 +15,7 @@ from hsyn_cli.devices import choose_device, use_threads
 from hsyn_cli.di_net import DINet
 from hsyn_cli.fields import determinant, sample_affine, sample_index
 from hsyn_cli.images import ImageLike, as_grid, as_image, read_field
-from hsyn_cli.inverse import solve
+from hsyn_cli.inverse import sample_points, solve
 from hsyn_cli.jacobian import folding
 from hsyn_cli.networks import coarse_inverse, load_networks
 from hsyn_cli.report import ErrorStats, Folding
@@ -24,7 +24,7 @@ from hsyn_cli.totals import affine_displacement, from_image, to_image
 
 OUTSIDE, FOLDED = -1.0, -2.0  # marks in a residual map
 TOLERANCE = 0.005  # mm
-SWEEPS = 2
+SWEEPS = 1
 SLAB = 500_000  # voxels worked on at once
 FIT_POINTS = 20_000
 
@@ -115,12 +115,12 @@ def _invert(
     for z in range(0, nz, deep):
         progress("exact inverse", 0.2 + 0.8 * z / nz)
         r = _indices(matrix, offset + matrix[:, 2] * z, (nx, ny, min(deep, nz - z)), device)
-        v = _solved(u, r, sample_index(seed, to_seed(r)).movedim(1, -1), within)
+        v, rest = _solved(u, r, sample_index(seed, to_seed(r)).movedim(1, -1), within)
         p = r + v
-        rest = v + sample_index(u, p).movedim(1, -1)
         error = _turned(in_mm, rest.movedim(-1, 1)).norm(dim=1)
         error[((p < -1e-3) | (p > last + 1e-3)).any(-1)] = OUTSIDE
-        error[(error >= 0) & (sample_index(det[:, None], p)[:, 0] <= 0)] = FOLDED
+        if verdict.corner_voxels:
+            error[(error >= 0) & (sample_index(det[:, None], p)[:, 0] <= 0)] = FOLDED
         errors[z : z + deep] = error[0].cpu()
         steps[:, :, z : z + deep] = _turned(grid.index_to_point, v.movedim(-1, 1)).cpu()
     steps += affine_displacement(target, back, -back @ t, torch.device("cpu"))
@@ -177,14 +177,16 @@ def _coarse(di: DINet, u: Tensor, grid: Grid) -> tuple[Tensor, Callable[[Tensor]
     return coarse_inverse(di, coarse, cube) / per_voxel, lambda index: (index + 0.5) * shrink - 0.5
 
 
-def _solved(u: Tensor, r: Tensor, v: Tensor, tolerance: float) -> Tensor:
-    """v with |v + u(r + v)| at most `tolerance`; r, v: (1, z, y, x, 3), all in voxels of u."""
+def _solved(u: Tensor, r: Tensor, v: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    """v with |v + u(r + v)| at most `tolerance`, and v + u(r + v); r, v: (1, z, y, x, 3), all in voxels of u."""
     for _ in range(SWEEPS):
-        before, v = v, -sample_index(u, r + v).movedim(1, -1)
-    todo = ((before - v).abs().amax(-1) > tolerance).nonzero(as_tuple=True)
+        v = -sample_index(u, r + v).movedim(1, -1)
+    rest = v + sample_index(u, r + v).movedim(1, -1)
+    todo = (rest.abs().amax(-1) > tolerance).nonzero(as_tuple=True)
     if len(todo[0]):
-        v[todo] = solve(u[0], r[todo], v[todo], tolerance)
-    return v
+        v[todo] = solve(u[0], r[todo], v[todo] - rest[todo], tolerance)
+        rest[todo] = v[todo] + sample_points(u[0], r[todo] + v[todo])[0]
+    return v, rest
 
 
 def _indices(matrix: Array, offset: Array, size: tuple[int, int, int], device: torch.device) -> Tensor:
