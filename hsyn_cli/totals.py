@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsyn_cli.fields import corner_determinant, determinant, sample, sample_affine
+from hsyn_cli.fields import sample, sample_affine
 from hsyn_cli.inverse import sample_points
+from hsyn_cli.jacobian import folding
 from hsyn_cli.report import ErrorStats, Folding
 from hsyn_cli.space import Array, Grid, affine_parts
 
@@ -35,7 +36,9 @@ class Totals:
 
     def folding(self) -> tuple[Folding, Folding]:
         """Of the forward and of the inverse field."""
-        return _folding(self.forward, self.fixed), _folding(self.inverse, self.moving)
+        return folding(along(self.forward, self.fixed), self.fixed), folding(
+            along(self.inverse, self.moving), self.moving
+        )
 
     def inverse_errors(
         self, fixed_content: NDArray[np.bool_], moving_content: NDArray[np.bool_]
@@ -45,8 +48,8 @@ class Totals:
         At up to 200,000 evenly taken voxels of each (Z, Y, X) mask whose images lie inside the other grid.
         """
         return (
-            _round_trip(self.forward, self.fixed, self.inverse, self.moving, fixed_content),
-            _round_trip(self.inverse, self.moving, self.forward, self.fixed, moving_content),
+            round_trip(self.forward, self.fixed, self.inverse, self.moving, fixed_content),
+            round_trip(self.inverse, self.moving, self.forward, self.fixed, moving_content),
         )
 
 
@@ -125,25 +128,17 @@ def _sampled_at(u: Tensor, grid: Grid, points: Tensor) -> Tensor:
     return sample(u, where.reshape(1, *points.shape[2:], 3))
 
 
-def _folding(u: Tensor, grid: Grid) -> Folding:
-    """Determinants of p -> p + u(p), outermost voxel layer left out, since central differences need both neighbours."""
-    along = torch.einsum("ji,bjzyx->bizyx", torch.from_numpy(grid.axes).float().to(u.device), u)
-    inside = (slice(1, -1),) * 3
-    det = determinant(along, grid.spacing)[0][inside]
-    corner = corner_determinant(along, grid.spacing)[0][inside]
-    least = int(det.argmin())
-    z, y, x = np.unravel_index(least, tuple(det.shape))
-    at = grid.points(np.array([x + 1.0, y + 1.0, z + 1.0]))
-    folded = int((det <= 0).sum())
-    return Folding(
-        folded, 100 * folded / det.numel(), int((corner <= 0).sum()), float(det.flatten()[least]),
-        (float(at[0]), float(at[1]), float(at[2])),
-    )  # fmt: skip
+def along(u: Tensor, grid: Grid) -> Tensor:
+    """Components in LPS -> along the grid's axes."""
+    return torch.einsum("ji,bjzyx->bizyx", torch.from_numpy(grid.axes).float().to(u.device), u)
 
 
-def _round_trip(
-    there: Tensor, start: Grid, back: Tensor, end: Grid, content: NDArray[np.bool_]
-) -> ErrorStats:
+def round_trip(there: Tensor, start: Grid, back: Tensor, end: Grid, content: NDArray[np.bool_]) -> ErrorStats:
+    """|back(there(p)) - p| at up to 200,000 evenly taken voxels p of `content` (Z, Y, X) whose images lie inside `end`.
+
+    Args:
+        there, back: (1, 3, Z, Y, X) on `start` and `end`, mm LPS.
+    """
     zyx = np.argwhere(content)
     zyx = zyx[:: max(1, len(zyx) // SAMPLES)]
     points = start.points(zyx[:, ::-1].astype(float))
@@ -155,6 +150,11 @@ def _round_trip(
     value, _ = sample_points(back[0], torch.from_numpy(index[inside]).float().to(back.device))
     error: Any = np.linalg.norm(step[inside] + value.cpu().numpy(), axis=1)
     return ErrorStats(float(error.mean()), float(np.percentile(error, 99)), float(error.max()))
+
+
+def from_image(field: sitk.Image) -> Tensor:
+    """SimpleITK vector image, mm LPS -> (1, 3, Z, Y, X) float32, components in LPS."""
+    return torch.from_numpy(sitk.GetArrayFromImage(field)).float().movedim(-1, 0)[None].contiguous()
 
 
 def to_image(u: Tensor, grid: Grid) -> sitk.Image:

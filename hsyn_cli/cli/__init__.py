@@ -10,6 +10,7 @@ from types import FrameType
 import click
 
 from hsyn_cli import __version__
+from hsyn_cli.cli.jacobian import jacobian
 from hsyn_cli.cli.register import register
 from hsyn_cli.cli.train import train
 from hsyn_cli.cli.weights import weights
@@ -33,6 +34,7 @@ def cli() -> None:
 cli.add_command(register)
 cli.add_command(train)
 cli.add_command(weights)
+cli.add_command(jacobian)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from hsyn_cli.cli.options import GroupedCommand, option
-from hsyn_cli.errors import FoldingError, UsageError
+from hsyn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from hsyn_cli.files import Staging
@@ -172,7 +172,7 @@ def register(**values: Any) -> None:
     options = Options(**values)
     if options.no_affine and options.rigid:
         raise UsageError("--no-affine and --rigid contradict each other", "give one of them")
-    from hsyn_cli import files, outputs, weights
+    from hsyn_cli import files, outputs, report, weights
 
     if options.weights is not None:
         weights.find(options.weights)
@@ -182,9 +182,9 @@ def register(**values: Any) -> None:
     claimed = outputs.targets(wanted).values()
     with files.claim(claimed, force=options.force, inputs=options.inputs.values()) as staging:
         percent = _run(options, wanted, staging, start)
-    if options.max_folding is not None and percent > options.max_folding:
-        text = f"{percent:.3g} % of the voxels fold, more than the {options.max_folding:g} % allowed"
-        raise FoldingError(text, "the files were written; look at report.json, or try --preset accurate")
+    report.check_folding(
+        percent, options.max_folding, "the files were written; look at report.json, or try --preset accurate"
+    )
 
 
 def _run(options: Options, wanted: Wanted, staging: Staging, start: float) -> float:

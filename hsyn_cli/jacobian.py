@@ -1,0 +1,71 @@
+"""The Jacobian determinant of p -> p + d(p) and where it says that the map folds."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from hsyn_cli.fields import corner_determinant, determinant
+from hsyn_cli.report import Folding
+from hsyn_cli.space import Grid, field_from_lps
+
+LEAST_FOR_LOG = 1e-9  # smaller determinants, and those below 0, become this before the logarithm
+MOST_FOR_LOG = 1e9
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """`image`: determinant, or its natural logarithm, float32 on the field's grid, one-sided differences at the border.
+
+    `clipped`: how many voxels had no logarithm and hold log(1e-9) = -20.7; 0 for the determinant itself.
+    """
+
+    image: sitk.Image
+    folding: Folding
+    log: bool
+    clipped: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, without the image."""
+        return {"folding": dataclasses.asdict(self.folding), "log": self.log, "clipped": self.clipped}
+
+
+def jacobian(field: sitk.Image, *, log: bool = False) -> Jacobian:
+    """Determinants of a displacement field (vector image, mm, LPS) by central differences in mm along the grid's axes."""
+    grid = Grid.of(field)
+    u = torch.from_numpy(field_from_lps(field))[None]
+    det = determinant(u, grid.spacing)[0]
+    values = log_determinant(det) if log else det
+    image = grid.stamp(sitk.GetImageFromArray(values.float().numpy()))
+    clipped = int((det < LEAST_FOR_LOG).sum()) if log else 0
+    return Jacobian(image, folding(u, grid, det), log, clipped)
+
+
+def folding(u: Tensor, grid: Grid, det: Tensor | None = None) -> Folding:
+    """The verdict on a field, outermost voxel layer left out, since central differences need both neighbours.
+
+    Args:
+        u: (1, 3, Z, Y, X), mm along the axes of `grid`. det: its `determinant` (Z, Y, X), where that is known already.
+    """
+    inside = (slice(1, -1),) * 3
+    det = (determinant(u, grid.spacing)[0] if det is None else det)[inside]
+    corner = corner_determinant(u, grid.spacing)[0][inside]
+    least = int(det.argmin())
+    z, y, x = np.unravel_index(least, tuple(det.shape))
+    at = grid.points(np.array([x + 1.0, y + 1.0, z + 1.0]))
+    folded = int((det <= 0).sum())
+    return Folding(
+        folded, 100 * folded / det.numel(), int((corner <= 0).sum()), float(det.flatten()[least]),
+        (float(at[0]), float(at[1]), float(at[2])),
+    )  # fmt: skip
+
+
+def log_determinant(det: Tensor) -> Tensor:
+    """Natural logarithm of determinants clipped to [1e-9, 1e9], in float64."""
+    return det.double().clamp(LEAST_FOR_LOG, MOST_FOR_LOG).log()
