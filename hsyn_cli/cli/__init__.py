@@ -10,6 +10,7 @@ from types import FrameType
 import click
 
 from hsyn_cli import __version__
+from hsyn_cli.cli.convert import convert
 from hsyn_cli.cli.jacobian import jacobian
 from hsyn_cli.cli.register import register
 from hsyn_cli.cli.train import train
@@ -35,6 +36,7 @@ cli.add_command(register)
 cli.add_command(train)
 cli.add_command(weights)
 cli.add_command(jacobian)
+cli.add_command(convert)
 
 
 def run(arguments: Sequence[str]) -> int:
