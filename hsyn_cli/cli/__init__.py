@@ -11,6 +11,7 @@ import click
 
 from hsyn_cli import __version__
 from hsyn_cli.cli.convert import convert
+from hsyn_cli.cli.evaluate import evaluate
 from hsyn_cli.cli.jacobian import jacobian
 from hsyn_cli.cli.register import register
 from hsyn_cli.cli.train import train
@@ -37,6 +38,7 @@ cli.add_command(train)
 cli.add_command(weights)
 cli.add_command(jacobian)
 cli.add_command(convert)
+cli.add_command(evaluate)
 
 
 def run(arguments: Sequence[str]) -> int:
