@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import gzip
 import hashlib
@@ -68,6 +69,29 @@ def check_file(path: Path, what: str) -> None:
         raise InputError(f"{what} {path} is a folder, not a file", hint)
     if not path.exists():
         raise InputError(f"{what} {path}: no such file", "check the path")
+
+
+def read_table(path: Path, what: str = "table") -> list[dict[str, str]]:
+    """The rows of a CSV by the names in its first line, without the blanks around them.
+
+    Raises InputError if it is missing or no CSV.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream, restval=""))
+    except FileNotFoundError:
+        raise InputError(f"{what} {path}: no such file or folder", "check the path") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{what} {path} is no CSV: {error}", "give a CSV with column names") from error
+    return [
+        {key.strip(): value.strip() for key, value in row.items() if isinstance(value, str)} for row in rows
+    ]
+
+
+def beside(path: Path, ending: str) -> Path:
+    """A name beside `path`: its own without the extension (.nii.gz is one), and `ending`."""
+    name = path.name.removesuffix(".gz")
+    return path.with_name(Path(name).stem + ending)
 
 
 def check_space(folder: Path, needed: int) -> None:

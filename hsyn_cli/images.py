@@ -83,14 +83,15 @@ def read_mask(path: Path, reference: sitk.Image, what: str = "mask") -> Scan:
     return Scan(mask, scan.path, scan.sha256, scan.warnings)
 
 
-def read_labels(path: Path, reference: sitk.Image, what: str = "label map") -> Scan:
+def read_labels(path: Path, reference: sitk.Image | None, what: str = "label map") -> Scan:
     """A label map on its own integer type (int32 or int64 where the file holds whole numbers as floats).
 
-    On the grid of `reference`. Raises as `read_image`; InputError if values are fractional, GeometryError if
+    On the grid of `reference`, if there is one. Raises as `read_image`; InputError if values are fractional, GeometryError if
     its grid is another one.
     """
     scan = _read(path, what, None)
-    _check_grid(scan, reference, what)
+    if reference is not None:
+        _check_grid(scan, reference, what)
     if "float" not in scan.image.GetPixelIDTypeAsString():
         return scan
     values = sitk.GetArrayViewFromImage(scan.image)
@@ -109,9 +110,13 @@ def read_labels(path: Path, reference: sitk.Image, what: str = "label map") -> S
     return Scan(sitk.Cast(scan.image, integer), scan.path, scan.sha256, warnings)
 
 
-def read_field(path: Path, what: str = "displacement field") -> Scan:
-    """A displacement field as a float32 vector image, mm, LPS. Raises as `read_image`."""
-    scan = _read(path, what, sitk.sitkVectorFloat32, components=3)
+def read_field(path: Path, what: str = "displacement field", *, any_intent: bool = False) -> Scan:
+    """A displacement field as a float32 vector image, mm, LPS. Raises as `read_image`.
+
+    `any_intent`: also a NIfTI file that holds three numbers per voxel and does not say that they are such vectors; they are
+    given as they are stored.
+    """
+    scan = _read(path, what, sitk.sitkVectorFloat32, components=3, any_intent=any_intent)
     values = sitk.GetArrayViewFromImage(scan.image)
     _check_finite(values, float(values.min()), float(values.max()), f"{what} {path}")
     return scan
@@ -173,11 +178,12 @@ def read_transform(path: Path, what: str = "initial transform") -> Transform:
     return Transform(affine, path, sha256)
 
 
-def write_image(image: sitk.Image, path: Path) -> None:
+def write_image(image: sitk.Image, path: Path, intent: int | None = None) -> None:
     """Write an image, whole or not at all, in the format of its extension; raises OutputError.
 
-    A vector image becomes NIfTI intent 1007, components x, y, z in mm, LPS. For .nii.gz ITK writes the plain
-    .nii and isal compresses it: seven times as fast as ITK's own zlib for a field, and the same size.
+    A vector image becomes NIfTI intent 1007, components x, y, z in mm, LPS; `intent` puts another one into the header of
+    a NIfTI file, and changes no value. For .nii.gz ITK writes the plain .nii and isal compresses it: seven times as fast
+    as ITK's own zlib for a field, and the same size.
     """
     size = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
     zipped = path.name.endswith(".nii.gz")
@@ -192,6 +198,8 @@ def write_image(image: sitk.Image, path: Path) -> None:
             ) from error
         if plain.suffix == ".nii" and plain.stat().st_size < size:  # NIfTI's writer does not tell
             raise OutputError(f"{path}: no space left to write it", files.FREE_HINT)
+        if intent is not None:
+            nifti.set_intent(plain, intent)
         if zipped:
             files.gzip_file(plain, temporary)
             plain.unlink()
@@ -208,7 +216,7 @@ def write_transform(transform: sitk.Transform, path: Path) -> None:
             ) from error
 
 
-def _read(path: Path, what: str, pixel: int | None, components: int = 1) -> Scan:
+def _read(path: Path, what: str, pixel: int | None, components: int = 1, any_intent: bool = False) -> Scan:
     """A 3-D image of `components` per voxel, cast to `pixel` or left on its type, its geometry checked."""
     name = f"{what} {path}"
     check = nifti.NonFinite()
@@ -221,25 +229,48 @@ def _read(path: Path, what: str, pixel: int | None, components: int = 1) -> Scan
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-        _check_shape(reader, name, components, header)
+        _check_shape(reader, name, components, header, any_intent)
         reader.SetExtractSize([*reader.GetSize()[:3], *[0] * (reader.GetDimension() - 3)])
         if pixel is not None:
             reader.SetOutputPixelType(pixel)
         if check.count:
-            raise _not_finite(name, check.count)
-        image = reader.Execute()
+            raise not_finite(name, check.count)
+        image = reader.Execute() if reader.GetNumberOfComponents() == components else _stacked(reader)
     except RuntimeError as error:
         raise _read_error(name, str(error), error) from error
     _check_direction(Grid.of(image), name)
     return Scan(image, path, mark.sha256, _orientation_warnings(image, header, name))
 
 
-def _check_shape(reader: Any, name: str, components: int, header: nifti.NiftiHeader | None) -> None:
+def _stacked(reader: Any) -> sitk.Image:
+    """Three volumes along the last axis as one vector image."""
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    parts = []
+    for k in range(3):
+        reader.SetExtractIndex([*[0] * (reader.GetDimension() - 1), k])
+        parts.append(reader.Execute())
+    return sitk.Compose(parts)
+
+
+def _check_shape(
+    reader: Any, name: str, components: int, header: nifti.NiftiHeader | None, any_intent: bool
+) -> None:
     size = reader.GetSize()
     found = reader.GetNumberOfComponents()
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
         raise InputError(f"{name} holds complex numbers", "give the magnitude")
-    if components == 3 and found != 3:
+    stacked = components == 3 and found == 1 and header is not None and header.stacks_vectors
+    if stacked and header and header.intent == nifti.INTENT_DISPLACEMENT:  # ITK would negate single values
+        raise InputError(
+            f"{name} has intent 1006, but its vectors do not stand along the fifth axis",
+            "save it as x, y, z, 1, 3, or without an intent",
+        )
+    if stacked and not any_intent:
+        raise InputError(
+            f"{name} does not say what its vectors are (intent {header.intent if header else 0}, not 1007)",
+            "if they are mm in LPS: hsyn convert IN OUT --from itk; else --from ras, voxel or fsl",
+        )
+    if components == 3 and found != 3 and not stacked:
         shape = " x ".join(map(str, header.dim if header else size))
         intent = f", intent {header.intent}" if header else ""
         raise InputError(
@@ -251,7 +282,7 @@ def _check_shape(reader: Any, name: str, components: int, header: nifti.NiftiHea
     shape = " x ".join(map(str, size))
     if len(size) < 3:
         raise InputError(f"{name} is {len(size)}-D ({shape}), not 3-D", "give a volume, not a slice")
-    if any(extent > 1 for extent in size[3:]):
+    if any(extent > 1 for extent in size[3:]) and not stacked:
         raise InputError(f"{name} is {len(size)}-D ({shape}), not 3-D", "extract one volume first")
     thin = min(size[:3])
     if thin < MIN_SIZE:
@@ -262,10 +293,11 @@ def _check_shape(reader: Any, name: str, components: int, header: nifti.NiftiHea
 
 def _check_finite(values: np.ndarray[Any, Any], low: float, high: float, name: str) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise _not_finite(name, int((~np.isfinite(values)).sum()))
+        raise not_finite(name, int((~np.isfinite(values)).sum()))
 
 
-def _not_finite(name: str, count: int) -> InputError:
+def not_finite(name: str, count: int) -> InputError:
+    """The error of a file that holds NaN or infinity."""
     return InputError(f"{name} holds {count} NaN or infinite value(s)", "replace them, e.g. by 0, first")
 
 

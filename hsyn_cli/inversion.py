@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 from torch import Tensor
 
+from hsyn_cli.determinants import folding
 from hsyn_cli.devices import choose_device, use_threads
 from hsyn_cli.di_net import DINet
 from hsyn_cli.fields import determinant, sample_affine, sample_index
 from hsyn_cli.images import ImageLike, as_grid, as_image, read_field
 from hsyn_cli.inverse import sample_points, solve
-from hsyn_cli.jacobian import folding
 from hsyn_cli.networks import coarse_inverse, load_networks
 from hsyn_cli.report import ErrorStats, Folding
 from hsyn_cli.space import Array, Grid, field_from_lps
@@ -48,6 +50,12 @@ class Inversion:
     outside: int
     folded: int
     voxels: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, without the images."""
+        return {name: dataclasses.asdict(getattr(self, name)) for name in ("residual", "folding")} | {
+            name: getattr(self, name) for name in ("outside", "folded", "voxels")
+        }
 
 
 def invert(
@@ -182,7 +190,7 @@ def _solved(u: Tensor, r: Tensor, v: Tensor, tolerance: float) -> tuple[Tensor, 
     for _ in range(SWEEPS):
         v = -sample_index(u, r + v).movedim(1, -1)
     rest = v + sample_index(u, r + v).movedim(1, -1)
-    todo = (rest.abs().amax(-1) > tolerance).nonzero(as_tuple=True)
+    todo = (rest.square().sum(-1) > tolerance**2).nonzero(as_tuple=True)
     if len(todo[0]):
         v[todo] = solve(u[0], r[todo], v[todo] - rest[todo], tolerance)
         rest[todo] = v[todo] + sample_points(u[0], r[todo] + v[todo])[0]

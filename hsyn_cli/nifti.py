@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
+import zlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,9 @@ from numpy.typing import NDArray
 
 INTENT_VECTOR = 1007  # NIFTI_INTENT_VECTOR: what ITK writes and ANTs needs for a displacement field
 INTENT_DISPLACEMENT = 1006  # NIFTI_INTENT_DISPVECT: ITK takes the vectors as RAS
+INTENT_FSL = 2006  # FSL_FNIRT_DISPLACEMENT_FIELD
+INTENTS_FSL_COEFFICIENTS = (2007, 2008, 2009, 2016, 2017)  # splines and cosines of FNIRT and topup
+STACKS = ((3,), (1, 3))  # axes after the third of an image that holds three numbers per voxel
 FLOATS = {16: "f4", 64: "f8"}  # datatype codes
 
 
@@ -25,6 +31,11 @@ class NiftiHeader:
     length: int  # bytes the file must have at least once gunzipped; 0 for a .hdr/.img pair
     qform: NDArray[np.float64] | None
     sform: NDArray[np.float64] | None
+
+    @property
+    def stacks_vectors(self) -> bool:
+        """True if there are three numbers per voxel, whatever the intent says of them."""
+        return self.dim[3:] in STACKS
 
     def disagreement(self) -> float:
         """Largest distance between qform and sform at the image's corners, in mm; 0 where one is missing."""
@@ -60,6 +71,25 @@ def parse(head: bytes) -> NiftiHeader | None:
         qform if qcode > 0 else None,
         sform if scode > 0 else None,
     )
+
+
+def read(path: Path) -> NiftiHeader | None:
+    """The header of a file, gunzipped if need be; None if that cannot be read, or is not NIfTI-1."""
+    try:
+        with path.open("rb") as stream:
+            zipped = stream.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else path.open("rb") as content:
+            return parse(content.read(348))
+    except (OSError, EOFError, zlib.error):
+        return None
+
+
+def set_intent(path: Path, intent: int) -> None:
+    """Overwrite the intent of a NIfTI-1 file that is not compressed."""
+    with path.open("r+b") as stream:
+        order = "<" if struct.unpack("<i", stream.read(4))[0] == 348 else ">"
+        stream.seek(68)
+        stream.write(struct.pack(order + "h", intent))
 
 
 @dataclass

@@ -105,14 +105,15 @@ def needed_bytes(wanted: Wanted, moving_voxels: int, fixed_voxels: int) -> int:
     return total + field * max(moving_voxels, fixed_voxels)
 
 
-def warp_labels(labels: sitk.Image, forward_field: sitk.Image) -> sitk.Image:
-    """Moving labels on the fixed grid: nearest neighbour on their own integer type, 0 outside."""
+def warp_labels(
+    labels: sitk.Image, forward_field: sitk.Image, reference: sitk.Image | None = None
+) -> sitk.Image:
+    """Moving labels on the field's grid, or on that of `reference`: nearest neighbour on their own integer type, 0 outside."""
     import SimpleITK as sitk
 
     transform = sitk.DisplacementFieldTransform(sitk.Cast(forward_field, sitk.sitkVectorFloat64))
-    return sitk.Resample(
-        labels, forward_field, transform, sitk.sitkNearestNeighbor, 0.0, labels.GetPixelID()
-    )  # the field is the reference: it lies on the fixed grid
+    target = forward_field if reference is None else reference
+    return sitk.Resample(labels, target, transform, sitk.sitkNearestNeighbor, 0.0, labels.GetPixelID())
 
 
 def write(

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hsyn_cli import __version__
+from hsyn_cli.errors import FoldingError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
 SCHEMA_VERSION = 1
 
@@ -187,12 +189,39 @@ def to_dict(report: Report) -> dict[str, Any]:
     facts = plain.pop("facts")
     facts.pop("warnings")
     plain = {"schema_version": plain.pop("schema_version"), **facts, **plain}
-    result: dict[str, Any] = _finite(plain)
+    result: dict[str, Any] = finite(plain)
     return result
 
 
 def to_json(report: Report) -> str:
-    return json.dumps(to_dict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return dump(to_dict(report))
+
+
+def dump(plain: Any) -> str:
+    """Plain data as JSON text, as every command prints it."""
+    return json.dumps(finite(plain), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def verdict(fold: Folding, *, max_folding: float | None = None) -> Text:
+    """How much folds, green where nothing does and red beyond `max_folding` percent."""
+    from rich.text import Text
+
+    amount = "none" if fold.voxels == 0 else f"{fold.voxels} voxels ({fold.percent:.2g} %)"
+    style = "green" if fold.voxels == 0 else "yellow" if fold.percent <= (max_folding or 0.0) else "red"
+    return Text(f"{amount}; by the stricter corner rule {fold.corner_voxels}", style)
+
+
+def least_determinant(fold: Folding, of: str = "") -> str:
+    """The smallest determinant and where it is; `of`: the field's name."""
+    at = ", ".join(f"{v:.1f}" for v in fold.min_det_at_mm)
+    return f"{fold.min_det:.3f}, {of + ', ' if of else ''}at ({at}) mm LPS"
+
+
+def check_folding(percent: float, limit: float | None, hint: str) -> None:
+    """Raise FoldingError if more than `limit` percent of the voxels fold."""
+    if limit is not None and percent > limit:
+        text = f"{percent:.3g} % of the voxels fold, more than the {limit:g} % allowed"
+        raise FoldingError(text, hint)
 
 
 def render(report: Report, *, max_folding: float | None = None) -> RenderableType:
@@ -205,12 +234,8 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, fold in (("forward", facts.folding), ("inverse", facts.inverse_folding)):
-        verdict = "none" if fold.voxels == 0 else f"{fold.voxels} voxels ({fold.percent:.2g} %)"
-        style = "green" if fold.voxels == 0 else "yellow" if fold.percent <= (max_folding or 0.0) else "red"
-        text = f"{verdict}; by the stricter corner rule {fold.corner_voxels}"
-        table.add_row(f"folding, {name}", Text(text, style))
-    at = ", ".join(f"{v:.1f}" for v in facts.folding.min_det_at_mm)
-    table.add_row("smallest determinant", Text(f"{facts.folding.min_det:.3f}, forward, at ({at}) mm LPS"))
+        table.add_row(f"folding, {name}", verdict(fold, max_folding=max_folding))
+    table.add_row("smallest determinant", Text(least_determinant(facts.folding, "forward")))
     for name, error in (("fixed", facts.inverse_error_fixed), ("moving", facts.inverse_error_moving)):
         numbers = f"mean {error.mean_mm:.4f}, 99 % below {error.p99_mm:.3f}, max {error.max_mm:.3f} mm"
         table.add_row(f"inverse error, {name}", Text(numbers))
@@ -241,11 +266,12 @@ def _longest(seconds: Mapping[str, float], shown: int = 2) -> str:
     return ", ".join(f"{step} {seconds[step]:.1f}" for step in steps)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain data with None where a number is NaN or infinite."""
     if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
+        return {key: finite(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -150,6 +150,59 @@ def field_from_lps(image: sitk.Image) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.tensordot(np.linalg.inv(axes), lps, axes=(1, 3)), dtype=np.float32)
 
 
+def from_xyz(vectors: NDArray[Any]) -> NDArray[Any]:
+    """(X, Y, Z, 3), axes as nibabel has them -> (Z, Y, X, 3); its own inverse."""
+    swapped: NDArray[Any] = vectors.transpose(2, 1, 0, 3)
+    return swapped
+
+
+RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # LPS mm -> RAS mm, and back
+
+
+def coordinates(grid: Grid, form: str) -> Array:
+    """(4, 4): index (x, y, z, 1) -> the coordinates between which programs of a form count displacements.
+
+    "itk": mm, LPS. "ras": mm, RAS. "voxel": the index itself. "fsl": index times spacing, and x from the other end where
+    the index axes are right-handed in space (a positive determinant of the sform).
+    """
+    matrix = np.eye(4)
+    if form == "fsl":
+        matrix[:3, :3] = np.diag(grid.spacing)
+        if np.linalg.det(grid.axes) > 0:
+            matrix[0] = (-grid.spacing[0], 0, 0, (grid.size[0] - 1) * grid.spacing[0])
+    elif form in ("itk", "ras"):
+        matrix[:3, :3] = grid.index_to_point
+        matrix[:3, 3] = grid.origin
+        matrix = matrix if form == "itk" else RAS @ matrix
+    elif form != "voxel":
+        raise ValueError(f"unknown form {form!r}")
+    return matrix
+
+
+def convert_vectors(vectors: Array, source: str, target: str, fixed: Grid, moving: Grid) -> Array:
+    """Displacements of one form as another: (Z, Y, X, 3) on `fixed`, components x, y, z -> the same shape.
+
+    With C = `coordinates`, v at fixed index i leads to the moving index j with C(moving) j = C(fixed) i + v.
+    """
+    through = coordinates(moving, target) @ np.linalg.inv(coordinates(moving, source))
+    out: Array = vectors @ through[:3, :3].T
+    rest = (through @ coordinates(fixed, source) - coordinates(fixed, target))[:3]
+    if np.abs(rest).max() > 1e-9:  # 0 on one grid, and between itk and ras
+        z, y, x = (np.arange(n, dtype=float) for n in vectors.shape[:3])
+        out += x[:, None] * rest[:, 0]
+        out += y[:, None, None] * rest[:, 1]
+        out += z[:, None, None, None] * rest[:, 2] + rest[:, 3]
+    return out
+
+
+def convert_affine(matrix: Array, source: str, target: str, fixed: Grid, moving: Grid) -> Array:
+    """(4, 4) from fixed to moving `coordinates` of one form -> of another."""
+    there = coordinates(moving, target) @ np.linalg.inv(coordinates(moving, source))
+    back = coordinates(fixed, source) @ np.linalg.inv(coordinates(fixed, target))
+    out: Array = there @ matrix @ back
+    return out
+
+
 def affine_parts(transform: Any) -> tuple[Array, Array]:
     """(A, t) of a SimpleITK linear transform, so that point -> A @ point + t, in mm LPS."""
     t = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hsyn_cli.determinants import folding
 from hsyn_cli.fields import sample, sample_affine
 from hsyn_cli.inverse import sample_points
-from hsyn_cli.jacobian import folding
 from hsyn_cli.report import ErrorStats, Folding
 from hsyn_cli.space import Array, Grid, affine_parts
 

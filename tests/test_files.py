@@ -184,3 +184,20 @@ def test_claim_refuses_a_folder_without_permission(tmp_path: Path, monkeypatch: 
     ):
         pytest.fail("was allowed")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_table_is_read_by_its_column_names(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("\ufeffname, value\na , 1\nb\n", encoding="utf-8")
+    assert files.read_table(path) == [{"name": "a", "value": "1"}, {"name": "b", "value": ""}]
+    for broken, text in ((tmp_path / "none.csv", "no such file"), (tmp_path, "is no CSV")):
+        with pytest.raises(InputError, match=text):
+            files.read_table(broken, "pairs")
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="is no CSV"):
+        files.read_table(path, "pairs")
+
+
+@pytest.mark.parametrize("name", ["warp.nii.gz", "warp.nii", "warp.nrrd", "warp"])
+def test_a_name_beside_a_file(name: str) -> None:
+    assert files.beside(Path("a") / name, "_j.nii.gz") == Path("a/warp_j.nii.gz")

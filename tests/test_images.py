@@ -295,13 +295,32 @@ def test_field_on_disk_is_what_ants_and_itk_expect(tmp_path: Path) -> None:
 
 
 def test_a_field_without_intent_is_explained(tmp_path: Path) -> None:
-    for shape in ((*SIZE, 1, 3), (*SIZE, 3), SIZE):
-        with pytest.raises(InputError, match="is not a displacement field") as caught:
+    for shape in ((*SIZE, 1, 3), (*SIZE, 3)):
+        with pytest.raises(
+            InputError, match=r"does not say what its vectors are \(intent 0, not 1007\)"
+        ) as caught:
             images.read_field(nifti(tmp_path / "f.nii.gz", shape))
-        assert "intent 1007" in caught.value.hint
+        assert "hsyn convert IN OUT --from itk" in caught.value.hint
+        assert images.read_field(tmp_path / "f.nii.gz", any_intent=True).image.GetSize() == SIZE
+    with pytest.raises(InputError, match="is not a displacement field") as caught:
+        images.read_field(nifti(tmp_path / "f.nii.gz"))
+    assert "intent 1007" in caught.value.hint
     two = sitk.Compose([noise()] * 2)
     with pytest.raises(InputError, match=r"2 component\(s\)"):
         images.read_field(saved(two, tmp_path / "f.nrrd"))
+
+
+def test_the_grid_of_any_image(tmp_path: Path) -> None:
+    grid = Grid.of(oblique(noise()))
+    series = sitk.JoinSeries([oblique(noise())] * 3)
+    vectors = oblique(sitk.Compose([noise()] * 3))
+    for image in (oblique(noise()), 0 * oblique(noise()), series, vectors):
+        assert images.read_grid(saved(image, tmp_path / "a.nii.gz")).same_as(grid)
+    with pytest.raises(InputError, match=r"reference image .* is 2-D"):
+        images.read_grid(saved(noise((5, 6)), tmp_path / "a.nii.gz"))
+    (tmp_path / "a.nii.gz").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"is not an image|cannot be read"):
+        images.read_grid(tmp_path / "a.nii.gz", "moving image")
 
 
 def test_a_field_with_nan(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ from types import FrameType
 import click
 
 from hsyn_cli import __version__
+from hsyn_cli.cli.convert import convert
+from hsyn_cli.cli.evaluate import evaluate
 from hsyn_cli.cli.invert import invert
+from hsyn_cli.cli.jacobian import jacobian
 from hsyn_cli.cli.register import register
 from hsyn_cli.cli.train import train
 from hsyn_cli.cli.weights import weights
@@ -35,6 +38,9 @@ cli.add_command(register)
 cli.add_command(invert)
 cli.add_command(train)
 cli.add_command(weights)
+cli.add_command(jacobian)
+cli.add_command(convert)
+cli.add_command(evaluate)
 
 
 def run(arguments: Sequence[str]) -> int:

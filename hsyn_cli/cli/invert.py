@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,9 +81,9 @@ def invert(
       hsyn invert sub1Warp.nii.gz -o sub1InverseWarp.nii.gz --json
       hsyn invert field.nii.gz -r moving.nii.gz -o inverse.nii.gz --residual-map residual.nii.gz
     """
-    from hsyn_cli import files
+    from hsyn_cli import files, report
 
-    out = out or beside(field, "_inverse")
+    out = out or files.beside(field, "_inverse.nii.gz")
     targets = [out] if residual_map is None else [out, residual_map]
     inputs = [path for path in (field, reference) if path is not None]
     with files.claim(targets, force=force, inputs=inputs) as staging:
@@ -105,32 +104,11 @@ def invert(
                 images.write_image(found.residual_map, staging.path(residual_map))
             staging.commit()
     if as_json:
-        click.echo(json.dumps({"inverse": str(out), **facts(found)}, indent=2))
+        click.echo(report.dump({"field": str(field), "output": str(out), **found.to_dict()}), nl=False)
     elif not quiet:
         for line in read.warnings:
             click.secho(f"warning: {line}", fg="yellow", err=True)
         _tell(found, out)
-
-
-def beside(path: Path, addition: str, suffix: str = ".nii.gz") -> Path:
-    """`path` with `addition` at the end of its name, as .nii.gz."""
-    stem = path.name.removesuffix(".gz")
-    return path.with_name(
-        stem[: stem.rfind(".")] + addition + suffix if "." in stem else stem + addition + suffix
-    )
-
-
-def facts(found: Inversion) -> dict[str, object]:
-    """Ready for JSON."""
-    from dataclasses import asdict
-
-    return {
-        "residual": asdict(found.residual) if found.outside + found.folded < found.voxels else None,
-        "folding_of_field": asdict(found.folding),
-        "voxels": found.voxels,
-        "voxels_outside": found.outside,
-        "voxels_in_folds": found.folded,
-    }
 
 
 def _tell(found: Inversion, out: Path) -> None:
@@ -139,11 +117,8 @@ def _tell(found: Inversion, out: Path) -> None:
     fold = found.folding
     if fold.voxels:
         at = ", ".join(f"{v:.1f}" for v in fold.min_det_at_mm)
-        click.secho(
-            f"folding   {fold.voxels} voxels of the field ({fold.percent:.2g} %) fold, worst at ({at}) mm LPS; "
-            f"{found.folded} voxels have no inverse",
-            fg="yellow",
-        )
+        text = f"{fold.voxels} voxels of the field ({fold.percent:.2g} %) fold, worst at ({at}) mm LPS"
+        click.secho(f"folding   {text}; {found.folded} voxels have no inverse", fg="yellow")
     else:
         click.echo("folding   none")
     if found.outside:

@@ -19,7 +19,7 @@ from hsyn_cli.cli.options import (
     option,
     threads_option,
 )
-from hsyn_cli.errors import FoldingError, UsageError
+from hsyn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from hsyn_cli.files import Staging
@@ -167,7 +167,7 @@ def register(**values: Any) -> None:
     options = Options(**values)
     if options.no_affine and options.rigid:
         raise UsageError("--no-affine and --rigid contradict each other", "give one of them")
-    from hsyn_cli import files, outputs, weights
+    from hsyn_cli import files, outputs, report, weights
 
     if options.weights is not None:
         weights.find(options.weights)
@@ -177,9 +177,9 @@ def register(**values: Any) -> None:
     claimed = outputs.targets(wanted).values()
     with files.claim(claimed, force=options.force, inputs=options.inputs.values()) as staging:
         percent = _run(options, wanted, staging, start)
-    if options.max_folding is not None and percent > options.max_folding:
-        text = f"{percent:.3g} % of the voxels fold, more than the {options.max_folding:g} % allowed"
-        raise FoldingError(text, "the files were written; look at report.json, or try --preset accurate")
+    report.check_folding(
+        percent, options.max_folding, "the files were written; look at report.json, or try --preset accurate"
+    )
 
 
 def _run(options: Options, wanted: Wanted, staging: Staging, start: float) -> float:

@@ -6,7 +6,6 @@ aligns them to the first that can be read. Grey values are kept in steps of 4 of
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from hsyn_cli import affine, images
+from hsyn_cli import affine, files, images
 from hsyn_cli.config import Training
 from hsyn_cli.errors import HsynError, InputError
 from hsyn_cli.prepare import content_box, intensity_range
@@ -69,19 +68,13 @@ def _volumes(folder: Path) -> list[Path]:
 
 
 def _table(path: Path) -> Iterator[Subject]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except FileNotFoundError:
-        raise InputError(f"training data {path}: no such file or folder", "check the path") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"training data {path} is no CSV: {error}", "give a folder or a CSV") from error
+    rows = files.read_table(path, "training data")
     if rows and not {"image", "labels"} & set(rows[0]):
         raise InputError(
             f"{path} has neither a column image nor labels", "name the columns in its first line"
         )
     for row in rows:
-        image, labels = ((row.get(key) or "").strip() for key in ("image", "labels"))
+        image, labels = (row.get(key, "") for key in ("image", "labels"))
         if image or labels:
             yield Subject(path.parent / image if image else None, path.parent / labels if labels else None)
 
