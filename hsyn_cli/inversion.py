@@ -26,7 +26,7 @@ from hsyn_cli.totals import affine_displacement, from_image, to_image
 
 OUTSIDE, FOLDED = -1.0, -2.0  # marks in a residual map
 TOLERANCE = 0.005  # mm
-SWEEPS = 1
+SWEEPS = 4
 SLAB = 500_000  # voxels worked on at once
 FIT_POINTS = 20_000
 
@@ -125,7 +125,7 @@ def _invert(
         r = _indices(matrix, offset + matrix[:, 2] * z, (nx, ny, min(deep, nz - z)), device)
         v, rest = _solved(u, r, sample_index(seed, to_seed(r)).movedim(1, -1), within)
         p = r + v
-        error = _turned(in_mm, rest.movedim(-1, 1)).norm(dim=1)
+        error = _turned(in_mm, rest.movedim(-1, 1)).square().sum(1).sqrt()
         error[((p < -1e-3) | (p > last + 1e-3)).any(-1)] = OUTSIDE
         if verdict.corner_voxels:
             error[(error >= 0) & (sample_index(det[:, None], p)[:, 0] <= 0)] = FOLDED
