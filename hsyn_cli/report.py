@@ -191,6 +191,12 @@ def to_dict(report: Report) -> dict[str, Any]:
     return result
 
 
+def keys() -> set[str]:
+    """The names at the top of report.json."""
+    names = {f.name for kind in (Facts, Report) for f in dataclasses.fields(kind)}
+    return names - {"facts"}
+
+
 def to_json(report: Report) -> str:
     return json.dumps(to_dict(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -69,9 +69,9 @@ def total_fields(
     shift = -back @ t
     u = on_target(fixed_to_moving, working, fixed)
     forward = torch.einsum("ij,bjzyx->bizyx", torch.from_numpy(a).float().to(u.device), u)
-    forward += _affine_displacement(fixed, a, t, u.device)
+    forward += affine_displacement(fixed, a, t, u.device)
     inverse = _sampled(moving_to_fixed, working, moving, back, shift)
-    inverse += _affine_displacement(moving, back, shift, u.device)
+    inverse += affine_displacement(moving, back, shift, u.device)
     return Totals(forward, sharpened(inverse, moving, forward, fixed), fixed, moving, working)
 
 
@@ -82,13 +82,13 @@ def sharpened(inverse: Tensor, moving: Grid, forward: Tensor, fixed: Grid) -> Te
     same side. Subtracting e(p) = inverse(forward(p)) - p at p = inverse(q) moves that error to the other order,
     forward(inverse(q)): away from where fixed points and labels go, at the price of up to as much there.
     """
-    points = _affine_displacement(fixed, np.eye(3), np.zeros(3), forward.device, absolute=True) + forward
-    error = _sampled_at(inverse, moving, points) + forward
-    points = _affine_displacement(moving, np.eye(3), np.zeros(3), forward.device, absolute=True) + inverse
-    return inverse - _sampled_at(error, fixed, points)
+    points = affine_displacement(fixed, np.eye(3), np.zeros(3), forward.device, absolute=True) + forward
+    error = sampled_at(inverse, moving, points) + forward
+    points = affine_displacement(moving, np.eye(3), np.zeros(3), forward.device, absolute=True) + inverse
+    return inverse - sampled_at(error, fixed, points)
 
 
-def _affine_displacement(
+def affine_displacement(
     grid: Grid, a: Array, t: Array, device: torch.device, absolute: bool = False
 ) -> Tensor:
     """A x + t - x (or A x + t) at every voxel of `grid`, (1, 3, Z, Y, X), mm LPS."""
@@ -115,7 +115,7 @@ def _sampled(u: Tensor, working: Grid, target: Grid, a: Array, t: Array) -> Tens
     return torch.einsum("ij,bjzyx->bizyx", torch.from_numpy(working.axes).float().to(u.device), out)
 
 
-def _sampled_at(u: Tensor, grid: Grid, points: Tensor) -> Tensor:
+def sampled_at(u: Tensor, grid: Grid, points: Tensor) -> Tensor:
     """u on `grid` at `points` (1, 3, Z, Y, X; mm LPS), trilinear, border held."""
     to_index = np.linalg.inv(grid.index_to_point)
     scale = 2 / np.array(grid.size)

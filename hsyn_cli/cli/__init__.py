@@ -11,6 +11,7 @@ import click
 
 from hsyn_cli import __version__
 from hsyn_cli.cli.register import register
+from hsyn_cli.cli.report import report
 from hsyn_cli.cli.train import train
 from hsyn_cli.cli.weights import weights
 from hsyn_cli.errors import HsynError, Interrupted, MemoryLimitError, Terminated
@@ -31,6 +32,7 @@ def cli() -> None:
 
 
 cli.add_command(register)
+cli.add_command(report)
 cli.add_command(train)
 cli.add_command(weights)
 
