@@ -303,8 +303,9 @@ def test_the_verdict() -> None:
     assert tables.verdict(one)[1].startswith("Folding: 1 voxel of the inverse field (0.5 %).")
     blank = told(inverse_error_fixed=reports.ErrorStats(float("nan"), float("nan"), float("nan")))
     assert tables.verdict(blank) == (True, "No voxel folds. The inverse error could not be measured.")
-    assert "2 of the folded voxels lie outside" in tables.unseen(folded, 1)
-    assert tables.unseen(folded, 3) == ""
+    assert tables.folds(folded, 1).endswith("the 1 voxels that fold; 2 more outside the part shown.")
+    assert tables.folds(folded, 3).endswith("the 3 voxels that fold.")
+    assert "there is none" in tables.folds(told(), 0)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def make_page(report: Mapping[str, Any], volumes: Volumes) -> str:
         fixed=fixed,
         state="good" if good else "bad",
         verdict=tables.escaped(verdict),
-        unseen=tables.escaped(tables.unseen(report, volumes.folded)),
+        folds=tables.escaped(tables.folds(report, volumes.folded)),
         spacing=f"{volumes.grid.spacing[0]:.3g}",
         windows=tables.escaped(tables.windows(volumes.windows)),
         warnings=tables.warnings(report),

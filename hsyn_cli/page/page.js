@@ -26,9 +26,9 @@
   // ---- colours: a palette is a function from [0, 1] to packed RGBA, a table one colour per code
   function readColours() {
     const style = getComputedStyle(document.documentElement);
-    const stops = (name) => style.getPropertyValue(name).trim().split(/\s+/).map(parse);
+    const value = (name) => style.getPropertyValue(name).trim(), stops = (name) => value(name).split(/\s+/).map(parse);
     const diverging = palette(stops("--diverging")), sequential = palette(stops("--sequential"));
-    colours = { diverging, sequential, folded: style.getPropertyValue("--folded").trim() };
+    colours = { diverging, sequential, folded: value("--folded"), ink: value("--ink"), ground: value("--map") };
     colours.gray = table((code) => pack(code, code, code));
     colours.difference = table((code) => diverging(code / 254));
     colours.determinant = table((code) => diverging((octaves(code) + 2) / 4));
@@ -54,7 +54,10 @@
   });
   const picture = (name) => ({ title: () => names()[name], colour: () => gray(name) });
   const gray = (name) => ((bytes, shades) => (i) => shades[bytes[i]])(volume[name], colours.gray);
-  const flicker = (a, b) => ({ title: () => names()[swapped ? b : a], colour: () => gray(swapped ? b : a) });
+  const flicker = (a, b) => ({
+    title: () => `fixed and ${names()[b]}\nNow: ${names()[swapped ? b : a]}`,
+    colour: () => gray(swapped ? b : a),
+  });
   const checkerboard = (a, b) => ({
     title: () => `fixed and ${names()[b]}`,
     colour: () => {
@@ -116,7 +119,7 @@
     pen.drawImage(slice(plane, layer.colour()), 0, 0, canvas.width, canvas.height);
     if (layer.over) layer.over(pen, plane, scale);
     if (find("[name=cross]").checked) drawCross(pen, plane, scale);
-    drawEdges(pen, plane.edges, canvas);
+    drawEdges(pen, plane.edges, canvas, layer.map ? [colours.ink, colours.ground] : ["#fff", "#000"]);
   }
 
   function drawCross(pen, plane, scale) {
@@ -131,14 +134,14 @@
     pen.stroke();
   }
 
-  function drawEdges(pen, [left, right, top, bottom], { width, height }) {
+  function drawEdges(pen, [left, right, top, bottom], { width, height }, [ink, ground]) {
     const em = 12 * devicePixelRatio;
     pen.font = `600 ${em}px system-ui, sans-serif`;
     pen.textAlign = "center";
     pen.textBaseline = "middle";
     pen.lineWidth = em / 4;
-    pen.strokeStyle = "#000";
-    pen.fillStyle = "#fff";
+    pen.strokeStyle = ground;
+    pen.fillStyle = ink;
     for (const [letter, x, y] of [[left, em * 0.8, height / 2], [right, width - em * 0.8, height / 2],
       [top, width / 2, em * 0.9], [bottom, width / 2, height - em * 0.8]]) {
       pen.strokeText(letter, x, y);
@@ -147,19 +150,18 @@
   }
 
   function drawFolds(pen, plane, scale) {
-    const side = Math.max(scale, 5 * devicePixelRatio);
-    pen.lineWidth = 1.5 * devicePixelRatio;
-    pen.strokeStyle = "#fff";
-    pen.fillStyle = colours.folded;
+    const side = Math.max(scale, 5 * devicePixelRatio), boxes = [];
     for (let v = 0; v < size[plane.down]; v++) {
       let i = at[plane.axis] * step[plane.axis] + row(plane, v) * step[plane.down];
       for (let u = 0; u < size[plane.across]; u++, i += step[plane.across]) {
-        if (volume.determinant[i] !== codes.folded) continue;
-        const box = [(u + 0.5) * scale - side / 2, (v + 0.5) * scale - side / 2, side, side];
-        pen.strokeRect(...box);
-        pen.fillRect(...box);
+        if (volume.determinant[i] === codes.folded) boxes.push([(u + 0.5) * scale - side / 2, (v + 0.5) * scale - side / 2]);
       }
     }
+    pen.lineWidth = 3 * devicePixelRatio;
+    pen.strokeStyle = "#fff";
+    pen.fillStyle = colours.folded;
+    for (const [x, y] of boxes) pen.strokeRect(x, y, side, side);
+    for (const [x, y] of boxes) pen.fillRect(x, y, side, side);
   }
 
   function drawGrid(pen, plane, scale) {
@@ -229,6 +231,7 @@
     for (const p of Object.values(planes)) p.slider.parentElement.hidden = !shown.includes(p);
     find("#sliders").classList.toggle("one", shown.length === 1);
     find("#flip").hidden = checked("view") !== "flicker";
+    find("#before").hidden = !volume.aligned || ["grid", "jacobian", "error"].includes(checked("view"));
     showLegend(legends[checked("view")]);
     history.replaceState(null, "", `#${checked("view")}`);
     drawAll();
@@ -281,8 +284,7 @@
     find("#sliders").append(label);
     Object.assign(plane, { name, slider, output });
   }
-  if (volume.aligned) find("#aligned-name").textContent = data.aligned;
-  else find("#before").hidden = true;
+  find("#aligned-name").textContent = data.aligned;
   jump("#to-lowest", data.lowest && index(data.lowest));
   jump("#to-largest", largestError());
   jump("#to-middle", middle);

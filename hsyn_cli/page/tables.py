@@ -44,10 +44,14 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:.6f}".rstrip("0") if "e-" in text else f"{value:.0f}" if "e" in text else text
 
 
-def unseen(report: Report, shown: int) -> str:
-    """How many folded voxels lie outside the part of the fixed grid that the page shows."""
-    outside = report["folding"]["voxels"] - shown
-    return f"{outside} of the folded voxels lie outside the part shown." if outside > 0 else ""
+def folds(report: Report, shown: int) -> str:
+    """How folded voxels of the forward field are marked, and how many lie outside the part that the page shows."""
+    count = report["folding"]["voxels"]
+    if not count:
+        return "A voxel that folds would be magenta with a white frame; there is none."
+    outside = count - shown
+    where = f"; {outside} more outside the part shown" if outside > 0 else ""
+    return f"Magenta with a white frame: the {shown} voxels that fold{where}."
 
 
 def windows(ranges: Mapping[str, tuple[float, float]]) -> str:
@@ -67,7 +71,6 @@ def all_tables(report: Report) -> str:
     """Quality first, then how the run was made, then files."""
     fold, alike = [report[key] for key in SIDES.values()], report["similarity"]
     errors = [report[f"inverse_error_{side}"] for side in ("fixed", "moving")]
-    at = [", ".join(number(v, 4) for v in f["min_det_at_mm"]) for f in fold]
     seconds = {**report["seconds"], "whole command": report["seconds_total"]}
     memory = report["peak_memory_mb"]
     weights = report["checkpoint"]
@@ -86,10 +89,13 @@ def all_tables(report: Report) -> str:
         (
             table(
                 "Folding (determinant ≤ 0)",
-                ("field", "voxels", "share", "any of 8 corners", "least determinant", "at (mm, LPS)"),
+                ("", "forward field", "inverse field"),
                 (
-                    (s, f["voxels"], f"{number(f['percent'])} %", f["corner_voxels"], number(f["min_det"], 3), place)
-                    for s, f, place in zip(SIDES, fold, at, strict=True)
+                    ("voxels", *(f["voxels"] for f in fold)),
+                    ("share", *(f"{number(f['percent'])} %" for f in fold)),
+                    ("voxels by any of 8 corners", *(f["corner_voxels"] for f in fold)),
+                    ("smallest determinant", *(number(f["min_det"], 3) for f in fold)),
+                    ("at (mm, LPS)", *(", ".join(number(v, 4) for v in f["min_det_at_mm"]) for f in fold)),
                 ),
             ),
             table(
