@@ -303,8 +303,8 @@ def test_the_verdict() -> None:
     assert tables.verdict(one)[1].startswith("Folding: 1 voxel of the inverse field (0.5 %).")
     blank = told(inverse_error_fixed=reports.ErrorStats(float("nan"), float("nan"), float("nan")))
     assert tables.verdict(blank) == (True, "No voxel folds. The inverse error could not be measured.")
-    assert tables.folds(folded, 1).endswith("the 1 voxels that fold; 2 more outside the part shown.")
-    assert tables.folds(folded, 3).endswith("the 3 voxels that fold.")
+    assert tables.folds(folded, 1).endswith("(1 here, 2 outside the part shown).")
+    assert tables.folds(folded, 3).endswith("(3 here).")
     assert "there is none" in tables.folds(told(), 0)
 
 

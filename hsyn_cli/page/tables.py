@@ -50,8 +50,8 @@ def folds(report: Report, shown: int) -> str:
     if not count:
         return "A voxel that folds would be magenta with a white frame; there is none."
     outside = count - shown
-    where = f"; {outside} more outside the part shown" if outside > 0 else ""
-    return f"Magenta with a white frame: the {shown} voxels that fold{where}."
+    where = f", {outside} outside the part shown" if outside > 0 else ""
+    return f"Magenta with a white frame: voxels that fold ({shown} here{where})."
 
 
 def windows(ranges: Mapping[str, tuple[float, float]]) -> str:
