@@ -1,17 +1,21 @@
-"""The files of a registration: which there are (`targets`) and how they are written (`write`)."""
+"""The files of a registration: which there are (`targets`), how they are written (`write`) and read back (`read`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hsyn_cli import files
 from hsyn_cli import report as reports
+from hsyn_cli.errors import InputError
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
+
+    from hsyn_cli.images import Scan
 
 FOLDER_FILES = {
     "warped": "warped.nii.gz",
@@ -33,6 +37,8 @@ ANTS_SUFFIXES = {  # what ANTs itself appends to its output prefix
     "ants_warped": "Warped.nii.gz",
     "ants_inverse_warped": "InverseWarped.nii.gz",
 }
+PAGE, REPORT = "report.html", "report.json"
+PAGE_BYTES = 10_000_000  # a page of noise; one of a brain takes 3 MB
 
 
 class Midspace(Protocol):
@@ -51,6 +57,10 @@ class Midspace(Protocol):
 class Result(Protocol):
     """What `pipeline.register` returns, as far as files are concerned; see there."""
 
+    @property
+    def moving(self) -> sitk.Image: ...
+    @property
+    def fixed(self) -> sitk.Image: ...
     @property
     def warped(self) -> sitk.Image: ...
     @property
@@ -77,6 +87,7 @@ class Wanted:
     ants_prefix: str | None = None
     midspace: bool = False
     labels: bool = False
+    html: bool = True
 
 
 def targets(wanted: Wanted) -> dict[str, Path]:
@@ -89,7 +100,9 @@ def targets(wanted: Wanted) -> dict[str, Path]:
     paths = {name: wanted.folder / file for name, file in names.items()}
     if wanted.ants_prefix is not None:
         paths |= {name: Path(wanted.ants_prefix + suffix) for name, suffix in ANTS_SUFFIXES.items()}
-    return paths | {"report": wanted.folder / "report.json"}
+    if wanted.html:
+        paths["page"] = wanted.folder / PAGE
+    return paths | {"report": wanted.folder / REPORT}
 
 
 def needed_bytes(wanted: Wanted, moving_voxels: int, fixed_voxels: int) -> int:
@@ -102,6 +115,8 @@ def needed_bytes(wanted: Wanted, moving_voxels: int, fixed_voxels: int) -> int:
         total += 2 * (image + field) * max(moving_voxels, fixed_voxels)
     if wanted.labels:
         total += image * fixed_voxels
+    if wanted.html:
+        total += PAGE_BYTES
     return total + field * max(moving_voxels, fixed_voxels)
 
 
@@ -129,7 +144,8 @@ def write(
     `make_report` is called when the other files are written, so that it can tell the whole time. Raises
     OutputError, and then none of the files is there.
     """
-    from hsyn_cli import images
+    from hsyn_cli import images, page
+    from hsyn_cli.page import volumes
 
     paths = {name: staging.path(path) for name, path in targets(wanted).items()}
     pictures = {
@@ -160,7 +176,92 @@ def write(
     if wanted.ants_prefix is not None:
         for name in ("warped", "inverse_warped"):
             files.copy(paths[name], paths[f"ants_{name}"])
+    shown = volumes.prepare(result) if wanted.html else None
     report = make_report()
     files.write_text(paths["report"], reports.to_json(report))
+    if shown is not None:
+        files.write_text(paths["page"], page.make_page(reports.to_dict(report), shown))
     staging.commit()
     return report
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A registration read back from its output folder; `report` is what report.json holds."""
+
+    report: Mapping[str, Any]
+    moving: sitk.Image
+    fixed: sitk.Image
+    warped: sitk.Image
+    affine: sitk.AffineTransform
+    forward_field: sitk.Image
+    inverse_field: sitk.Image
+
+
+def read(
+    folder: Path,
+    moving: Path | None = None,
+    fixed: Path | None = None,
+    progress: Callable[[str, float], None] = lambda step, fraction: None,
+) -> Finished:
+    """Read what `write` wrote and the two images it was made from.
+
+    Args:
+        moving, fixed: where the images lie now; None is where report.json says.
+
+    Raises:
+        InputError: the folder holds no run of this version; a file of it or an image is missing, damaged or, by
+            its SHA-256, another one than was registered.
+    """
+    from hsyn_cli import images
+
+    report = read_report(folder)
+    scans: dict[str, Scan] = {}
+    for side, place in (("moving", moving), ("fixed", fixed)):
+        progress("reading images", 0.1 * len(scans))
+        scans[side] = _registered_image(report["inputs"][side], side, place)
+    paths = {name: folder / file for name, file in FOLDER_FILES.items()}
+    warped = images.read_image(paths["warped"], "warped image")
+    fields = []
+    for share, name in ((0.25, "forward_field"), (0.6, "inverse_field")):
+        progress("reading fields", share)
+        fields.append(images.read_field(paths[name], name.replace("_", " ")).image)
+    affine = images.read_transform(paths["affine"], "affine").transform
+    return Finished(report, scans["moving"].image, scans["fixed"].image, warped.image, affine, *fields)
+
+
+def read_report(folder: Path) -> Mapping[str, Any]:
+    """What report.json of an output folder holds. Raises InputError if it is not there or not of this version."""
+    path = folder / REPORT
+    hint = "give the folder that `hsyn register -o` wrote"
+    if not path.is_file():
+        raise InputError(f"{folder} is not an output folder of hsyn register: it holds no {REPORT}", hint)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}", hint) from error
+    report: Mapping[str, Any] = content if isinstance(content, dict) else {}
+    version = report.get("schema_version")
+    if version != reports.SCHEMA_VERSION:
+        raise InputError(f"{path} is not a report of this version of hsyn (schema {version})", hint)
+    missing = sorted(reports.keys() - report.keys())
+    if missing:
+        raise InputError(f"{path} is incomplete: it lacks {', '.join(missing)}", hint)
+    return report
+
+
+def _registered_image(source: Mapping[str, str], side: str, place: Path | None) -> Scan:
+    from hsyn_cli import images
+
+    path = place or Path(source["path"])
+    if not path.exists():
+        raise InputError(
+            f"{side} image {path}: no such file", f"if it was moved, say where it lies: --{side} FILE"
+        )
+    scan = images.read_image(path, f"{side} image")
+    if scan.sha256 != source["sha256"]:
+        raise InputError(
+            f"{side} image {path} is not the file that was registered (its SHA-256 is another)",
+            f"give that one: --{side} FILE",
+        )
+    return scan

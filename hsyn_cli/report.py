@@ -193,6 +193,12 @@ def to_dict(report: Report) -> dict[str, Any]:
     return result
 
 
+def keys() -> set[str]:
+    """The names at the top of report.json."""
+    names = {f.name for kind in (Facts, Report) for f in dataclasses.fields(kind)}
+    return names - {"facts"}
+
+
 def to_json(report: Report) -> str:
     return dump(to_dict(report))
 

@@ -19,7 +19,15 @@ HEAVY = ("torch", "SimpleITK", "numpy", "rich", "safetensors")
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["register", "--help"], ["weights", "--help"], ["register"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["register", "--help"],
+        ["report", "--help"],
+        ["weights", "--help"],
+        ["register"],
+    ],
 )
 def test_nothing_heavy_is_imported_for_help(arguments: list[str]) -> None:
     program = (

@@ -136,7 +136,7 @@ def test_a_run_writes_its_files_and_shows_the_table(
     captured = capfd.readouterr()
     assert "inverse error, fixed" in captured.out
     assert captured.err == ""
-    assert len(os.listdir("out")) == 6
+    assert len(os.listdir("out")) == 7
     report = json.loads(Path("out/report.json").read_text())
     assert set(report["inputs"]) == {"moving", "fixed"}
     assert Path(report["outputs"]["warped"]).is_file()
@@ -220,7 +220,7 @@ def test_outputs_that_exist_need_force(
     Path("out/notes.txt").write_text("mine")
     old = Path("out/report.json").read_text()
     assert register() == 5
-    assert "out/warped.nii.gz and 5 more exists already" in capfd.readouterr().err
+    assert "out/warped.nii.gz and 6 more exists already" in capfd.readouterr().err
     assert len(calls) == 1
     assert Path("out/report.json").read_text() == old
     assert register("--force") == 0
@@ -288,7 +288,13 @@ def test_max_folding_decides_the_exit_code_and_the_files_are_there(
     assert register("--max-folding", "0.5") == 0
     assert register("--max-folding", "0.4", "--force") == 9
     assert "0.5 % of the voxels fold, more than the 0.4 % allowed" in capfd.readouterr().err
-    assert len(os.listdir("out")) == 6
+    assert len(os.listdir("out")) == 7
+
+
+def test_no_html_leaves_the_page_out(here: Path, calls: list[Any]) -> None:
+    assert register("--no-html") == 0
+    assert "page" not in json.loads(Path("out/report.json").read_text())["outputs"]
+    assert not Path("out/report.html").exists()
 
 
 DRIVER = """

@@ -13,7 +13,7 @@ from test_report import FACTS
 
 from hsyn_cli import files, outputs
 from hsyn_cli import report as reports
-from hsyn_cli.errors import OutputError
+from hsyn_cli.errors import InputError, OutputError
 
 TURN = sitk.Euler3DTransform((0, 0, 0), 0.2, -0.1, 0.4).GetMatrix()
 
@@ -44,6 +44,8 @@ class FakeMidspace:
 class FakeResult:
     """Stands for a Registration: random content on the right grids."""
 
+    moving: sitk.Image
+    fixed: sitk.Image
     warped: sitk.Image
     inverse_warped: sitk.Image
     forward_field: sitk.Image
@@ -60,6 +62,8 @@ def fake_result() -> FakeResult:
     affine.SetTranslation((1, 2, 3))
     half = FakeMidspace(*(grid_image(FIXED, seed, seed < 22) for seed in (20, 21, 22, 23)))
     return FakeResult(
+        grid_image(MOVING, 7),
+        grid_image(FIXED, 8),
         grid_image(FIXED, 1),
         grid_image(MOVING, 2),
         grid_image(FIXED, 3, True),
@@ -92,7 +96,7 @@ def same(path: Path, image: sitk.Image) -> bool:
     )
 
 
-def test_the_six_files_and_nothing_else(tmp_path: Path) -> None:
+def test_the_seven_files_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "out"
     result = written(outputs.Wanted(folder))
     assert sorted(os.listdir(folder)) == [
@@ -100,6 +104,7 @@ def test_the_six_files_and_nothing_else(tmp_path: Path) -> None:
         "forward_field.nii.gz",
         "inverse_field.nii.gz",
         "inverse_warped.nii.gz",
+        "report.html",
         "report.json",
         "warped.nii.gz",
     ]
@@ -109,6 +114,13 @@ def test_the_six_files_and_nothing_else(tmp_path: Path) -> None:
         assert int(nib.load(folder / f"{name}.nii.gz").header["intent_code"]) == 1007
     assert sitk.ReadTransform(str(folder / "affine.mat")).TransformPoint((0, 0, 0)) == (1, 2, 3)
     assert json.loads((folder / "report.json").read_text())["schema_version"] == 1
+    assert "No voxel folds." in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_without_the_page(tmp_path: Path) -> None:
+    written(outputs.Wanted(tmp_path, html=False))
+    assert "report.html" not in os.listdir(tmp_path)
+    assert len(os.listdir(tmp_path)) == 6
 
 
 def test_everything_that_can_be_asked_for(tmp_path: Path) -> None:
@@ -184,4 +196,70 @@ def test_needed_bytes_cover_the_uncompressed_outputs(tmp_path: Path) -> None:
     raw = sum(4 * image.GetNumberOfPixels() for image in scalars)
     raw += sum(12 * image.GetNumberOfPixels() for image in fields)
     moving, fixed = result.inverse_warped.GetNumberOfPixels(), result.warped.GetNumberOfPixels()
-    assert raw <= outputs.needed_bytes(wanted, moving, fixed) <= 2 * raw
+    needed = outputs.needed_bytes(wanted, moving, fixed) - outputs.PAGE_BYTES
+    assert raw <= needed <= 2 * raw
+
+
+@dataclass(frozen=True)
+class Finished:
+    folder: Path
+    moving: Path
+    fixed: Path
+    result: FakeResult
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Finished:
+    """A folder as `hsyn register` leaves it, and its two images."""
+    result = fake_result()
+    paths = {side: tmp_path / f"{side}.nii.gz" for side in ("moving", "fixed")}
+    for side, path in paths.items():
+        sitk.WriteImage(getattr(result, side), str(path))
+    wanted = outputs.Wanted(tmp_path / "out", html=False)
+
+    def report() -> reports.Report:
+        inputs = {s: reports.Source(str(p), files.fingerprint(p).sha256) for s, p in paths.items()}
+        return reports.assemble(FACTS, inputs=inputs, outputs=outputs.targets(wanted), seconds_total=1.0)
+
+    with files.claim(outputs.targets(wanted).values()) as staging:
+        outputs.write(result, wanted, staging, report)
+    return Finished(wanted.folder, paths["moving"], paths["fixed"], result)
+
+
+def test_a_run_is_read_back(finished: Finished) -> None:
+    run = outputs.read(finished.folder)
+    for name in ("moving", "fixed", "warped", "forward_field", "inverse_field"):
+        got, expected = (sitk.GetArrayFromImage(getattr(r, name)) for r in (run, finished.result))
+        np.testing.assert_array_equal(got, expected)
+    assert run.affine.TransformPoint((0, 0, 0)) == (1, 2, 3)
+    assert run.report == json.loads((finished.folder / "report.json").read_text())
+
+
+def test_images_that_moved_are_named_and_can_be_told(finished: Finished) -> None:
+    place = finished.moving.rename(finished.moving.with_name("elsewhere.nii.gz"))
+    with pytest.raises(InputError, match=r"moving image .*moving\.nii\.gz: no such file") as caught:
+        outputs.read(finished.folder)
+    assert "--moving FILE" in caught.value.hint
+    assert same(place, outputs.read(finished.folder, moving=place).moving)
+    with pytest.raises(InputError, match="is not the file that was registered"):
+        outputs.read(finished.folder, moving=finished.fixed)
+    (finished.folder / "inverse_field.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"inverse field .*inverse_field\.nii\.gz: no such file"):
+        outputs.read(finished.folder, moving=place)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "is not an output folder of hsyn register"),
+        ("{", "cannot be read"),
+        ("[]", "not a report of this version"),
+        ('{"schema_version": 99}', r"schema 99"),
+        ('{"schema_version": 1, "folding": {}}', "is incomplete: it lacks affine, apply"),
+    ],
+)
+def test_a_folder_of_something_else(tmp_path: Path, text: str | None, told: str) -> None:
+    if text is not None:
+        (tmp_path / "report.json").write_text(text)
+    with pytest.raises(InputError, match=told):
+        outputs.read(tmp_path)

@@ -15,6 +15,7 @@ from hsyn_cli.cli.evaluate import evaluate
 from hsyn_cli.cli.invert import invert
 from hsyn_cli.cli.jacobian import jacobian
 from hsyn_cli.cli.register import register
+from hsyn_cli.cli.report import report
 from hsyn_cli.cli.train import train
 from hsyn_cli.cli.weights import weights
 from hsyn_cli.errors import HsynError, Interrupted, MemoryLimitError, Terminated
@@ -34,13 +35,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(register)
-cli.add_command(invert)
-cli.add_command(train)
-cli.add_command(weights)
-cli.add_command(jacobian)
-cli.add_command(convert)
-cli.add_command(evaluate)
+for command in (register, report, invert, jacobian, convert, evaluate, train, weights):
+    cli.add_command(command)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -43,6 +43,7 @@ class Options:
     out: Path
     ants_prefix: str | None
     save_midspace: bool
+    no_html: bool
     force: bool
     preset: str
     weights: str | None
@@ -104,6 +105,7 @@ class Inputs:
     "--ants-prefix", metavar="P", heading=OUTPUT, help="Also write ANTs' five files, P0GenericAffine.mat etc."
 )
 @option("--save-midspace", is_flag=True, heading=OUTPUT, help="Also write both half-way fields and images.")
+@option("--no-html", is_flag=True, heading=OUTPUT, help="Leave report.html out, the page with the pictures.")
 @force_option
 @option(
     "--preset",
@@ -154,7 +156,7 @@ def register(**values: Any) -> None:
     """Register a moving to a fixed 3-D image, both ways.
 
     Writes warped.nii.gz, inverse_warped.nii.gz, forward_field.nii.gz (fixed grid), inverse_field.nii.gz
-    (moving grid), affine.mat and report.json into the output folder.
+    (moving grid), affine.mat, report.json and report.html into the output folder.
 
     \b
     Examples:
@@ -172,7 +174,11 @@ def register(**values: Any) -> None:
     if options.weights is not None:
         weights.find(options.weights)
     wanted = outputs.Wanted(
-        options.out, options.ants_prefix, options.save_midspace, options.moving_labels is not None
+        options.out,
+        options.ants_prefix,
+        options.save_midspace,
+        labels=options.moving_labels is not None,
+        html=not options.no_html,
     )
     claimed = outputs.targets(wanted).values()
     with files.claim(claimed, force=options.force, inputs=options.inputs.values()) as staging:
