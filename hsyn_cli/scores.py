@@ -6,7 +6,6 @@ import contextlib
 import csv
 import dataclasses
 import io
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import SimpleITK as sitk
 from hsyn_cli import files, images
 from hsyn_cli.errors import InputError, UsageError
 from hsyn_cli.evaluation import Evaluation, Progress, evaluate
-from hsyn_cli.outputs import FOLDER_FILES
+from hsyn_cli.outputs import FOLDER_FILES, read_report
 from hsyn_cli.overlap import LabelScore
 from hsyn_cli.report import dump, least_determinant, verdict
 from hsyn_cli.space import Array
@@ -267,13 +266,7 @@ def _short(value: float | None) -> str:
 
 def _of_folder(folder: Path, with_labels: bool) -> dict[str, Path]:
     """What an output folder of `hsyn register` knows of its pair."""
-    path = folder / "report.json"
+    inputs = read_report(folder)["inputs"]
     wanted = ("fixed", "moving", "moving_labels") if with_labels else ("fixed", "moving")
-    try:
-        inputs = json.loads(path.read_text(encoding="utf-8"))["inputs"]
-        paths = {name: Path(inputs[name]["path"]) for name in wanted if name in inputs}
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: no such file", "give a folder that hsyn register wrote") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no report of hsyn register", "give --forward and --fixed") from error
+    paths = {name: Path(inputs[name]["path"]) for name in wanted if name in inputs}
     return {**paths, **{name: folder / FOLDER_FILES[f"{name}_field"] for name in ("forward", "inverse")}}

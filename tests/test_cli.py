@@ -96,7 +96,10 @@ def test_every_option_has_help() -> None:
         assert command.help
         for parameter in command.params:
             if isinstance(parameter, click.Argument):  # told in the command's own text
-                assert str(parameter.human_readable_name).strip("[]") in command.help, (command.name, parameter.name)
+                assert str(parameter.human_readable_name).strip("[]") in command.help, (
+                    command.name,
+                    parameter.name,
+                )
                 continue
             assert isinstance(parameter, click.Option)
             assert parameter.help, (command.name, parameter.name)

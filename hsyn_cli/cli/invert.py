@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 INPUT, OUTPUT, METHOD = "Input", "Output", "Method"
 
 
-@click.command(cls=GroupedCommand)
+@click.command(cls=GroupedCommand, short_help="Invert any displacement field.")
 @click.argument("field", type=FILE)
 @option(
     "-r",

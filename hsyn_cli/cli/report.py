@@ -7,19 +7,18 @@ from pathlib import Path
 
 import click
 
-from hsyn_cli.cli.options import GroupedCommand, option
+from hsyn_cli.cli.options import FILE, GroupedCommand, force_option, json_option, option, quiet_option
 
-FILE = click.Path(path_type=Path)
-INPUT, OUTPUT = "Input", "Output and messages"
+INPUT = "Input"
 
 
 @click.command(cls=GroupedCommand)
 @click.argument("out_dir", type=FILE)
 @option("-m", "--moving", type=FILE, heading=INPUT, help="The moving image, if it was moved since.")
 @option("-f", "--fixed", type=FILE, heading=INPUT, help="The fixed image, if it was moved since.")
-@option("--force", is_flag=True, heading=OUTPUT, help="Replace a report.html that exists.")
-@option("--quiet", is_flag=True, heading=OUTPUT, help="No progress bar and no message.")
-@option("--json", "as_json", is_flag=True, heading=OUTPUT, help="Print path, size and verdict as JSON.")
+@force_option
+@quiet_option
+@json_option
 def report(
     out_dir: Path, moving: Path | None, fixed: Path | None, force: bool, quiet: bool, as_json: bool
 ) -> None:
