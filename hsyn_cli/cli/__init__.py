@@ -10,6 +10,8 @@ from types import FrameType
 import click
 
 from hsyn_cli import __version__
+from hsyn_cli.cli.apply_field import apply_field
+from hsyn_cli.cli.compose import compose
 from hsyn_cli.cli.register import register
 from hsyn_cli.cli.train import train
 from hsyn_cli.cli.weights import weights
@@ -31,6 +33,8 @@ def cli() -> None:
 
 
 cli.add_command(register)
+cli.add_command(apply_field)
+cli.add_command(compose)
 cli.add_command(train)
 cli.add_command(weights)
 
