@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.prepare import intensity_range
-from hsyn_cli.space import Array, affine_parts
+from hsyn_cli.space import Array, affine_from, affine_parts
 
 Kind = Literal["affine", "rigid", "none"]
 
@@ -84,14 +84,6 @@ def _as_rigid(transform: sitk.Transform, fixed: sitk.Image) -> sitk.Euler3DTrans
     out.SetCenter(middle)
     out.SetMatrix(rotation.ravel().tolist(), 1e-6)
     out.SetTranslation((np.array(transform.TransformPoint(middle)) - np.array(middle)).tolist())
-    return out
-
-
-def affine_from(matrix: Array, translation: Array) -> sitk.AffineTransform:
-    """point -> matrix @ point + translation, mm LPS."""
-    out = sitk.AffineTransform(3)
-    out.SetMatrix(matrix.ravel().tolist())
-    out.SetTranslation(translation.tolist())
     return out
 
 

@@ -7,7 +7,6 @@ import csv
 import errno
 import gzip
 import hashlib
-import io
 import os
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from isal import igzip, isal_zlib
 
@@ -22,6 +22,7 @@ from hsyn_cli.errors import InputError, OutputError
 
 CHUNK = 4 << 20  # bytes read at a time
 FREE_HINT = "free some disk space or choose another folder"
+Buffer = bytes | memoryview
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -33,33 +34,50 @@ class Fingerprint:
     length: int
 
 
+@contextlib.contextmanager
+def gunzipped(path: Path, what: str = "file") -> Iterator[IO[bytes]]:
+    """The content of a file as a stream, gunzipped if need be.
+
+    Raises InputError if the file is missing, unreadable or empty, and when its gzip stream turns out broken.
+    """
+    check_file(path, what)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{what} {path}: {error.strerror}", "check the file's permissions") from error
+    with file:
+        magic = file.read(2)
+        if not magic:
+            raise InputError(f"{what} {path}: the file is empty", "it was perhaps not copied completely")
+        file.seek(0)
+        try:
+            yield igzip.open(file) if magic == b"\x1f\x8b" else file
+        except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error) as error:
+            state = "truncated" if isinstance(error, EOFError) else "damaged"
+            raise InputError(
+                f"{what} {path}: the gzip stream is {state}", "copy or download the file again"
+            ) from error
+
+
 def fingerprint(path: Path, what: str = "file", look: Callable[[bytes], None] | None = None) -> Fingerprint:
-    """Read the whole file once; `look` is shown its gunzipped content, chunk after chunk.
+    """Read the whole file, piece after piece; `look` is shown its gunzipped content, chunk after chunk.
 
     Raises InputError if it is missing, unreadable, or its gzip stream is broken. ITK reads
     a truncated .nii.gz without a word and fills up with zeros, so the stream is checked here.
     """
-    check_file(path, what)
+    digest, length = hashlib.sha256(), 0
     try:
-        data = path.read_bytes()
+        with gunzipped(path, what) as stream:
+            while chunk := stream.read(CHUNK):
+                length += len(chunk)
+                if look is not None:
+                    look(chunk)
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
     except OSError as error:
-        raise InputError(f"{what} {path}: {error.strerror}", "check the file's permissions") from error
-    if not data:
-        raise InputError(f"{what} {path}: the file is empty", "it was perhaps not copied completely")
-    content = io.BytesIO(data)
-    length = 0
-    try:
-        stream = igzip.open(content) if data.startswith(b"\x1f\x8b") else content
-        while chunk := stream.read(CHUNK):
-            length += len(chunk)
-            if look is not None:
-                look(chunk)
-    except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error) as error:
-        state = "truncated" if isinstance(error, EOFError) else "damaged"
-        raise InputError(
-            f"{what} {path}: the gzip stream is {state}", "copy or download the file again"
-        ) from error
-    return Fingerprint(hashlib.sha256(data).hexdigest(), length)
+        raise InputError(f"{what} {path}: {error.strerror}", "check the file and its disk") from error
+    return Fingerprint(digest.hexdigest(), length)
 
 
 def check_file(path: Path, what: str) -> None:
@@ -102,13 +120,32 @@ def check_space(folder: Path, needed: int) -> None:
         raise OutputError(f"{folder}: no space left to write to it ({amounts})", FREE_HINT)
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Callable[[Buffer], None]]:
+    """Yield `write`, which appends to a new file; what ends in .gz is compressed at isal's level 1.
+
+    No name and no time in the gzip stream, so equal content gives equal bytes.
+    """
+    with path.open("wb") as file:
+        if path.suffix != ".gz":
+            yield lambda data: _pieces(data, file.write)
+            return
+        stream = isal_zlib.compressobj(1, isal_zlib.DEFLATED, 16 + isal_zlib.MAX_WBITS)
+        yield lambda data: _pieces(data, lambda piece: file.write(stream.compress(piece)))
+        file.write(stream.flush())
+
+
+def _pieces(data: Buffer, write: Callable[[memoryview], object]) -> None:
+    view = memoryview(data).cast("B")
+    for start in range(0, len(view), CHUNK):
+        write(view[start : start + CHUNK])
+
+
 def gzip_file(source: Path, target: Path) -> None:
-    """Compress at isal's level 1; no name and no time in the stream, so equal content gives equal bytes."""
-    stream = isal_zlib.compressobj(1, isal_zlib.DEFLATED, 16 + isal_zlib.MAX_WBITS)
-    with source.open("rb") as reader, target.open("wb") as writer:
+    """Compress `source` to `target`, which ends in .gz; see `writing`."""
+    with source.open("rb") as reader, writing(target) as write:
         while chunk := reader.read(CHUNK):
-            writer.write(stream.compress(chunk))
-        writer.write(stream.flush())
+            write(chunk)
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

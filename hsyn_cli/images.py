@@ -17,14 +17,19 @@ import SimpleITK as sitk
 
 from hsyn_cli import files, nifti
 from hsyn_cli.errors import GeometryError, InputError, MemoryLimitError, OutputError
-from hsyn_cli.space import Grid
+from hsyn_cli.space import Grid, affine_from, affine_parts
 
 MIN_SIZE = 4  # voxels along each axis that smoothing and derivatives need
 SHEAR_TOLERANCE = 1e-3  # largest entry of |direction^T direction - 1|
 EXACT_IN_FLOAT = 2**24  # integers from here on are not all kept by float32
 FIELD_HINT = (
-    "a field holds 3-component vectors on a 3-D grid; in NIfTI dim = 5,x,y,z,1,3 with intent 1007 (vector)"
+    "a field holds 3-component vectors on a 3-D grid; in NIfTI dim = 5,x,y,z,1,3 with intent 1007 (vector); "
+    "`hsyn convert` makes one of other kinds"
 )
+FIELD_INTENTS = (
+    nifti.INTENT_VECTOR,
+    nifti.INTENT_DISPLACEMENT,
+)  # ITK turns the RAS vectors of the latter to LPS
 
 ImageLike: TypeAlias = "sitk.Image | str | os.PathLike[str]"  # what the Python API takes for an image
 
@@ -83,15 +88,35 @@ def read_mask(path: Path, reference: sitk.Image, what: str = "mask") -> Scan:
     return Scan(mask, scan.path, scan.sha256, scan.warnings)
 
 
-def read_labels(path: Path, reference: sitk.Image | None, what: str = "label map") -> Scan:
-    """A label map on its own integer type (int32 or int64 where the file holds whole numbers as floats).
+def read_any(path: Path, what: str = "image") -> Scan:
+    """A 3-D image of scalars or vectors on its own pixel type, finite; it may be thin or constant.
 
-    On the grid of `reference`, if there is one. Raises as `read_image`; InputError if values are fractional, GeometryError if
-    its grid is another one.
+    Raises as `read_image`.
+    """
+    scan = _read(path, what, None, components=None, least=1)
+    if "float" in scan.image.GetPixelIDTypeAsString():
+        values = sitk.GetArrayViewFromImage(scan.image)
+        _check_finite(values, float(values.min()), float(values.max()), f"{what} {path}")
+    return scan
+
+
+def read_labels(path: Path, reference: sitk.Image | None, what: str = "label map") -> Scan:
+    """A label map on the grid of `reference`, if there is one, as `whole_numbers` has it.
+
+    Raises as `read_image` and `whole_numbers`; GeometryError if its grid is another one.
     """
     scan = _read(path, what, None)
     if reference is not None:
         _check_grid(scan, reference, what)
+    return whole_numbers(scan, what)
+
+
+def whole_numbers(scan: Scan, what: str = "label map") -> Scan:
+    """A label map on its own integer type (int32 or int64 where the file holds whole numbers as floats).
+
+    Raises InputError if values are fractional.
+    """
+    path = scan.path
     if "float" not in scan.image.GetPixelIDTypeAsString():
         return scan
     values = sitk.GetArrayViewFromImage(scan.image)
@@ -155,27 +180,27 @@ def as_grid(source: ImageLike, what: str = "reference image") -> Grid:
 
 def read_transform(path: Path, what: str = "initial transform") -> Transform:
     """A linear 3-D transform (.mat, .tfm, .txt, .h5 of ITK, ANTs or Slicer). Raises InputError."""
+    read, sha256 = read_any_transform(path, what)
+    if not read.IsLinear():
+        text = f"{what} {path} is a 3-D {read.GetName()}, not a linear 3-D transform"
+        raise InputError(text, "give a rigid or affine one")
+    matrix, shift = affine_parts(read)
+    if not np.isfinite(matrix).all() or not np.isfinite(shift).all() or abs(np.linalg.det(matrix)) < 1e-6:
+        raise InputError(f"{what} {path} cannot be inverted", "check how it was made")
+    return Transform(affine_from(matrix, shift), path, sha256)
+
+
+def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transform, str]:
+    """Any 3-D transform in a file that ITK reads as such, and the file's SHA-256. Raises InputError."""
     sha256 = files.fingerprint(path, what).sha256
     try:
         read = sitk.ReadTransform(str(path))
     except RuntimeError as error:
         hint = "give .mat, .tfm, .txt or .h5 as ITK writes them; convert FSL matrices with c3d_affine_tool"
         raise InputError(f"{what} {path} is not a transform that ITK can read", hint) from error
-    if read.GetDimension() != 3 or not read.IsLinear():
-        kind = f"{read.GetDimension()}-D {read.GetName()}"
-        raise InputError(
-            f"{what} {path} is a {kind}, not a linear 3-D transform", "give a rigid or affine one"
-        )
-    shift = np.array(read.TransformPoint((0.0, 0.0, 0.0)))
-    matrix = np.stack(
-        [np.array(read.TransformPoint(tuple(axis))) - shift for axis in np.eye(3).tolist()], axis=1
-    )
-    if not np.isfinite(matrix).all() or not np.isfinite(shift).all() or abs(np.linalg.det(matrix)) < 1e-6:
-        raise InputError(f"{what} {path} cannot be inverted", "check how it was made")
-    affine = sitk.AffineTransform(3)
-    affine.SetMatrix(matrix.ravel().tolist())
-    affine.SetTranslation(shift.tolist())
-    return Transform(affine, path, sha256)
+    if read.GetDimension() != 3:
+        raise InputError(f"{what} {path} is {read.GetDimension()}-D, not 3-D", "give one of 3-D images")
+    return read, sha256
 
 
 def write_image(image: sitk.Image, path: Path, intent: int | None = None) -> None:
@@ -216,30 +241,36 @@ def write_transform(transform: sitk.Transform, path: Path) -> None:
             ) from error
 
 
-def _read(path: Path, what: str, pixel: int | None, components: int = 1, any_intent: bool = False) -> Scan:
-    """A 3-D image of `components` per voxel, cast to `pixel` or left on its type, its geometry checked."""
+def _read(
+    path: Path,
+    what: str,
+    pixel: int | None,
+    components: int | None = 1,
+    least: int = MIN_SIZE,
+    any_intent: bool = False,
+) -> Scan:
+    """A 3-D image of `components` per voxel (None: any number) and at least `least` voxels along each axis.
+
+    Cast to `pixel` or left on its type, its geometry checked. `any_intent`: vectors that do not say what they are will do.
+    """
     name = f"{what} {path}"
     check = nifti.NonFinite()
     mark = files.fingerprint(path, what, check)
-    header = check.header
-    if header and mark.length < header.length:
-        missing = f"{mark.length} of {header.length} bytes"
-        raise InputError(f"{name} is truncated ({missing})", "copy or download the file again")
+    check_content(name, mark.length, check)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
-        _check_shape(reader, name, components, header, any_intent)
+        _check_shape(reader, name, components, check.header, least, any_intent)
         reader.SetExtractSize([*reader.GetSize()[:3], *[0] * (reader.GetDimension() - 3)])
         if pixel is not None:
             reader.SetOutputPixelType(pixel)
-        if check.count:
-            raise not_finite(name, check.count)
-        image = reader.Execute() if reader.GetNumberOfComponents() == components else _stacked(reader)
+        stacked = components == 3 and reader.GetNumberOfComponents() == 1
+        image = _stacked(reader) if stacked else reader.Execute()
     except RuntimeError as error:
         raise _read_error(name, str(error), error) from error
     _check_direction(Grid.of(image), name)
-    return Scan(image, path, mark.sha256, _orientation_warnings(image, header, name))
+    return Scan(image, path, mark.sha256, _orientation_warnings(image, check.header, name))
 
 
 def _stacked(reader: Any) -> sitk.Image:
@@ -253,7 +284,12 @@ def _stacked(reader: Any) -> sitk.Image:
 
 
 def _check_shape(
-    reader: Any, name: str, components: int, header: nifti.NiftiHeader | None, any_intent: bool
+    reader: Any,
+    name: str,
+    components: int | None,
+    header: nifti.NiftiHeader | None,
+    least: int,
+    any_intent: bool,
 ) -> None:
     size = reader.GetSize()
     found = reader.GetNumberOfComponents()
@@ -270,7 +306,8 @@ def _check_shape(
             f"{name} does not say what its vectors are (intent {header.intent if header else 0}, not 1007)",
             "if they are mm in LPS: hsyn convert IN OUT --from itk; else --from ras, voxel or fsl",
         )
-    if components == 3 and found != 3 and not stacked:
+    foreign = found == 3 and header is not None and header.intent not in FIELD_INTENTS and not any_intent
+    if components == 3 and ((found != 3 and not stacked) or foreign):
         shape = " x ".join(map(str, header.dim if header else size))
         intent = f", intent {header.intent}" if header else ""
         raise InputError(
@@ -285,10 +322,19 @@ def _check_shape(
     if any(extent > 1 for extent in size[3:]) and not stacked:
         raise InputError(f"{name} is {len(size)}-D ({shape}), not 3-D", "extract one volume first")
     thin = min(size[:3])
-    if thin < MIN_SIZE:
+    if thin < least:
         thickness = "one voxel" if thin == 1 else f"{thin} voxels"
-        hint = f"at least {MIN_SIZE} voxels are needed along every axis"
+        hint = f"at least {least} voxels are needed along every axis"
         raise InputError(f"{name} is only {thickness} thick ({shape})", hint)
+
+
+def check_content(name: str, length: int, check: nifti.NonFinite) -> None:
+    """Raise InputError if a NIfTI file shown to `check` has fewer bytes than its header tells, or holds NaN."""
+    if check.header and length < check.header.length:
+        missing = f"{length} of {check.header.length} bytes"
+        raise InputError(f"{name} is truncated ({missing})", "copy or download the file again")
+    if check.count:
+        raise not_finite(name, check.count)
 
 
 def _check_finite(values: np.ndarray[Any, Any], low: float, high: float, name: str) -> None:
@@ -302,13 +348,11 @@ def not_finite(name: str, count: int) -> InputError:
 
 
 def _check_direction(grid: Grid, name: str) -> None:
-    numbers = (*grid.spacing, *grid.origin, *grid.direction)
-    axes = grid.axes
-    if not np.isfinite(numbers).all() or min(grid.spacing) <= 0:
+    if not np.isfinite((*grid.spacing, *grid.origin, *grid.direction)).all() or min(grid.spacing) <= 0:
         raise GeometryError(
             f"{name} has a header without usable spacing, origin or direction", "repair the header"
         )
-    if np.abs(axes.T @ axes - np.eye(3)).max() > SHEAR_TOLERANCE:
+    if np.abs(grid.axes.T @ grid.axes - np.eye(3)).max() > SHEAR_TOLERANCE:
         raise GeometryError(f"{name} has sheared axes", "resample it to a grid with perpendicular axes")
 
 

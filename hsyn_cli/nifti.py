@@ -7,7 +7,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def parse(head: bytes) -> NiftiHeader | None:
     """The header from the first (gunzipped) bytes of a file; None if it is not NIfTI-1."""
     if len(head) < 348 or head[344:348] not in (b"n+1\0", b"ni1\0"):
         return None
-    order = "<" if struct.unpack_from("<i", head)[0] == 348 else ">"
+    order = _order(head)
     count, *sizes = struct.unpack_from(order + "8h", head, 40)
     dim = tuple(sizes[: min(max(count, 0), 7)])
     (intent,) = struct.unpack_from(order + "h", head, 68)
@@ -87,9 +87,41 @@ def read(path: Path) -> NiftiHeader | None:
 def set_intent(path: Path, intent: int) -> None:
     """Overwrite the intent of a NIfTI-1 file that is not compressed."""
     with path.open("r+b") as stream:
-        order = "<" if struct.unpack("<i", stream.read(4))[0] == 348 else ">"
+        order = _order(stream.read(4))
         stream.seek(68)
         stream.write(struct.pack(order + "h", intent))
+
+
+def read_head(stream: IO[bytes]) -> bytes:
+    """The first bytes of a stream; of a single NIfTI-1 file all up to where the voxels begin."""
+    head = stream.read(348)
+    header = parse(head)
+    return head if header is None else head + stream.read(max(header.offset - len(head), 0))
+
+
+def one_volume(head: bytes) -> bytes:
+    """The header of a 4-D file as that of its first volume alone."""
+    out = bytearray(head)
+    order = _order(head)
+    struct.pack_into(order + "h", out, 40, 3)  # dim[0]
+    struct.pack_into(order + "h", out, 48, 1)  # dim[4]
+    return bytes(out)
+
+
+def series(head: bytes, source: bytes) -> bytes:
+    """The header of one volume as that of a 4-D file, with the number of volumes and the timing of `source`."""
+    out = bytearray(head)
+    own, other = _order(head), _order(source)
+    struct.pack_into(own + "h", out, 40, 4)  # dim[0]
+    for place, kind in ((48, "h"), (92, "f"), (136, "f")):  # dim[4], pixdim[4], toffset
+        struct.pack_into(own + kind, out, place, *struct.unpack_from(other + kind, source, place))
+    out[123] = (head[123] & 0o07) | (source[123] & 0o70)  # xyzt_units: space, time
+    return bytes(out)
+
+
+def _order(head: bytes) -> str:
+    """Byte order of a header, as `struct` writes it."""
+    return "<" if struct.unpack_from("<i", head)[0] == 348 else ">"
 
 
 @dataclass

@@ -14,7 +14,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,28 @@ class Grid:
         """(..., 3) LPS points in mm -> (..., 3) continuous indices in x, y, z."""
         index: Array = (points - np.array(self.origin)) @ np.linalg.inv(self.index_to_point).T
         return index
+
+    def contains(self, points: Array) -> NDArray[np.bool_]:
+        """(..., 3) LPS points in mm -> (...): within half a voxel of the outermost centres, where ITK interpolates."""
+        index = self.indices(points)
+        inside = (index >= -0.5) & (index < np.array(self.size) - 0.5)
+        return np.asarray(inside.all(-1))
+
+    def shifted(self, index: Array) -> Grid:
+        """Moved by so many voxels (x, y, z), which need not be whole."""
+        x, y, z = self.points(index).tolist()
+        return replace(self, origin=(x, y, z))
+
+    def slab(self, first: int, last: int) -> Grid:
+        """The voxels with first <= z < last."""
+        moved = self.shifted(np.array([0.0, 0.0, first]))
+        return replace(moved, size=(*self.size[:2], last - first))
+
+    def thinned(self, most: int) -> Grid:
+        """Every k-th voxel along each axis, k the smallest that leaves at most `most`."""
+        x, y, z = (-(-n // most) for n in self.size)
+        (nx, ny, nz), (sx, sy, sz) = self.size, self.spacing
+        return replace(self, size=(-(-nx // x), -(-ny // y), -(-nz // z)), spacing=(sx * x, sy * y, sz * z))
 
     def same_as(self, other: Grid, tolerance: float = 1e-3) -> bool:
         """True if both have the same size and no corner voxel lies further apart than `tolerance` voxels."""
@@ -208,3 +231,39 @@ def affine_parts(transform: Any) -> tuple[Array, Array]:
     t = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     a = np.stack([np.array(transform.TransformPoint(tuple(e))) - t for e in np.eye(3)], axis=1)
     return a, t
+
+
+def affine_from(matrix: Array, translation: Array) -> sitk.AffineTransform:
+    """point -> matrix @ point + translation, mm LPS."""
+    import SimpleITK as sitk
+
+    out = sitk.AffineTransform(3)
+    out.SetMatrix(matrix.ravel().tolist())
+    out.SetTranslation(translation.tolist())
+    return out
+
+
+def mapped_points(transform: sitk.Transform, grid: Grid) -> Array:
+    """(Z, Y, X, 3): where `transform` takes each voxel of `grid`, mm LPS."""
+    import SimpleITK as sitk
+
+    where = (sitk.sitkVectorFloat64, grid.size, grid.origin, grid.spacing, grid.direction)
+    moved = sitk.PhysicalPointSource(*where) + sitk.TransformToDisplacementField(transform, *where)
+    points: Array = sitk.GetArrayFromImage(moved)
+    return points
+
+
+def index_slabs(
+    transform: sitk.Transform, reference: Grid, grid: Grid, voxels: int = 400_000
+) -> Iterator[tuple[slice, NDArray[np.bool_], Array]]:
+    """Where the voxels of `reference` end in `grid`, about so many `voxels` at a time.
+
+    Yields the slice along Z, a mask (Z, Y, X) of the voxels that `transform` takes into `grid`, and their
+    continuous indices there (N, 3; x, y, z).
+    """
+    nx, ny, nz = reference.size
+    step = max(1, voxels // (nx * ny))
+    for z in range(0, nz, step):
+        points = mapped_points(transform, reference.slab(z, min(z + step, nz)))
+        inside = grid.contains(points)
+        yield slice(z, z + step), inside, grid.indices(points[inside])

@@ -12,6 +12,7 @@ from hsyn_cli.space import (
     affine_parts,
     field_from_lps,
     field_to_lps,
+    mapped_points,
     nearest_lps,
     strided,
     working_grid,
@@ -126,3 +127,24 @@ def test_affine_parts_of_any_linear_transform() -> None:
     a, t = affine_parts(similarity)
     for point in ((0.0, 0.0, 0.0), (4.0, -5.0, 6.0)):
         np.testing.assert_allclose(a @ point + t, similarity.TransformPoint(point), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_parts_of_a_grid_keep_its_points(name: str) -> None:
+    grid = GRIDS[name]
+    whole = voxel_points(grid)
+    np.testing.assert_allclose(voxel_points(grid.slab(2, 5)), whole[2:5], atol=1e-9)
+    np.testing.assert_allclose(voxel_points(grid.thinned(4)), whole[::2, ::3, ::3], atol=1e-9)
+    assert grid.thinned(12) == grid
+    assert grid.contains(whole).all()
+    edges = np.array([[-0.49, 0, 0], [8.49, 11.4, 6.4], [-0.51, 0, 0], [0, 11.51, 0]])
+    assert grid.contains(grid.points(edges)).tolist() == [True, True, False, False]
+
+
+def test_mapped_points_are_those_of_the_transform() -> None:
+    turn = sitk.Euler3DTransform((1, 2, 3), 0.2, 0.1, -0.3, (4, 5, 6))
+    grid = GRIDS["oblique mirror"]
+    got = mapped_points(turn, grid)
+    assert got.shape == (7, 12, 9, 3)
+    expected = turn.TransformPoint(grid.points(np.array([3.0, 2, 1])).tolist())
+    assert got[1, 2, 3] == pytest.approx(expected)

@@ -10,6 +10,8 @@ from types import FrameType
 import click
 
 from hsyn_cli import __version__
+from hsyn_cli.cli.apply_field import apply_field
+from hsyn_cli.cli.compose import compose
 from hsyn_cli.cli.convert import convert
 from hsyn_cli.cli.evaluate import evaluate
 from hsyn_cli.cli.invert import invert
@@ -35,7 +37,9 @@ def cli() -> None:
     """
 
 
-for command in (register, report, invert, jacobian, convert, evaluate, train, weights):
+for command in (
+    register, apply_field, invert, compose, jacobian, convert, evaluate, report, train, weights,
+):  # fmt: skip
     cli.add_command(command)
 
 

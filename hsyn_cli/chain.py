@@ -1,0 +1,245 @@
+"""A chain of transforms as it is typed, `-t A -t B`, in the order and with the meaning of antsApplyTransforms.
+
+A point goes through A first, then through B. Images are pulled: each voxel of the reference is such a point, and ends
+where the input image is looked up. Points are pushed along the same way: what moves an image from moving to fixed moves points
+from fixed to moving. To move points from moving to fixed, give the chain of the inverse: of an ANTs set
+`-t [0GenericAffine.mat,1] -t 1InverseWarp.nii.gz`, of hsyn's total fields `-t inverse_field.nii.gz`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import SimpleITK as sitk
+
+from hsyn_cli import images
+from hsyn_cli.errors import GeometryError, InputError, UsageError
+from hsyn_cli.space import Array, Grid, affine_from, affine_parts, mapped_points
+
+TRANSFORM_FILES = (".mat", ".txt", ".tfm", ".xfm", ".h5", ".hdf5")  # any other file is a displacement field
+INVERSE = re.compile(r"\[\s*(.+?)\s*,\s*([01])\s*\]")
+LATTICE = 64  # points along each axis at which it is checked that grids meet
+MEET_HINT = "check the order and direction of the transforms, and what image they were made for"
+POINTS_HINT = "points are in mm, LPS (RAS ones have x and y negated); check also the direction of the chain"
+
+# As typed, a file, a transform, a displacement field in mm, LPS.
+Given: TypeAlias = str | Path | sitk.Transform | sitk.Image
+
+
+@dataclass(frozen=True)
+class Link:
+    """One transform, point -> point, mm LPS. `grid`: of a displacement field; ITK leaves points outside where they are."""
+
+    transform: sitk.Transform
+    name: str
+    grid: Grid | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of the chain, and whether its inverse was asked for."""
+
+    path: str
+    sha256: str
+    inverse: bool
+
+
+@dataclass(frozen=True)
+class Chain:
+    """`links` in the order in which a point goes through them."""
+
+    links: tuple[Link, ...]
+    sources: tuple[Source, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def transform(self) -> sitk.CompositeTransform:
+        """All of it as one transform, reference point -> point of the input image."""
+        return _composite(self.links)
+
+    @property
+    def grid(self) -> Grid | None:
+        """The grid of the first link, which is the natural reference where that is a field."""
+        return self.links[0].grid
+
+    @property
+    def is_linear(self) -> bool:
+        return all(link.transform.IsLinear() for link in self.links)
+
+
+def read(items: Sequence[Given]) -> Chain:
+    """Transforms in memory, files, or text as typed: FILE or [FILE,1] for the inverse of a linear transform.
+
+    Raises UsageError for an inverse that cannot be had, else as `images.read_field` and `images.read_transform`.
+    """
+    links: list[Link] = []
+    sources: list[Source] = []
+    warnings: list[str] = []
+    for item in items:
+        if isinstance(item, sitk.Transform):
+            links += _links(item, f"transform {len(links) + 1}")
+        elif isinstance(item, sitk.Image):
+            links.append(_field(item, f"field {len(links) + 1}"))
+        else:
+            path, inverse = parse(str(item))
+            new, sha256, told = _read(path, inverse)
+            links += new
+            sources.append(Source(str(path), sha256, inverse))
+            warnings += told
+    if not links:
+        raise UsageError("no transform is given", "give at least one -t")
+    return Chain(tuple(links), tuple(sources), tuple(warnings))
+
+
+def reference_grid(chain: Chain, path: Path | None) -> Grid:
+    """The grid of the file at `path`; without one that of the first link. Raises UsageError if it has none."""
+    if path is not None:
+        return images.read_grid(path)
+    if chain.grid is None:
+        text = "--reference is missing, and the first transform of the chain has no grid of its own"
+        raise UsageError(text, "give -r, the image whose grid the output gets")
+    return chain.grid
+
+
+def parse(text: str) -> tuple[Path, bool]:
+    """FILE, [FILE,0] or [FILE,1] -> (path, whether to invert). Raises UsageError."""
+    found = INVERSE.fullmatch(text.strip())
+    if found:
+        return Path(found[1]), found[2] == "1"
+    if text.startswith("["):
+        raise UsageError(f"-t {text} is neither FILE nor [FILE,1]", "quote it: -t '[affine.mat,1]'")
+    return Path(text), False
+
+
+def _read(path: Path, inverse: bool) -> tuple[list[Link], str, tuple[str, ...]]:
+    """Links, SHA-256 and warnings of one file."""
+    name = str(path)
+    if path.suffix.lower() not in TRANSFORM_FILES:
+        scan = images.read_field(path)
+        if inverse:
+            raise _no_inverse(name)
+        return [_field(scan.image, name)], scan.sha256, scan.warnings
+    transform, sha256 = images.read_any_transform(path)
+    if transform.IsLinear():
+        affine = images.read_transform(path, "transform").transform
+        return [Link(affine.GetInverse() if inverse else affine, name)], sha256, ()
+    if inverse:
+        raise _no_inverse(name)
+    return _links(transform, name), sha256, ()
+
+
+def _no_inverse(name: str) -> UsageError:
+    hint = "make the inverse of a field with `hsyn invert` first and give that"
+    return UsageError(f"[{name},1]: only linear transforms are inverted here", hint)
+
+
+def _links(transform: sitk.Transform, name: str) -> list[Link]:
+    """The parts of a transform of any kind, in the order in which points go through them."""
+    transform = transform.Downcast()
+    if isinstance(transform, sitk.CompositeTransform):
+        parts = [transform.GetNthTransform(k) for k in range(transform.GetNumberOfTransforms())]
+        return [link for part in reversed(parts) for link in _links(part, name)]
+    if isinstance(transform, sitk.DisplacementFieldTransform):
+        return [_field(transform.GetDisplacementField(), name)]
+    return [Link(transform, name)]
+
+
+def _field(field: sitk.Image, name: str) -> Link:
+    """Raises InputError if `field` is no vector image or holds NaN: a point would be lost without a word."""
+    if field.GetDimension() != 3 or field.GetNumberOfComponentsPerPixel() != 3:
+        raise InputError(f"{name} is not a displacement field", images.FIELD_HINT)
+    if not np.isfinite(sitk.GetArrayViewFromImage(field)).all():
+        raise InputError(f"{name} holds NaN or infinite values", "replace them, e.g. by 0, first")
+    copy = sitk.Cast(field, sitk.sitkVectorFloat64) + 0.0  # the transform empties the image it is given
+    return Link(sitk.DisplacementFieldTransform(copy), name, Grid.of(field))
+
+
+def _composite(links: Sequence[Link]) -> sitk.CompositeTransform:
+    """ITK lets points go through the last transform of a composite first."""
+    composite = sitk.CompositeTransform(3)
+    for link in reversed(links):
+        composite.AddTransform(link.transform)
+    return composite
+
+
+def check_fields(chain: Chain, reference: Grid) -> tuple[str, ...]:
+    """A line for each field that part of `reference` does not reach, with the share of its voxels.
+
+    Raises GeometryError if no voxel reaches a field at all.
+    """
+    lines = []
+    for k, link in enumerate(chain.links):
+        if link.grid is None:
+            continue
+        share = reaching(chain.links[:k], reference, link.grid)
+        if share == 0:
+            text = f"the reference lies wholly outside the grid of the field {link.name}"
+            raise GeometryError(text + (", as the chain takes it there" if k else ""), MEET_HINT)
+        if share < 1:
+            lines.append(
+                f"{100 * (1 - share):.2g} % of the reference lies outside the grid of {link.name}, "
+                "where it moves nothing"
+            )
+    return tuple(lines)
+
+
+def check_image(chain: Chain, reference: Grid, image: Grid, name: str) -> None:
+    """Raise GeometryError if the chain takes no voxel of `reference` into the image."""
+    if reaching(chain.links, reference, image) == 0:
+        text = f"the reference, taken through the chain, lies wholly outside the image {name}"
+        raise GeometryError(text, MEET_HINT)
+
+
+def reaching(links: Sequence[Link], reference: Grid, target: Grid) -> float:
+    """The share of the voxels of `reference` that `links` take into `target`.
+
+    Looked at on a lattice of voxels; on all of them before it is said to be 0.
+    """
+    if not links and target.same_as(reference):
+        return 1.0
+    composite = _composite(links) if links else sitk.Transform(3, sitk.sitkIdentity)
+    share = float(target.contains(mapped_points(composite, reference.thinned(LATTICE))).mean())
+    if share > 0 or max(reference.size) <= LATTICE:
+        return share
+    full = target.empty_image(sitk.sitkUInt8) + 1
+    where = (reference.size, composite, sitk.sitkNearestNeighbor)
+    seen = sitk.Resample(full, *where, reference.origin, reference.spacing, reference.direction)
+    return float(sitk.GetArrayViewFromImage(seen).mean())
+
+
+def move_points(chain: Chain, points: Array) -> tuple[Array, tuple[str, ...]]:
+    """(N, 3) LPS points through the chain, as antsApplyTransformsToPoints does, and warnings.
+
+    Raises GeometryError if all of them miss the grid of a field.
+    """
+    lines = []
+    for link in chain.links:
+        if link.grid is not None:
+            outside = int((~link.grid.contains(points)).sum())
+            if outside == len(points):
+                raise GeometryError(f"no point lies on the grid of the field {link.name}", POINTS_HINT)
+            if outside:
+                text = f"{outside} of {len(points)} points lie outside the grid of {link.name}"
+                lines.append(f"{text}, where it moves nothing")
+        points = np.array([link.transform.TransformPoint(point) for point in points.tolist()])
+    return points, tuple(lines)
+
+
+def to_field(chain: Chain, reference: Grid) -> sitk.Image:
+    """The whole chain as one displacement field on `reference`, float32, mm LPS."""
+    where = (reference.size, reference.origin, reference.spacing, reference.direction)
+    return sitk.TransformToDisplacementField(chain.transform, sitk.sitkVectorFloat32, *where)
+
+
+def to_affine(chain: Chain) -> sitk.AffineTransform:
+    """A linear chain as one transform. Raises UsageError if it is not linear."""
+    bent = [link.name for link in chain.links if not link.transform.IsLinear()]
+    if bent:
+        text = f"{bent[0]} is not linear, so the chain is no affine transform"
+        raise UsageError(text, "give -o a name in .nii.gz to get one displacement field")
+    return affine_from(*affine_parts(chain.transform))
