@@ -95,10 +95,9 @@ def test_every_option_has_help() -> None:
     def walk(command: click.Command) -> None:
         assert command.help
         for parameter in command.params:
-            if isinstance(parameter, click.Argument):  # the docstring tells what it is
-                continue
-            assert isinstance(parameter, click.Option)
-            assert parameter.help, (command.name, parameter.name)
+            if not isinstance(parameter, click.Argument):
+                assert isinstance(parameter, click.Option)
+                assert parameter.help, (command.name, parameter.name)
         if isinstance(command, click.Group):
             for child in command.commands.values():
                 walk(child)

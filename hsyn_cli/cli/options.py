@@ -25,7 +25,7 @@ class GroupedCommand(click.Command):
         rows: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and not isinstance(parameter, click.Argument):
                 rows.setdefault(getattr(parameter, "heading", "Other"), []).append(record)
         for heading, records in rows.items():
             with formatter.section(heading):
