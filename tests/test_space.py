@@ -12,6 +12,7 @@ from hsyn_cli.space import (
     affine_parts,
     field_from_lps,
     field_to_lps,
+    index_slabs,
     mapped_points,
     nearest_lps,
     strided,
@@ -148,3 +149,17 @@ def test_mapped_points_are_those_of_the_transform() -> None:
     assert got.shape == (7, 12, 9, 3)
     expected = turn.TransformPoint(grid.points(np.array([3.0, 2, 1])).tolist())
     assert got[1, 2, 3] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("voxels", [1, 300, 10**6])
+def test_slabs_cover_the_reference_whatever_their_size(voxels: int) -> None:
+    reference, target = GRIDS["oblique"], GRIDS["LPS"]
+    turn = sitk.Euler3DTransform((-31, 12, 7), 0.2, 0.1, -0.3)
+    points = mapped_points(turn, reference)
+    seen = np.full((*points.shape[:3], 3), np.nan)
+    for slab, inside, index in index_slabs(turn, reference, target, voxels):
+        seen[slab][inside] = index
+    inside = target.contains(points)
+    assert 0 < inside.sum() < inside.size
+    np.testing.assert_allclose(seen[inside], target.indices(points)[inside])
+    assert np.isnan(seen[~inside]).all()
