@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hsyn_cli import config, report, weights
+from hsyn_cli.config import DINetConfig, SNNetConfig
 from hsyn_cli.di_net import DINet
 from hsyn_cli.errors import WeightsError
 from hsyn_cli.fields import downsample, resize
@@ -18,12 +19,8 @@ from hsyn_cli.sn_net import SNNet
 def load_networks(name: str | None, device: torch.device) -> tuple[SNNet, DINet, report.Weights]:
     """Both networks of a checkpoint, strictly: every tensor must be there. Raises WeightsError."""
     checkpoint = weights.load(name or weights.DEFAULT)
-    try:
-        sn = SNNet(config.sn_net_from_dict(checkpoint.config["sn_net"]))
-        di = DINet(config.di_net_from_dict(checkpoint.config["di_net"]))
-    except (KeyError, TypeError, AttributeError) as error:
-        text = f"checkpoint {checkpoint.path} describes no network this version knows ({error!r})"
-        raise WeightsError(text, "it was made by another program or another version of hsyn") from error
+    sn_config, di_config = architecture(checkpoint)
+    sn, di = SNNet(sn_config), DINet(di_config)
     nets: Mapping[str, torch.nn.Module] = {"sn": sn, "di": di}
     expected = {
         f"{k}.{name}": tuple(v.shape) for k, net in nets.items() for name, v in net.state_dict().items()
@@ -34,6 +31,18 @@ def load_networks(name: str | None, device: torch.device) -> tuple[SNNet, DINet,
         net.load_state_dict(own)
         net.eval().requires_grad_(False).to(device)
     return sn, di, report.Weights(checkpoint.name, checkpoint.sha256, checkpoint.verified)
+
+
+def architecture(checkpoint: weights.Checkpoint) -> tuple[SNNetConfig, DINetConfig]:
+    """What networks a checkpoint holds; a setting that its version did not know yet has its default. Raises WeightsError."""
+    try:
+        return (
+            config.sn_net_from_dict(checkpoint.config["sn_net"]),
+            config.di_net_from_dict(checkpoint.config["di_net"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        text = f"checkpoint {checkpoint.path} describes no network this version knows ({error!r})"
+        raise WeightsError(text, "it was made by another program or another version of hsyn") from error
 
 
 def exact_inverse(di: DINet, u: Tensor, spacing: float) -> Tensor:

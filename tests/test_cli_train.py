@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from click.testing import CliRunner, Result
 from samples import save_checkpoint, tiny_networks
 
-from hsyn_cli import cli, config, pipeline
+from hsyn_cli import cli, config, pipeline, weights
 from hsyn_cli.config import Stage, Training
 
 SN, DI = tiny_networks(1.0)
@@ -199,6 +199,14 @@ def test_it_stops_in_time_and_goes_on(data: Path, trained: Path, tmp_path: Path)
     assert len(scores(out)) < len(scores(trained))
     assert run("train", "-o", out, "--resume", "--threads", "1").exit_code == 0
     assert scores(out) == scores(trained)
+
+
+def test_the_checkpoint_that_ships_can_be_fine_tuned(data: Path, tmp_path: Path) -> None:
+    stages = [{"first": 0, "depth": 1, "steps": 1, "rate": 1e-4}]
+    (tmp_path / "small.json").write_text(json.dumps({"size": [64, 64, 56], "stages": stages, "di_steps": 0}))
+    words = ("--from", weights.DEFAULT, "--config", tmp_path / "small.json", "--dry-run", "--threads", "1")
+    result = run("train", "--data", data, "-o", tmp_path / "x", *words)
+    assert result.exit_code == 0, result.output
 
 
 def test_fine_tuning_begins_at_the_checkpoint(data: Path, trained: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from hsyn_cli import config, files, weights
 from hsyn_cli.config import Training
 from hsyn_cli.errors import InputError, UsageError, WeightsError
+from hsyn_cli.networks import architecture as networks_of
 from hsyn_cli.training.loop import Networks, Record, State
 
 
@@ -124,7 +125,7 @@ def load_state(run: RunFolder, training: Training, networks: Networks) -> State:
 def load_start(name: str, training: Training, networks: Networks) -> None:
     """Begin from the weights of a checkpoint of the same architecture. Raises WeightsError."""
     checkpoint = weights.load(name)
-    if checkpoint.config != json.loads(json.dumps(architecture(training))):
+    if networks_of(checkpoint) != (training.sn_net, training.di_net):
         text = f"checkpoint {checkpoint.path} has another architecture than the training config"
         raise WeightsError(text, "leave sn_net and di_net out of the config: the checkpoint's are then taken")
     networks.load(checkpoint.tensors)

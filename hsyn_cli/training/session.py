@@ -14,10 +14,11 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from hsyn_cli import config, weights
+from hsyn_cli import weights
 from hsyn_cli.config import Training
 from hsyn_cli.devices import choose_device
 from hsyn_cli.errors import OutputError, UsageError, WeightsError
+from hsyn_cli.networks import architecture
 from hsyn_cli.report import peak_memory_mb
 from hsyn_cli.training import curves, loop, runs
 from hsyn_cli.training.cache import Cache, load_cache, settings
@@ -181,15 +182,7 @@ class Session:
 def _for_checkpoint(training: Training, start: str, given: bool) -> Training:
     """`training` with the architecture of a checkpoint; short stages unless a config tells them."""
     checkpoint = weights.load(start)
-    try:
-        sn, di = (
-            config.sn_net_from_dict(checkpoint.config["sn_net"]),
-            config.di_net_from_dict(checkpoint.config["di_net"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise WeightsError(
-            f"checkpoint {checkpoint.path} describes no network this version knows ({error!r})"
-        ) from error
+    sn, di = architecture(checkpoint)
     if given and (training.sn_net, training.di_net) not in ((sn, di), (Training().sn_net, Training().di_net)):
         raise WeightsError(
             f"checkpoint {checkpoint.path} has another architecture than the training config",
