@@ -30,6 +30,7 @@ LAYERS = [
     {"outputs"},
     {"pipeline", "inversion", "evaluation"},
     {"scores"},
+    {"api"},
     {"cli"},
     {"__main__"},
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hsyn_cli.cli.options import GroupedCommand, option
+from hsyn_cli.cli.options import FILE, OUTPUT, GroupedCommand, force_option, json_option, option, quiet_option
 from hsyn_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from hsyn_cli.files import Staging
     from hsyn_cli.labels import Change
 
-FILE = click.Path(path_type=Path)
-INPUT, OUTPUT, METHOD, MESSAGES = "Input", "Output", "Method", "Messages"
+INPUT, METHOD = "Input", "Method"
 SHOWN = 10  # labels whose volume changed most; lost ones are all shown
 
 
@@ -90,7 +89,7 @@ class Options:
     heading=OUTPUT,
     help="File; for several inputs a folder, where they keep their names.",
 )
-@option("--force", is_flag=True, heading=OUTPUT, help="Replace outputs that exist.")
+@force_option
 @option(
     "-n",
     "--interpolation",
@@ -123,8 +122,8 @@ class Options:
     heading=METHOD,
     help="Turn the vectors of a vector image (mm, LPS) by the transform's local rotation; lengths are kept.",
 )
-@option("--quiet", is_flag=True, heading=MESSAGES, help="No progress bar, no table, no warnings.")
-@option("--json", "as_json", is_flag=True, heading=MESSAGES, help="Print what was done as JSON.")
+@quiet_option
+@json_option
 def apply_field(**values: Any) -> None:
     """Move images or points through a chain of transforms.
 

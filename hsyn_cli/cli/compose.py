@@ -8,10 +8,9 @@ from typing import Any
 
 import click
 
-from hsyn_cli.cli.options import GroupedCommand, option
+from hsyn_cli.cli.options import FILE, OUTPUT, GroupedCommand, force_option, json_option, option, quiet_option
 
-FILE = click.Path(path_type=Path)
-INPUT, OUTPUT, MESSAGES = "Input", "Output", "Messages"
+INPUT = "Input"
 
 
 @click.command(cls=GroupedCommand)
@@ -40,9 +39,9 @@ INPUT, OUTPUT, MESSAGES = "Input", "Output", "Messages"
     heading=OUTPUT,
     help="Field (.nii.gz or another image format), or, for linear chains only, .mat, .tfm, .txt, .h5.",
 )
-@option("--force", is_flag=True, heading=OUTPUT, help="Replace an output that exists.")
-@option("--quiet", is_flag=True, heading=MESSAGES, help="No progress bar and no warnings.")
-@option("--json", "as_json", is_flag=True, heading=MESSAGES, help="Print what was done as JSON.")
+@force_option
+@quiet_option
+@json_option
 def compose(
     transforms: tuple[str, ...], reference: Path | None, out: Path, force: bool, quiet: bool, as_json: bool
 ) -> None:
