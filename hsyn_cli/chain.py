@@ -20,6 +20,7 @@ import SimpleITK as sitk
 from hsyn_cli import images
 from hsyn_cli.errors import GeometryError, InputError, UsageError
 from hsyn_cli.space import Array, Grid, affine_from, affine_parts, mapped_points
+from hsyn_cli.transforms import read_any_transform, read_transform
 
 TRANSFORM_FILES = (".mat", ".txt", ".tfm", ".xfm", ".h5", ".hdf5")  # any other file is a displacement field
 INVERSE = re.compile(r"\[\s*(.+?)\s*,\s*([01])\s*\]")
@@ -75,7 +76,7 @@ class Chain:
 def read(items: Sequence[Given]) -> Chain:
     """Transforms in memory, files, or text as typed: FILE or [FILE,1] for the inverse of a linear transform.
 
-    Raises UsageError for an inverse that cannot be had, else as `images.read_field` and `images.read_transform`.
+    Raises UsageError for an inverse that cannot be had, else as `images.read_field` and `transforms.read_transform`.
     """
     links: list[Link] = []
     sources: list[Source] = []
@@ -124,9 +125,9 @@ def _read(path: Path, inverse: bool) -> tuple[list[Link], str, tuple[str, ...]]:
         if inverse:
             raise _no_inverse(name)
         return [_field(scan.image, name)], scan.sha256, scan.warnings
-    transform, sha256 = images.read_any_transform(path)
+    transform, sha256 = read_any_transform(path)
     if transform.IsLinear():
-        affine = images.read_transform(path, "transform").transform
+        affine = read_transform(path, "transform").transform
         return [Link(affine.GetInverse() if inverse else affine, name)], sha256, ()
     if inverse:
         raise _no_inverse(name)

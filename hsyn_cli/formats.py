@@ -25,6 +25,7 @@ import SimpleITK as sitk
 from hsyn_cli import arrays, files, images, nifti
 from hsyn_cli.errors import GeometryError, InputError, OutputError, UsageError
 from hsyn_cli.space import Array, Grid, affine_parts, convert_affine, convert_vectors, coordinates
+from hsyn_cli.transforms import read_transform, write_transform
 
 FORMS = ("itk", "ras", "voxel", "fsl")
 NIFTI = (".nii", ".nii.gz")
@@ -191,7 +192,7 @@ def write_field(
         arrays.write(values, path, channels)
     elif _ends(path, (".h5",)):
         vectors = sitk.GetImageFromArray(stored, isVector=True)
-        images.write_transform(sitk.DisplacementFieldTransform(grid.stamp(vectors)), path)
+        write_transform(sitk.DisplacementFieldTransform(grid.stamp(vectors)), path)
     elif form in ("itk", "ras"):
         vectors = grid.stamp(sitk.GetImageFromArray(values, isVector=True))
         images.write_image(vectors, path, nifti.INTENT_DISPLACEMENT if form == "ras" else None)
@@ -211,7 +212,7 @@ def write_affine(
         transform = sitk.AffineTransform(3)
         transform.SetMatrix(matrix[:3, :3].ravel().tolist())
         transform.SetTranslation(matrix[:3, 3].tolist())
-        images.write_transform(transform, path)
+        write_transform(transform, path)
         return
     out = convert_affine(matrix, "itk", form, *_both_grids(form, path, fixed, moving))
     if form == "fsl":
@@ -222,7 +223,7 @@ def write_affine(
 def _read_affine(path: Path, form: str, fixed: Grid | None, moving: Grid | None) -> Array:
     if form == "itk":
         matrix = np.eye(4)
-        matrix[:3, :3], matrix[:3, 3] = affine_parts(images.read_transform(path, "transform").transform)
+        matrix[:3, :3], matrix[:3, 3] = affine_parts(read_transform(path, "transform").transform)
         return matrix
     found = _matrix(path)
     if found is None or form == "voxel":

@@ -1,4 +1,4 @@
-"""Images, masks, label maps, fields and transforms: read with every check a single file allows, and written.
+"""Images, masks, label maps and fields: read with every check a single file allows, and written.
 
 Everything is a SimpleITK object: points in mm, LPS; sizes in (x, y, z). Errors name the file on one line.
 """
@@ -17,7 +17,7 @@ import SimpleITK as sitk
 
 from hsyn_cli import files, nifti
 from hsyn_cli.errors import GeometryError, InputError, MemoryLimitError, OutputError
-from hsyn_cli.space import Grid, affine_from, affine_parts
+from hsyn_cli.space import Grid
 
 MIN_SIZE = 4  # voxels along each axis that smoothing and derivatives need
 SHEAR_TOLERANCE = 1e-3  # largest entry of |direction^T direction - 1|
@@ -44,15 +44,6 @@ class Scan:
     path: Path
     sha256: str
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Transform:
-    """A linear transform, fixed point -> moving point (mm, LPS), and the file it came from."""
-
-    transform: sitk.AffineTransform
-    path: Path
-    sha256: str
 
 
 def read_image(path: Path, what: str = "image") -> Scan:
@@ -178,31 +169,6 @@ def as_grid(source: ImageLike, what: str = "reference image") -> Grid:
     return Grid.of(source) if isinstance(source, sitk.Image) else read_grid(Path(source), what)
 
 
-def read_transform(path: Path, what: str = "initial transform") -> Transform:
-    """A linear 3-D transform (.mat, .tfm, .txt, .h5 of ITK, ANTs or Slicer). Raises InputError."""
-    read, sha256 = read_any_transform(path, what)
-    if not read.IsLinear():
-        text = f"{what} {path} is a 3-D {read.GetName()}, not a linear 3-D transform"
-        raise InputError(text, "give a rigid or affine one")
-    matrix, shift = affine_parts(read)
-    if not np.isfinite(matrix).all() or not np.isfinite(shift).all() or abs(np.linalg.det(matrix)) < 1e-6:
-        raise InputError(f"{what} {path} cannot be inverted", "check how it was made")
-    return Transform(affine_from(matrix, shift), path, sha256)
-
-
-def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transform, str]:
-    """Any 3-D transform in a file that ITK reads as such, and the file's SHA-256. Raises InputError."""
-    sha256 = files.fingerprint(path, what).sha256
-    try:
-        read = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
-        hint = "give .mat, .tfm, .txt or .h5 as ITK writes them; convert FSL matrices with c3d_affine_tool"
-        raise InputError(f"{what} {path} is not a transform that ITK can read", hint) from error
-    if read.GetDimension() != 3:
-        raise InputError(f"{what} {path} is {read.GetDimension()}-D, not 3-D", "give one of 3-D images")
-    return read, sha256
-
-
 def write_image(image: sitk.Image, path: Path, intent: int | None = None) -> None:
     """Write an image, whole or not at all, in the format of its extension; raises OutputError.
 
@@ -218,9 +184,7 @@ def write_image(image: sitk.Image, path: Path, intent: int | None = None) -> Non
         try:
             sitk.WriteImage(image, str(plain), useCompression=not zipped)
         except RuntimeError as error:
-            raise OutputError(
-                f"{path}: cannot be written: {_one_line(error)}", "is the disk full?"
-            ) from error
+            raise OutputError(f"{path}: cannot be written: {one_line(error)}", "is the disk full?") from error
         if plain.suffix == ".nii" and plain.stat().st_size < size:  # NIfTI's writer does not tell
             raise OutputError(f"{path}: no space left to write it", files.FREE_HINT)
         if intent is not None:
@@ -228,17 +192,6 @@ def write_image(image: sitk.Image, path: Path, intent: int | None = None) -> Non
         if zipped:
             files.gzip_file(plain, temporary)
             plain.unlink()
-
-
-def write_transform(transform: sitk.Transform, path: Path) -> None:
-    """Write a transform (.mat, .tfm, .txt, .h5), whole or not at all; raises OutputError."""
-    with files.replacing(path) as temporary:
-        try:
-            sitk.WriteTransform(transform, str(temporary))
-        except RuntimeError as error:
-            raise OutputError(
-                f"{path}: cannot be written: {_one_line(error)}", "is the disk full?"
-            ) from error
 
 
 def _read(
@@ -397,10 +350,10 @@ def _read_error(name: str, text: str, error: Exception) -> InputError | Geometry
         return InputError(
             f"{name} is not an image that SimpleITK can read", "use NIfTI, NRRD, MHA or another such format"
         )
-    return InputError(f"{name} cannot be read: {_one_line(error)}", "check that the file is complete")
+    return InputError(f"{name} cannot be read: {one_line(error)}", "check that the file is complete")
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What ITK meant, without its source path, class and address."""
     text = re.split(r"(?:ITK|sitk::)\s*ERROR:", str(error))[-1]
     return re.sub(r"\w+\(0x[0-9a-f]+\):", "", " ".join(text.split())).strip()[:200]

@@ -146,6 +146,7 @@ def write(
     """
     from hsyn_cli import images, page
     from hsyn_cli.page import volumes
+    from hsyn_cli.transforms import write_transform
 
     paths = {name: staging.path(path) for name, path in targets(wanted).items()}
     pictures = {
@@ -159,7 +160,7 @@ def write(
             "ants_warp": result.warp_field,
             "ants_inverse_warp": result.inverse_warp_field,
         }
-        images.write_transform(result.affine, paths["ants_affine"])
+        write_transform(result.affine, paths["ants_affine"])
     if wanted.midspace:
         half = result.midspace
         pictures |= {
@@ -170,7 +171,7 @@ def write(
         }
     if moving_labels is not None:
         pictures["warped_labels"] = warp_labels(moving_labels, result.forward_field)
-    images.write_transform(result.affine, paths["affine"])
+    write_transform(result.affine, paths["affine"])
     for name, picture in pictures.items():  # threads gain nothing: ITK's writer holds Python's lock
         images.write_image(picture, paths[name])
     if wanted.ants_prefix is not None:
@@ -214,6 +215,7 @@ def read(
             its SHA-256, another one than was registered.
     """
     from hsyn_cli import images
+    from hsyn_cli.transforms import read_transform
 
     report = read_report(folder)
     scans: dict[str, Scan] = {}
@@ -226,7 +228,7 @@ def read(
     for share, name in ((0.25, "forward_field"), (0.6, "inverse_field")):
         progress("reading fields", share)
         fields.append(images.read_field(paths[name], name.replace("_", " ")).image)
-    affine = images.read_transform(paths["affine"], "affine").transform
+    affine = read_transform(paths["affine"], "affine").transform
     return Finished(report, scans["moving"].image, scans["fixed"].image, warped.image, affine, *fields)
 
 

@@ -15,6 +15,7 @@ from hsyn_cli import chain as chains
 from hsyn_cli import images
 from hsyn_cli.errors import GeometryError, InputError, UsageError
 from hsyn_cli.space import Grid, mapped_points
+from hsyn_cli.transforms import write_transform
 
 AFFINE = sitk.AffineTransform(3)
 AFFINE.SetMatrix((1.05, 0.1, 0.02, -0.08, 0.95, 0.04, 0.03, -0.05, 1.1))
@@ -40,7 +41,7 @@ def saved(folder: Path, fixed: Grid) -> tuple[str, str]:
     """The files field.nii.gz on `fixed` and affine.mat."""
     field, affine = folder / "field.nii.gz", folder / "affine.mat"
     images.write_image(waves(fixed), field)
-    images.write_transform(AFFINE, affine)
+    write_transform(AFFINE, affine)
     return str(field), str(affine)
 
 
@@ -94,7 +95,7 @@ def test_points_move_as_ants_moves_them(tmp_path: Path, fixed: str, typed: list[
 @pytest.mark.parametrize("extension", [".mat", ".txt", ".tfm", ".h5"])
 def test_linear_files_of_every_kind_and_their_inverse(tmp_path: Path, extension: str) -> None:
     path = tmp_path / f"t{extension}"
-    images.write_transform(AFFINE, path)
+    write_transform(AFFINE, path)
     point = (1.0, 2.0, 3.0)
     there = chains.read([path]).transform.TransformPoint(point)
     assert there == pytest.approx(AFFINE.TransformPoint(point), abs=1e-6)

@@ -15,6 +15,7 @@ from test_chain import AFFINE, grid, waves
 
 from hsyn_cli import images
 from hsyn_cli.cli import run
+from hsyn_cli.transforms import write_transform
 
 FIXED, MOVING = grid("oblique"), grid("flipped", (13, 18, 11), 1.6)
 
@@ -27,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     images.write_image(blocks(MOVING), Path("l.nii.gz"))
     images.write_image(FIXED.empty_image(sitk.sitkUInt8), Path("f.nii.gz"))
     images.write_image(waves(FIXED), Path("w.nii.gz"))
-    images.write_transform(AFFINE, Path("a.mat"))
+    write_transform(AFFINE, Path("a.mat"))
     sitk.WriteImage(sitk.JoinSeries([scan(MOVING, k) for k in range(3)]), "s.nii.gz")
     Path("p.csv").write_text("x,y,z,t,label\n3,-7,11,0,1\n4,-6,10,0,2\n")
     return tmp_path

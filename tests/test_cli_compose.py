@@ -13,6 +13,7 @@ from test_chain import AFFINE, grid, waves
 
 from hsyn_cli import images
 from hsyn_cli.cli import run
+from hsyn_cli.transforms import read_transform, write_transform
 
 FIXED, OTHER = grid("oblique"), grid("sagittal", (9, 8, 10), 1.1)
 
@@ -23,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     images.write_image(waves(FIXED), Path("w.nii.gz"))
     images.write_image(OTHER.empty_image(sitk.sitkUInt8), Path("r.nii.gz"))
-    images.write_transform(AFFINE, Path("a.mat"))
+    write_transform(AFFINE, Path("a.mat"))
     return tmp_path
 
 
@@ -54,7 +55,7 @@ def test_one_field_does_what_the_chain_did_here_and_in_ants(
 def test_a_linear_chain_becomes_a_transform_file(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("o.mat", "o.tfm", "o.txt", "o.h5"):
         assert run(["compose", "-t", "a.mat", "-t", "[a.mat,1]", "-t", "a.mat", "-o", name, "--quiet"]) == 0
-        read = images.read_transform(Path(name)).transform
+        read = read_transform(Path(name)).transform
         assert read.TransformPoint((1, 2, 3)) == pytest.approx(AFFINE.TransformPoint((1, 2, 3)), abs=1e-5)
     assert capfd.readouterr() == ("", "")
     assert run(["compose", "-t", "w.nii.gz", "-t", "a.mat", "-o", "p.mat"]) == 2

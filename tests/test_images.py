@@ -330,48 +330,6 @@ def test_a_field_with_nan(tmp_path: Path) -> None:
         images.read_field(saved(bad, tmp_path / "f.nii.gz"))
 
 
-@pytest.mark.parametrize("extension", [".mat", ".tfm", ".txt", ".h5"])
-def test_linear_transforms_come_back(tmp_path: Path, extension: str) -> None:
-    affine = sitk.AffineTransform(3)
-    affine.SetMatrix((1.1, 0.1, 0, -0.1, 0.9, 0.05, 0, 0, 1.2))
-    affine.SetTranslation((3, -40, 5))
-    affine.SetCenter((10, 20, 30))
-    rigid = sitk.Euler3DTransform((1, 2, 3), 0.1, 0.2, 0.3, (4, 5, 6))
-    given: list[sitk.Transform] = [affine, rigid]
-    if extension != ".mat":  # MATLAB files hold one transform
-        given.append(sitk.CompositeTransform([affine, rigid]))
-    for transform in given:
-        path = tmp_path / f"t{extension}"
-        images.write_transform(transform, path)
-        read = images.read_transform(path)
-        point = (7.0, -8.0, 9.0)
-        assert read.transform.TransformPoint(point) == pytest.approx(
-            transform.TransformPoint(point), abs=1e-6
-        )
-        assert read.transform.GetCenter() == (0, 0, 0)
-
-
-def test_transforms_that_cannot_be_used(tmp_path: Path) -> None:
-    path = tmp_path / "fsl.mat"
-    path.write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
-    with pytest.raises(InputError, match="not a transform that ITK can read") as caught:
-        images.read_transform(path)
-    assert "FSL" in caught.value.hint
-    with pytest.raises(InputError, match=r"initial transform .*: no such file"):
-        images.read_transform(tmp_path / "none.mat")
-    curved = sitk.BSplineTransformInitializer(noise(), (2, 2, 2))
-    flat = sitk.AffineTransform(3)
-    flat.SetMatrix((1, 0, 0, 0, 1, 0, 0, 1, 0))
-    for transform, text in (
-        (sitk.AffineTransform(2), "2-D"),
-        (curved, "not a linear 3-D transform"),
-        (flat, "cannot be inverted"),
-    ):
-        images.write_transform(transform, tmp_path / "t.tfm")
-        with pytest.raises(InputError, match=text):
-            images.read_transform(tmp_path / "t.tfm")
-
-
 def test_the_same_image_gives_the_same_bytes(tmp_path: Path) -> None:
     one, two = tmp_path / "1" / "a.nii.gz", tmp_path / "2" / "a.nii.gz"
     for path in (one, two):

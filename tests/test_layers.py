@@ -8,6 +8,7 @@ LAYERS = [
     {"__init__", "errors", "config"},
     {"space", "files", "nifti", "report"},
     {"images", "fields", "prepare", "devices"},
+    {"transforms"},
     {
         "affine",
         "inverse",

@@ -61,6 +61,7 @@ def compose(
     from hsyn_cli import chain as chains
     from hsyn_cli import files, images
     from hsyn_cli.cli.progress import progress_bar
+    from hsyn_cli.transforms import write_transform
 
     typed = [chains.parse(text)[0] for text in transforms]
     inputs = [*typed, *([reference] if reference else [])]
@@ -69,7 +70,7 @@ def compose(
         progress("reading", 0.0)
         chain = chains.read(transforms)
         if out.suffix.lower() in chains.TRANSFORM_FILES:
-            images.write_transform(chains.to_affine(chain), staging.path(out))
+            write_transform(chains.to_affine(chain), staging.path(out))
         else:
             grid = chains.reference_grid(chain, reference)
             progress("composing", 0.4)

@@ -23,8 +23,9 @@ from hsyn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from hsyn_cli.files import Staging
-    from hsyn_cli.images import Scan, Transform
+    from hsyn_cli.images import Scan
     from hsyn_cli.outputs import Wanted
+    from hsyn_cli.transforms import Transform
 
 BEFORE_WRITING = 0.9  # of the progress bar
 INPUT, METHOD = "Input", "Method"
@@ -243,6 +244,7 @@ def _run(options: Options, wanted: Wanted, staging: Staging, start: float) -> fl
 
 def _read(options: Options) -> Inputs:
     from hsyn_cli import images
+    from hsyn_cli.transforms import read_transform
 
     o = options
     moving = images.read_image(o.moving, "moving image")
@@ -253,5 +255,5 @@ def _read(options: Options) -> Inputs:
         images.read_labels(o.moving_labels, moving.image, "moving labels") if o.moving_labels else None,
         images.read_mask(o.fixed_mask, fixed.image, "fixed mask") if o.fixed_mask else None,
         images.read_mask(o.moving_mask, moving.image, "moving mask") if o.moving_mask else None,
-        images.read_transform(o.initial_transform) if o.initial_transform else None,
+        read_transform(o.initial_transform) if o.initial_transform else None,
     )
