@@ -51,8 +51,7 @@ def hsyn(*words: object) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603
 
 
-def mean_dice(field: Path, moving: sitk.Image, fixed: sitk.Image) -> float:
-    transform = sitk.DisplacementFieldTransform(sitk.ReadImage(str(field), sitk.sitkVectorFloat64))
+def mean_dice(transform: sitk.Transform, moving: sitk.Image, fixed: sitk.Image) -> float:
     warped = sitk.Resample(moving, fixed, transform, sitk.sitkNearestNeighbor, 0)
     a, b = (sitk.GetArrayViewFromImage(v) for v in (fixed, warped))
     ids = [k for k in np.unique(a) if 0 < k < 500 and k != 24]
@@ -84,8 +83,9 @@ def main() -> None:
     announced = json.loads(lines[0])["seconds"]
     print(f"training: announced {announced / 60:.1f} minutes, took {took / 60:.1f}, data included")  # noqa: T201
     tested = list(enumerate(paths))[TRAINED:]
+    scores: dict[str, list[float]] = {"affine alone": []}
     for name in ("brain-t1", str(run / "checkpoint.safetensors")):
-        scores = []
+        scores[name] = []
         for (m, moving), (f, fixed) in zip(tested, [*tested[1:], tested[0]], strict=True):
             out = arguments.work / f"{Path(name).stem}-{m}-{f}"
             pair = (
@@ -96,11 +96,15 @@ def main() -> None:
                 "-o",
                 out,
             )
-            hsyn("register", *pair, "--preset", "fast", "--weights", name, "--quiet")
-            scores.append(
-                mean_dice(out / "forward_field.nii.gz", *(sitk.ReadImage(str(p)) for p in (moving, fixed)))
-            )
-        print(f"{Path(name).stem}: mean Dice {np.mean(scores):.3f} {[round(s, 3) for s in scores]}")  # noqa: T201
+            hsyn("register", *pair, "--preset", "fast", "--weights", name, "--no-html", "--quiet")
+            labels = [sitk.ReadImage(str(p)) for p in (moving, fixed)]
+            field = sitk.ReadImage(str(out / "forward_field.nii.gz"), sitk.sitkVectorFloat64)
+            scores[name].append(mean_dice(sitk.DisplacementFieldTransform(field), *labels))
+            if name == "brain-t1":
+                affine = sitk.ReadTransform(str(out / "affine.mat"))
+                scores["affine alone"].append(mean_dice(affine, *labels))
+    for name, values in scores.items():
+        print(f"{Path(name).stem}: mean Dice {np.mean(values):.3f} {[round(v, 3) for v in values]}")  # noqa: T201
 
 
 if __name__ == "__main__":
