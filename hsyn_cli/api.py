@@ -15,7 +15,7 @@ from hsyn_cli import apply, chain, determinants, evaluation, images
 from hsyn_cli.chain import Given
 from hsyn_cli.determinants import Jacobian
 from hsyn_cli.evaluation import Evaluation
-from hsyn_cli.images import ImageLike, as_grid, as_image, read_field
+from hsyn_cli.images import ImageLike, as_field, as_grid, as_image, as_labels
 from hsyn_cli.inversion import invert
 from hsyn_cli.pipeline import register
 from hsyn_cli.scores import read_landmarks
@@ -48,7 +48,9 @@ def apply_field(
     """
     links = chain.read(_several(transforms))
     grid = _grid(links, reference)
-    picture = as_image(image, "image", images.read_any)
+    picture = image if isinstance(image, sitk.Image) else images.read_any(Path(image)).image
+    if interpolation == "label":
+        picture = as_labels(picture, "label map")
     chain.check_image(links, grid, Grid.of(picture), "given")
     settings = apply.Settings(interpolation, default, keep_type, reorient)
     return apply.move(picture, grid, links.transform, settings)
@@ -64,7 +66,7 @@ def compose(transforms: Sequence[Given], reference: ImageLike | None = None) -> 
 
 def jacobian(field: ImageLike, *, log: bool = False) -> Jacobian:
     """The determinant of p -> p + d(p), or its logarithm, as an image, and whether the field folds."""
-    return determinants.jacobian(as_image(field, "displacement field", read_field), log=log)
+    return determinants.jacobian(as_field(field), log=log)
 
 
 def evaluate(
@@ -84,13 +86,13 @@ def evaluate(
         landmarks: (N, 6) points, fixed x, y, z and moving x, y, z, or a CSV with the columns fx, fy, fz, mx, my, mz.
     """
     return evaluation.evaluate(
-        as_image(forward, "forward field", read_field),
+        as_field(forward, "forward field"),
         as_image(fixed, "fixed image"),
-        inverse=None if inverse is None else as_image(inverse, "inverse field", read_field),
-        fixed_labels=_labels(fixed_labels, "fixed labels"),
-        moving_labels=_labels(moving_labels, "moving labels"),
+        inverse=None if inverse is None else as_field(inverse, "inverse field"),
+        fixed_labels=None if fixed_labels is None else as_labels(fixed_labels, "fixed labels"),
+        moving_labels=None if moving_labels is None else as_labels(moving_labels, "moving labels"),
         landmarks=read_landmarks(Path(landmarks)) if isinstance(landmarks, str | os.PathLike) else landmarks,
-        fixed_mask=None if fixed_mask is None else as_image(fixed_mask, "fixed mask", images.read_any),
+        fixed_mask=None if fixed_mask is None else as_labels(fixed_mask, "fixed mask"),
         ignore=ignore,
     )
 
@@ -101,9 +103,3 @@ def _several(transforms: Given | Sequence[Given]) -> Sequence[Given]:
 
 def _grid(links: chain.Chain, reference: ImageLike | None) -> Grid:
     return chain.reference_grid(links, None) if reference is None else as_grid(reference)
-
-
-def _labels(source: ImageLike | None, what: str) -> sitk.Image | None:
-    if source is None:
-        return None
-    return as_image(source, what, lambda path, name: images.read_labels(path, None, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,13 @@ class Settings:
     default: float = 0.0
     keep_type: bool = False
     reorient: bool = False
+
+    def __post_init__(self) -> None:
+        known = (*INTERPOLATORS, "lanczos", "label")
+        if self.interpolation not in known:
+            raise UsageError(
+                f"unknown interpolation {self.interpolation!r}", f"choose one of {', '.join(known)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -189,7 +197,7 @@ def _check_default(image: sitk.Image, default: float) -> None:
     if not np.issubdtype(dtype, np.integer):
         return
     limits = np.iinfo(dtype)
-    if not (default == int(default) and limits.min <= default <= limits.max):
+    if not (math.isfinite(default) and default == int(default) and limits.min <= default <= limits.max):
         text = f"--default-value {default:g} is no value of {dtype.name} voxels"
         raise UsageError(text, "choose a whole number in their range")
 

@@ -58,7 +58,8 @@ def write(values: np.ndarray[Any, Any], path: Path, channels: Channels = "last")
     array = np.ascontiguousarray(np.moveaxis(array, -1, 0) if channels == "first" else array)
     with files.replacing(path) as temporary:
         if path.suffix.lower() == ".npz":
-            np.savez(temporary, arr_0=array)
+            with temporary.open("wb") as stream:  # savez adds .npz to a name in capitals
+                np.savez(stream, arr_0=array)
         else:
             np.save(temporary, array)
 

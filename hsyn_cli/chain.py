@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli import images
-from hsyn_cli.errors import GeometryError, InputError, UsageError
+from hsyn_cli.errors import GeometryError, UsageError
 from hsyn_cli.space import Array, Grid, affine_from, affine_parts, mapped_points
 from hsyn_cli.transforms import read_any_transform, read_transform
 
@@ -151,11 +151,7 @@ def _links(transform: sitk.Transform, name: str) -> list[Link]:
 
 
 def _field(field: sitk.Image, name: str) -> Link:
-    """Raises InputError if `field` is no vector image or holds NaN: a point would be lost without a word."""
-    if field.GetDimension() != 3 or field.GetNumberOfComponentsPerPixel() != 3:
-        raise InputError(f"{name} is not a displacement field", images.FIELD_HINT)
-    if not np.isfinite(sitk.GetArrayViewFromImage(field)).all():
-        raise InputError(f"{name} holds NaN or infinite values", "replace them, e.g. by 0, first")
+    images.check_field(field, name)
     copy = sitk.Cast(field, sitk.sitkVectorFloat64) + 0.0  # the transform empties the image it is given
     return Link(sitk.DisplacementFieldTransform(copy), name, Grid.of(field))
 

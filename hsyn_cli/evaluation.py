@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hsyn_cli.determinants import folding, log_determinant
+from hsyn_cli.errors import GeometryError
 from hsyn_cli.fields import determinant
 from hsyn_cli.inverse import sample_points
 from hsyn_cli.outputs import warp_labels
@@ -105,6 +106,11 @@ def evaluate(
     progress("folding", 0.0)
     grid, u = Grid.of(forward), from_image(forward)
     where = _content(fixed, fixed_mask, grid)
+    if not where.any():
+        raise GeometryError(
+            "nothing of the fixed image lies on the forward field's grid",
+            "give the fixed image of this very field",
+        )
     own = along(u, grid)
     det = determinant(own, grid.spacing)[0]
     fold = folding(own, grid, det)

@@ -18,8 +18,9 @@ from typing import IO
 
 from isal import igzip, isal_zlib
 
-from hsyn_cli.errors import InputError, OutputError
+from hsyn_cli.errors import InputError, OutputError, UsageError
 
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 CHUNK = 4 << 20  # bytes read at a time
 FREE_HINT = "free some disk space or choose another folder"
 Buffer = bytes | memoryview
@@ -104,6 +105,13 @@ def read_table(path: Path, what: str = "table") -> list[dict[str, str]]:
     return [
         {key.strip(): value.strip() for key, value in row.items() if isinstance(value, str)} for row in rows
     ]
+
+
+def check_image_names(paths: Iterable[Path]) -> None:
+    """Raise UsageError, before any work is done, unless all are names of image files that can be written here."""
+    for path in paths:
+        if not path.name.lower().endswith(IMAGE_ENDINGS):
+            raise UsageError(f"{path} is no name of an image file", f"end it in {', '.join(IMAGE_ENDINGS)}")
 
 
 def beside(path: Path, ending: str) -> Path:
@@ -263,9 +271,7 @@ def claim(targets: Iterable[Path], *, force: bool = False, inputs: Iterable[Path
             )
         twin = seen.setdefault(str(target.absolute()).casefold(), target)
         if twin is not target:
-            raise OutputError(
-                f"{twin} and {target} are one file on some disks", "choose another --ants-prefix"
-            )
+            raise OutputError(f"{twin} and {target} are one file on some disks", "give them different names")
         if target.is_dir():
             raise OutputError(f"{target} is a folder", "choose another output folder")
     present = [target for target in staging.targets if target.exists()]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -53,14 +52,7 @@ def read_image(path: Path, what: str = "image") -> Scan:
     (sheared or singular direction).
     """
     scan = _read(path, what, sitk.sitkFloat32)
-    values = sitk.GetArrayViewFromImage(scan.image)
-    low, high = float(values.min()), float(values.max())
-    _check_finite(values, low, high, f"{what} {path}")
-    if low == high:
-        content = "all zeros" if low == 0 else f"constant (every voxel is {low:g})"
-        raise InputError(
-            f"{what} {path} is {content}", "check that it is the right file and was exported completely"
-        )
+    _check_scalar(scan.image, f"{what} {path}")
     return scan
 
 
@@ -159,9 +151,46 @@ def read_grid(path: Path, what: str = "reference image") -> Grid:
     return grid
 
 
-def as_image(source: ImageLike, what: str, read: Callable[[Path, str], Scan] = read_image) -> sitk.Image:
-    """An image as it is, or read from its path."""
-    return source if isinstance(source, sitk.Image) else read(Path(source), what).image
+def as_image(source: ImageLike, what: str) -> sitk.Image:
+    """`read_image` of a path; an image in memory is held to the same rules."""
+    if not isinstance(source, sitk.Image):
+        return read_image(Path(source), what).image
+    if source.GetDimension() != 3 or source.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(f"the {what} given is no scalar 3-D image", "give one volume")
+    _check_scalar(source, f"the {what} given")
+    return source
+
+
+def as_field(source: ImageLike, what: str = "displacement field") -> sitk.Image:
+    """`read_field` of a path; a field in memory is held to the same rules."""
+    if not isinstance(source, sitk.Image):
+        return read_field(Path(source), what).image
+    check_field(source, f"the {what} given")
+    return source
+
+
+def as_labels(source: ImageLike, what: str) -> sitk.Image:
+    """`read_labels` of a path, on any grid; a label map in memory is held to the same rules."""
+    if not isinstance(source, sitk.Image):
+        return read_labels(Path(source), None, what).image
+    return whole_numbers(Scan(source, Path("in memory"), ""), what).image
+
+
+def check_field(field: sitk.Image, name: str) -> None:
+    """Raise InputError if `field` is no vector image or holds NaN: a point would be lost without a word."""
+    if field.GetDimension() != 3 or field.GetNumberOfComponentsPerPixel() != 3:
+        raise InputError(f"{name} is not a displacement field", FIELD_HINT)
+    if not np.isfinite(sitk.GetArrayViewFromImage(field)).all():
+        raise InputError(f"{name} holds NaN or infinite values", "replace them, e.g. by 0, first")
+
+
+def _check_scalar(image: sitk.Image, name: str) -> None:
+    values = sitk.GetArrayViewFromImage(image)
+    low, high = float(values.min()), float(values.max())
+    _check_finite(values, low, high, name)
+    if low == high:
+        content = "all zeros" if low == 0 else f"constant (every voxel is {low:g})"
+        raise InputError(f"{name} is {content}", "check that it is the right one and was exported completely")
 
 
 def as_grid(source: ImageLike, what: str = "reference image") -> Grid:
@@ -184,7 +213,8 @@ def write_image(image: sitk.Image, path: Path, intent: int | None = None) -> Non
         try:
             sitk.WriteImage(image, str(plain), useCompression=not zipped)
         except RuntimeError as error:
-            raise OutputError(f"{path}: cannot be written: {one_line(error)}", "is the disk full?") from error
+            text = one_line(error).replace(str(plain), str(path))
+            raise OutputError(f"{path}: cannot be written: {text}", "is the disk full?") from error
         if plain.suffix == ".nii" and plain.stat().st_size < size:  # NIfTI's writer does not tell
             raise OutputError(f"{path}: no space left to write it", files.FREE_HINT)
         if intent is not None:
@@ -347,9 +377,13 @@ def _read_error(name: str, text: str, error: Exception) -> InputError | Geometry
             f"{name} does not fit into memory", "use a machine with more, or resample it coarser"
         )
     if "Unable to determine ImageIO" in text:
-        return InputError(
-            f"{name} is not an image that SimpleITK can read", "use NIfTI, NRRD, MHA or another such format"
+        field = ".h5" in name
+        hint = (
+            "`hsyn convert` makes an image file of a field in it"
+            if field
+            else "use NIfTI, NRRD, MHA or another such format"
         )
+        return InputError(f"{name} is not an image that SimpleITK can read", hint)
     return InputError(f"{name} cannot be read: {one_line(error)}", "check that the file is complete")
 
 

@@ -22,6 +22,7 @@ def sample_points(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         values (N, 3) and jacobian (N, 3, 3) with jacobian[n, i, k] = d u_i / d index_k.
     """
     size = torch.tensor(list(u.shape[:0:-1]), device=u.device)
+    given = index
     index = torch.minimum(index.clamp_min(0), (size - 1).to(index.dtype))
     low = torch.minimum(index.floor().long(), size - 2)
     t = index - low
@@ -38,7 +39,10 @@ def sample_points(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     mix = (1 - ty) * (1 - tz), ty * (1 - tz), (1 - ty) * tz, ty * tz
     dx = mix[0] * ex[0] + mix[1] * ex[1] + mix[2] * ex[2] + mix[3] * ex[3]
     dy = ey[0] + tz * (ey[1] - ey[0])
-    return (ly[0] + tz * dz).T, torch.stack((dx, dy, dz), dim=-1).movedim(0, 1)
+    slope = (
+        torch.stack((dx, dy, dz), dim=-1).movedim(0, 1) * (given == index)[:, None]
+    )  # flat beyond the border
+    return (ly[0] + tz * dz).T, slope
 
 
 def invert(u: Tensor, spacing: float, seed: Tensor, tolerance: float, sweeps: int = 3) -> Tensor:

@@ -16,8 +16,9 @@ from torch import Tensor
 from hsyn_cli.determinants import folding
 from hsyn_cli.devices import choose_device, use_threads
 from hsyn_cli.di_net import DINet
+from hsyn_cli.errors import GeometryError
 from hsyn_cli.fields import determinant, sample_affine, sample_index
-from hsyn_cli.images import ImageLike, as_grid, as_image, read_field
+from hsyn_cli.images import ImageLike, as_field, as_grid
 from hsyn_cli.inverse import sample_points, solve
 from hsyn_cli.networks import coarse_inverse, load_networks
 from hsyn_cli.report import ErrorStats, Folding
@@ -41,6 +42,7 @@ class Inversion:
         residual_map: mm; -1 where no point of the field's grid leads to q, -2 where the answer lies in a fold.
         folding: of the field that was inverted.
         outside, folded: how many voxels carry the marks, of `voxels`.
+        unsolved: how many of the others have a residual of more than ten times the tolerance, next to folds as a rule.
     """
 
     inverse: sitk.Image
@@ -49,12 +51,13 @@ class Inversion:
     folding: Folding
     outside: int
     folded: int
+    unsolved: int
     voxels: int
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the images."""
         return {name: dataclasses.asdict(getattr(self, name)) for name in ("residual", "folding")} | {
-            name: getattr(self, name) for name in ("outside", "folded", "voxels")
+            name: getattr(self, name) for name in ("outside", "folded", "unsolved", "voxels")
         }
 
 
@@ -81,7 +84,7 @@ def invert(
     Raises:
         InputError, GeometryError, DeviceError, WeightsError: see `errors`.
     """
-    field = as_image(field, "displacement field", read_field)
+    field = as_field(field)
     grid = Grid.of(field) if reference is None else as_grid(reference)
     where = choose_device(device)
     use_threads(threads)
@@ -104,6 +107,7 @@ def _invert(
     along = torch.from_numpy(field_from_lps(field))[None].to(device)
     det = determinant(along, grid.spacing)
     verdict = folding(along, grid, det[0])
+    folds = bool((det <= 0).any())
     a, t = best_affine(field)
     back = np.linalg.inv(a).astype(np.float64)
     to_index = np.linalg.inv(grid.index_to_point).astype(np.float64)
@@ -127,21 +131,22 @@ def _invert(
         p = r + v
         error = _turned(in_mm, rest.movedim(-1, 1)).square().sum(1).sqrt()
         error[((p < -1e-3) | (p > last + 1e-3)).any(-1)] = OUTSIDE
-        if verdict.corner_voxels:
+        if folds:
             error[(error >= 0) & (sample_index(det[:, None], p)[:, 0] <= 0)] = FOLDED
         errors[z : z + deep] = error[0].cpu()
         steps[:, :, z : z + deep] = _turned(grid.index_to_point, v.movedim(-1, 1)).cpu()
     steps += affine_displacement(target, back, -back @ t, torch.device("cpu"))
     residual_map = target.stamp(sitk.GetImageFromArray(errors.numpy()))
     outside, folded = int((errors == OUTSIDE).sum()), int((errors == FOLDED).sum())
+    if outside == errors.numel():
+        raise GeometryError(
+            "the field leads nowhere into the grid that the inverse is wanted on",
+            "give the image that the field leads to as reference",
+        )
+    unsolved = int((errors > 10 * tolerance).sum())
+    stats = _stats(errors[errors >= 0])
     return Inversion(
-        to_image(steps, target),
-        _stats(errors[errors >= 0]),
-        residual_map,
-        verdict,
-        outside,
-        folded,
-        errors.numel(),
+        to_image(steps, target), stats, residual_map, verdict, outside, folded, unsolved, errors.numel()
     )
 
 

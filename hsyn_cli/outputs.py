@@ -183,6 +183,10 @@ def write(
     if shown is not None:
         files.write_text(paths["page"], page.make_page(reports.to_dict(report), shown))
     staging.commit()
+    for name in {PAGE, "warped_labels.nii.gz", *MIDSPACE_FILES.values()} - {
+        path.name for path in paths.values()
+    }:
+        (wanted.folder / name).unlink(missing_ok=True)  # of an earlier run, which --force replaces
     return report
 
 

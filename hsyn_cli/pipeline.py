@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import SimpleITK as sitk
 import torch
@@ -23,6 +25,7 @@ from hsyn_cli.prepare import check_overlap, foreground, mask_on_grid, on_grid, p
 from hsyn_cli.refine import UPSAMPLING_SIGMA, local_ncc, refine
 from hsyn_cli.space import Grid, working_grid
 from hsyn_cli.totals import on_target, to_image, total_fields
+from hsyn_cli.transforms import read_transform
 
 FIELD_STRIDE = 2  # half-way fields have half the images' size from here on
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
@@ -112,7 +115,7 @@ def register(
     seed: int = 0,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
-    initial_transform: sitk.AffineTransform | None = None,
+    initial_transform: sitk.AffineTransform | str | os.PathLike[str] | None = None,
     affine: affine_step.Kind = "affine",
     progress: Progress = lambda step, fraction: None,
 ) -> Registration:
@@ -133,6 +136,8 @@ def register(
     if preset not in config.PRESETS:
         raise UsageError(f"unknown preset {preset!r}", f"choose one of {', '.join(config.PRESETS)}")
     moving, fixed = as_image(moving, "moving image"), as_image(fixed, "fixed image")
+    if isinstance(initial_transform, str | os.PathLike):
+        initial_transform = read_transform(Path(initial_transform)).transform
     fixed_mask, moving_mask = (
         _mask(fixed_mask, fixed, "fixed mask"),
         _mask(moving_mask, moving, "moving mask"),
@@ -224,7 +229,7 @@ def register(
 def _mask(mask: ImageLike | None, image: sitk.Image, what: str) -> sitk.Image | None:
     if mask is None:
         return None
-    return as_image(mask, what, lambda path, name: read_mask(path, image, name))
+    return mask if isinstance(mask, sitk.Image) else read_mask(Path(mask), image, what).image
 
 
 def _similarity(

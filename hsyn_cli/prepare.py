@@ -38,7 +38,7 @@ def pair_box(fixed: sitk.Image, moving: sitk.Image, transform: sitk.AffineTransf
     """Box (first, last index of `fixed`) that holds what both images show, inside the fixed one's extent.
 
     The content of the moving image counts where `transform` (fixed point -> moving point) puts it, so two images of one
-    grid have the same box whichever is called fixed.
+    grid that lie on each other already have the same box whichever is called fixed.
     """
     a, t = affine_parts(transform)
     points = Grid.of(moving).points(_content_ends(moving))

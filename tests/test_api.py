@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from samples import DIRECTIONS, field_image, smooth_field
 
 import hsyn_cli
-from hsyn_cli.errors import InputError
+from hsyn_cli.errors import InputError, UsageError
 from hsyn_cli.space import Grid
 
 GRID = Grid((20, 18, 16), (1.5, 1.2, 2.0), (-10.0, 4.0, 7.0), DIRECTIONS["oblique"])
@@ -79,6 +79,22 @@ def test_evaluate_reads_labels_and_landmarks(field: sitk.Image, picture: sitk.Im
     assert scores.labels[0].dice == 1
     assert scores.landmarks is not None
     assert scores.landmarks.after.mean_mm == pytest.approx(0, abs=1e-4)
+
+
+def test_images_in_memory_are_held_to_the_same_rules(field: sitk.Image, picture: sitk.Image) -> None:
+    broken = sitk.Image(field)
+    broken[3, 3, 3] = (0.0, float("nan"), 0.0)
+    for verb in (hsyn_cli.invert, hsyn_cli.jacobian):
+        with pytest.raises(InputError, match="NaN"):
+            verb(broken)
+        with pytest.raises(InputError, match="not a displacement field"):
+            verb(picture)
+    with pytest.raises(InputError, match="fractional"):
+        hsyn_cli.apply_field(picture, field, interpolation="label")
+    with pytest.raises(UsageError, match="unknown interpolation"):
+        hsyn_cli.apply_field(picture, field, interpolation="cubic")
+    with pytest.raises(InputError, match="constant"):
+        hsyn_cli.register(picture * 0 + 3, picture)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

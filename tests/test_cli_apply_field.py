@@ -158,11 +158,15 @@ def bad_calls() -> dict[str, tuple[int, str, Callable[[], list[str]]]]:
     image = ["-i", "m.nii.gz"]
     return {
         "scalar field": (3, "is not a displacement field", lambda: [*image, "-t", "m.nii.gz"]),
-        "no intent": (3, "is not a displacement field", no_intent),
+        "no intent": (3, "does not say what its vectors are", no_intent),
         "NaN in a field": (3, "nan.nii.gz holds 1 NaN", nan),
         "no meeting": (4, "wholly outside the image m.nii.gz", far),
         "missing image": (3, "image none.nii: no such file", lambda: ["-i", "none.nii", "-t", "w.nii.gz"]),
-        "missing reference": (3, "reference none.nii", lambda: [*image, "-t", "a.mat", "-r", "none.nii"]),
+        "missing reference": (
+            3,
+            "reference image none.nii",
+            lambda: [*image, "-t", "a.mat", "-r", "none.nii"],
+        ),
         "no reference": (2, "--reference is missing", lambda: [*image, "-t", "a.mat"]),
         "inverse of a field": (2, "only linear transforms", lambda: [*image, "-t", "[w.nii.gz,1]"]),
         "fractional labels": (3, "fractional", lambda: [*image, "-t", "w.nii.gz", "-n", "label"]),

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from samples import GRIDS, field_image
 
 from hsyn_cli.cli import run
+from hsyn_cli.report import keys
 from hsyn_cli.scores import FILES, pair_of, pairs_of
 
 GRID = GRIDS["oblique"]
@@ -37,7 +38,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     row = ",".join(f"{v:.6f}" for v in (*start, *(start + 0.5 + np.array([0, 3, 4]))))
     Path("points.csv").write_text(f"fx,fy,fz,mx,my,mz\n{row}\n")
     inputs = {name: {"path": f"{key}.nii.gz"} for name, key in (("fixed", "f"), ("moving", "m"))}
-    Path("report.json").write_text(json.dumps({"inputs": inputs | {"moving_labels": {"path": "ml.nii.gz"}}}))
+    report = dict.fromkeys(keys()) | {
+        "schema_version": 1,
+        "inputs": inputs | {"moving_labels": {"path": "ml.nii.gz"}},
+    }
+    Path("report.json").write_text(json.dumps(report))
     return tmp_path
 
 
@@ -67,7 +72,7 @@ def test_an_output_folder_knows_its_files(here: Path, capfd: pytest.CaptureFixtu
     (told,) = json.loads(capfd.readouterr().out)["pairs"]
     assert told["inverse_error"]["max_mm"] < 1e-4
     assert told["labels"] is None
-    assert run(["evaluate", ".", "--fixed-labels", "fl.nii.gz", "--json=o.json", "--quiet"]) == 0
+    assert run(["evaluate", ".", "--fixed-labels", "fl.nii.gz", "--json-file=o.json", "--quiet"]) == 0
     assert capfd.readouterr() == ("", "")
     (told,) = json.loads(Path("o.json").read_text())["pairs"]
     assert [row["label"] for row in told["labels"]] == [1, 2, 3, 4]
@@ -81,7 +86,7 @@ def test_a_csv_of_pairs(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
         "a,../forward_field.nii.gz,../f.nii.gz,../fl.nii.gz,../ml.nii.gz,\n"
         "b,../inverse_field.nii.gz,../f.nii.gz,,,../points.csv\n"
     )
-    options = ["--csv", "s.csv", "--json", "s.json", "--ignore", "2,3-4"]
+    options = ["--csv", "s.csv", "--json-file", "s.json", "--ignore", "2,3-4"]
     assert run(["evaluate", "--pairs", "sub/pairs.csv", *options]) == 0
     out = capfd.readouterr().out
     assert [line.split()[0] for line in out.splitlines()[:4]] == ["pair", "a", "b", "mean"]
@@ -134,8 +139,8 @@ def test_bad_input_gives_one_line_and_its_code(here: Path, capfd: pytest.Capture
         (2, "labels of one image alone", [*ONE, "--fixed-labels", "fl.nii.gz"]),
         (2, "--pairs stands alone", ["--pairs", "odd.csv", *ONE]),
         (2, "b: nothing to evaluate", ["--pairs", "lack.csv"]),
-        (3, "empty/report.json: no such file", ["empty"]),
-        (3, "f.nii.gz/report.json: no such file", ["f.nii.gz"]),
+        (3, "empty is not an output folder", ["empty"]),
+        (3, "f.nii.gz is not an output folder", ["f.nii.gz"]),
         (3, "no column mz", [*ONE, "--landmarks", "less.csv"]),
         (3, "row 2: my is 'five', no number", [*ONE, "--landmarks", "text.csv"]),
         (3, "no rows", [*ONE, "--landmarks", "none.csv"]),

@@ -49,7 +49,7 @@ def test_images_that_moved(here: Path, calls: list[Any], capfd: pytest.CaptureFi
     before = sorted(os.listdir("out"))
     assert run(["report", "out"]) == 3
     error, hint = capfd.readouterr().err.splitlines()
-    assert error == "error: moving image m.nii.gz: no such file"
+    assert error == f"error: moving image {Path('m.nii.gz').absolute()}: no such file"
     assert "--moving FILE" in hint
     assert sorted(os.listdir("out")) == before
     assert run(["report", "out", "-m", "n.nii.gz"]) == 0

@@ -188,6 +188,10 @@ def test_little_time_leaves_the_finest_level_out_but_not_one_that_a_config_asks_
     assert names() == whole
     assert names("--minutes", "0.05") == ["SN-Net 1", "SN-Net 1+2", "DI-Net"]
     assert names("--minutes", "600") == whole
+    assert (
+        "left out"
+        in run("train", "--data", data, "-o", tmp_path / "dry", "--dry-run", "--minutes", "0.05").output
+    )
     assert names("--minutes", "0.05", "--config", tmp_path / "deep.json") == whole
 
 
@@ -207,6 +211,32 @@ def test_the_checkpoint_that_ships_can_be_fine_tuned(data: Path, tmp_path: Path)
     words = ("--from", weights.DEFAULT, "--config", tmp_path / "small.json", "--dry-run", "--threads", "1")
     result = run("train", "--data", data, "-o", tmp_path / "x", *words)
     assert result.exit_code == 0, result.output
+
+
+def test_a_config_without_stages_fine_tunes_and_one_with_too_deep_stages_is_told(
+    data: Path, trained: Path, tmp_path: Path
+) -> None:
+    words = (
+        "train",
+        "--data",
+        data,
+        "-o",
+        tmp_path / "x",
+        "--from",
+        trained / "checkpoint.safetensors",
+        "--threads",
+        "1",
+    )
+    (tmp_path / "seed.json").write_text(json.dumps({"seed": 3, "size": TINY.size}))
+    told = run(*words, "--config", tmp_path / "seed.json", "--dry-run", "--json")
+    assert told.exit_code == 0, told.output
+    assert [row["name"] for row in json.loads(told.output.splitlines()[-1])["plan"]] == [
+        "SN-Net 1+2",
+        "DI-Net",
+    ]
+    deep = {"stages": [{"first": 2, "depth": 3, "steps": 4, "rate": 1e-3}]}
+    (tmp_path / "deep.json").write_text(json.dumps(deep))
+    assert code(*words, "--config", tmp_path / "deep.json", "--dry-run") == 6
 
 
 def test_fine_tuning_begins_at_the_checkpoint(data: Path, trained: Path, tmp_path: Path) -> None:

@@ -56,12 +56,12 @@ def test_every_option_named_exists() -> None:
     known = {name for command in commands for p in command.params for name in p.opts if name[0] == "-"} | {
         "--help"
     }
-    foreign = {"--index-url", "--nproc-per-node"}  # pip's and torchrun's
+    foreign = {"--index-url", "--methods", "--nproc-per-node"}  # pip's, the benchmark's and torchrun's
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert named - known == foreign
     short = {"--help", "--out", "--input", "--transform"}  # named by their letters
     unnamed = {name for name in known - named - short if name.startswith("--")}
-    assert unnamed <= {"--save-midspace", "--ignore", "--default-value"}
+    assert unnamed <= {"--save-midspace", "--ignore", "--default-value", "--json-file"}
 
 
 @pytest.mark.parametrize("block", blocks("python"))
@@ -90,6 +90,10 @@ def test_links_lead_to_files() -> None:
         for link in re.findall(r"\]\(([^)#\s]+)\)", text):
             if not link.startswith("https://"):
                 assert (folder / link).exists(), link
+
+
+def test_nothing_waits_to_be_filled_in() -> None:
+    assert not re.findall(r"^[A-Z]{8,}$", README, flags=re.MULTILINE)
 
 
 def test_the_picture_is_small() -> None:

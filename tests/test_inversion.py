@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from samples import DIRECTIONS, GRIDS, field_image, smooth_field, turned, voxel_points
 
 from hsyn_cli import cli
+from hsyn_cli.errors import GeometryError
 from hsyn_cli.inversion import FOLDED, OUTSIDE, best_affine, invert
 from hsyn_cli.space import Grid
 
@@ -99,6 +100,22 @@ def test_folds_are_told_and_marked_and_the_rest_is_inverted() -> None:
     away = marks[..., [0, 1, 2, -3, -2, -1]]
     assert away[away != OUTSIDE].max() < 0.006
     assert away.min() >= OUTSIDE
+
+
+def test_what_is_next_to_a_fold_is_counted_if_it_stays_unsolved() -> None:
+    grid = Grid((40, 40, 40), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), DIRECTIONS["LPS"])
+    found = invert(field_image(grid, smooth(grid, 1.9, 7)))
+    marks = sitk.GetArrayFromImage(found.residual_map)
+    assert found.folding.voxels > 0
+    assert found.unsolved == (marks > 0.05).sum()
+    assert found.residual.max_mm == pytest.approx(marks.max(), abs=1e-6)
+
+
+def test_a_reference_that_the_field_does_not_reach_is_refused() -> None:
+    grid = grid_with("LPS")
+    far = Grid(grid.size, grid.spacing, (900.0, 0.0, 0.0), grid.direction)
+    with pytest.raises(GeometryError):
+        invert(field_image(grid, smooth(grid, 0.3, 1)), far.empty_image(sitk.sitkUInt8))
 
 
 def test_it_agrees_with_simpleitk_where_that_converges() -> None:

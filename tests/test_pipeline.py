@@ -127,7 +127,13 @@ def test_every_file_is_there_and_on_its_grid(made: Run) -> None:
     expected |= {
         f"{name}.nii.gz": moving for name in ("inverse_warped", "inverse_field", "sub_InverseWarped")
     }
-    assert set(os.listdir(made.out)) == {*expected, "affine.mat", "sub_0GenericAffine.mat", "report.json"}
+    assert set(os.listdir(made.out)) == {
+        *expected,
+        "affine.mat",
+        "sub_0GenericAffine.mat",
+        "report.json",
+        "report.html",
+    }
     for name, grid in expected.items():
         image = sitk.ReadImage(str(made.out / name))
         assert Grid.of(image).same_as(grid), name

@@ -152,6 +152,8 @@ def apply_field(**values: Any) -> None:
     from hsyn_cli import files
 
     typed = [chains.parse(text)[0] for text in options.transforms]
+    if options.inputs:
+        files.check_image_names(targets)
     inputs = [*options.sources, *typed, *([options.reference] if options.reference else [])]
     with files.claim(targets, force=options.force, inputs=inputs) as staging:
         chain, moved, warnings = _run(options, targets, staging)

@@ -64,6 +64,8 @@ def compose(
     from hsyn_cli.transforms import write_transform
 
     typed = [chains.parse(text)[0] for text in transforms]
+    if out.suffix.lower() not in chains.TRANSFORM_FILES:
+        files.check_image_names([out])
     inputs = [*typed, *([reference] if reference else [])]
     warnings: tuple[str, ...] = ()
     with files.claim([out], force=force, inputs=inputs) as staging, progress_bar(quiet) as progress:

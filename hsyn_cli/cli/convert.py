@@ -33,12 +33,14 @@ FORM, OUTPUT = "Forms and images", "Output"
     help="What OUT becomes.  [default: by name]",
 )
 @option(
+    "-r",
     "--reference",
     type=FILE,
     heading=FORM,
     help="Fixed image, for its grid: .npz and .npy hold none, and FLIRT matrices depend on it.",
 )
 @option(
+    "-m",
     "--moving",
     type=FILE,
     heading=FORM,

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hsyn_cli.cli.options import FILE, GroupedCommand, force_option, option, quiet_option
+from hsyn_cli.cli.options import FILE, GroupedCommand, force_option, json_option, option, quiet_option
 from hsyn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from hsyn_cli.cli.progress import Progress
 
-STDOUT = Path("-")
 PAIR, OUTPUT = "The pair", "Output"
 
 
@@ -33,8 +32,8 @@ def _ids(ctx: click.Context, param: click.Parameter, value: str) -> frozenset[in
 @click.argument("folder", metavar="[OUT_DIR]", type=FILE, required=False)
 @option("--forward", type=FILE, heading=PAIR, help="Field on the fixed grid, fixed to moving.")
 @option("--inverse", type=FILE, heading=PAIR, help="Field on the moving grid, moving to fixed.")
-@option("--fixed", type=FILE, heading=PAIR, help="Fixed image; its foreground counts.")
-@option("--moving", type=FILE, heading=PAIR, help="Moving image; its labels must lie on its grid.")
+@option("-f", "--fixed", type=FILE, heading=PAIR, help="Fixed image; its foreground counts.")
+@option("-m", "--moving", type=FILE, heading=PAIR, help="Moving image; its labels must lie on its grid.")
 @option("--fixed-labels", type=FILE, heading=PAIR, help="Label map of the fixed image.")
 @option("--moving-labels", type=FILE, heading=PAIR, help="Label map of the moving image, to be warped.")
 @option("--fixed-mask", type=FILE, heading=PAIR, help="Counts instead of the fixed image's foreground.")
@@ -56,21 +55,13 @@ def _ids(ctx: click.Context, param: click.Parameter, value: str) -> frozenset[in
     help="CSV of pairs: columns as these options (fixed_labels ...) and name; paths relative to it.",
 )
 @option("--csv", "csv_file", type=FILE, heading=OUTPUT, help="Write one row per pair and label.")
-@option(
-    "--json",
-    "json_file",
-    type=FILE,
-    is_flag=False,
-    flag_value="-",
-    metavar="[FILE]",
-    heading=OUTPUT,
-    help="Write everything as JSON, or print it instead of the table.",
-)
+@option("--json-file", type=FILE, heading=OUTPUT, help="Write everything as JSON.")
 @force_option
 @quiet_option
+@json_option
 def evaluate(
     folder: Path | None, ignore: frozenset[int], pairs: Path | None, csv_file: Path | None, json_file: Path | None,
-    force: bool, quiet: bool, **given: Path | None,
+    force: bool, quiet: bool, as_json: bool, **given: Path | None,
 ) -> None:  # fmt: skip
     """Measure a registration: Dice and HD95 per label, landmark errors, folding, SDlogJ, inverse error.
 
@@ -84,7 +75,7 @@ def evaluate(
     Examples:
       hsyn evaluate out/ --fixed-labels f_seg.nii.gz --moving-labels m_seg.nii.gz
       hsyn evaluate --forward warp.nii.gz --fixed f.nii.gz --landmarks points.csv
-      hsyn evaluate --pairs pairs.csv --csv scores.csv --json scores.json
+      hsyn evaluate --pairs pairs.csv --csv scores.csv --json-file scores.json
       hsyn evaluate out/ --json
     """
     files_given = {name: path for name, path in given.items() if path is not None}
@@ -94,7 +85,7 @@ def evaluate(
     from hsyn_cli.cli.progress import progress_bar
 
     work = scores.pairs_of(pairs) if pairs is not None else [scores.pair_of(files_given, folder)]
-    targets = [path for path in (csv_file, json_file) if path is not None and path != STDOUT]
+    targets = [path for path in (csv_file, json_file) if path is not None]
     inputs = [path for pair in work for path in pair.paths] + ([pairs] if pairs else [])
     with files.claim(targets, force=force, inputs=inputs) as staging:
         results = {}
@@ -103,10 +94,10 @@ def evaluate(
                 results[pair.name] = scores.evaluate_pair(pair, ignore, _share(progress, k, len(work)))
         if csv_file is not None:
             files.write_text(staging.path(csv_file), scores.to_csv(results))
-        if json_file is not None and json_file != STDOUT:
+        if json_file is not None:
             files.write_text(staging.path(json_file), scores.to_json(results))
         staging.commit()
-    if json_file == STDOUT:
+    if as_json:
         click.echo(scores.to_json(results), nl=False)
     elif not quiet:
         from rich.console import Console

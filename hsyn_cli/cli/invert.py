@@ -85,6 +85,7 @@ def invert(
 
     out = out or files.beside(field, "_inverse.nii.gz")
     targets = [out] if residual_map is None else [out, residual_map]
+    files.check_image_names(targets)
     inputs = [path for path in (field, reference) if path is not None]
     with files.claim(targets, force=force, inputs=inputs) as staging:
         from hsyn_cli import images
@@ -115,12 +116,14 @@ def _tell(found: Inversion, out: Path) -> None:
     r = found.residual
     click.echo(f"residual  mean {r.mean_mm:.4f}, 99 % below {r.p99_mm:.4f}, max {r.max_mm:.4f} mm")
     fold = found.folding
-    if fold.voxels:
+    if fold.voxels or fold.corner_voxels or found.folded:
         at = ", ".join(f"{v:.1f}" for v in fold.min_det_at_mm)
-        text = f"{fold.voxels} voxels of the field ({fold.percent:.2g} %) fold, worst at ({at}) mm LPS"
-        click.secho(f"folding   {text}; {found.folded} voxels have no inverse", fg="yellow")
+        where = f"{fold.voxels} voxels of the field fold ({fold.corner_voxels} by the stricter corner rule), worst at ({at}) mm LPS"
+        click.secho(f"folding   {where}; {found.folded} voxels have no inverse", fg="yellow")
     else:
         click.echo("folding   none")
+    if found.unsolved:
+        click.secho(f"unsolved  {found.unsolved} voxels keep more than ten times the tolerance", fg="yellow")
     if found.outside:
         click.echo(
             f"outside   {100 * found.outside / found.voxels:.1f} % of the voxels lie beyond the field's reach"

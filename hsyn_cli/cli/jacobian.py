@@ -54,6 +54,7 @@ def jacobian(
     from hsyn_cli.determinants import jacobian as measure
 
     target = out or files.beside(field, "_log_jacobian.nii.gz" if log else "_jacobian.nii.gz")
+    files.check_image_names([target])
     with files.claim([target], force=force, inputs=[field]) as staging:
         with progress_bar(quiet) as progress:
             progress("reading", 0.0)

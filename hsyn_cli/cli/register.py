@@ -222,7 +222,7 @@ def _run(options: Options, wanted: Wanted, staging: Staging, start: float) -> fl
             return reports.assemble(
                 result.facts,
                 inputs={
-                    name: reports.Source(str(path), getattr(inputs, name).sha256)
+                    name: reports.Source(str(path.absolute()), getattr(inputs, name).sha256)
                     for name, path in options.inputs.items()
                 },
                 outputs=outputs.targets(wanted),

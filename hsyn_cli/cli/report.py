@@ -22,14 +22,13 @@ INPUT = "Input"
 def report(
     out_dir: Path, moving: Path | None, fixed: Path | None, force: bool, quiet: bool, as_json: bool
 ) -> None:
-    """Make report.html for a folder that `hsyn register` wrote.
+    """Make report.html for OUT_DIR, a folder that `hsyn register` wrote.
 
     One file that opens in any browser without a network: both images and the warped one slice by slice,
     their differences, the deformation, where it folds and how exact its inverse is, and report.json's tables.
 
     \b
     Examples:
-      hsyn report out/
       hsyn report out/ --force
       hsyn report out/ --moving /new/place/moving.nii.gz
     """

@@ -41,7 +41,8 @@ LESS_MEMORY = 'take smaller crops or another "precision" in --config, or use --d
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
     heading=RUN,
-    help="Fit all steps into so much time, as measured on this machine.",
+    help="Fit all steps into so much time, as measured on this machine; where the default plan would get less than "
+    "half of its steps, its finest level is left out.",
 )
 @option(
     "--stop-after",
@@ -135,6 +136,7 @@ def _tell(plan: Plan, subjects: int, as_json: bool) -> None:
                     "plan": rows,
                     "seconds": round(plan.seconds, 1),
                     "memory_mb": plan.memory_mb,
+                    "finest_left_out": plan.finest_left_out,
                     "subjects": subjects,
                 }
             )
@@ -151,6 +153,8 @@ def _tell(plan: Plan, subjects: int, as_json: bool) -> None:
     console = Console()
     console.print(table)
     memory = "" if plan.memory_mb is None else f", {plan.memory_mb / 1e3:.1f} GB of memory"
+    if plan.finest_left_out:
+        console.print("too little time for the finest level: left out; a --config with its levels keeps it")
     console.print(
         f"{subjects} subjects, {plan.training.precision}, about {plan.seconds / 60:.0f} minutes{memory}"
     )

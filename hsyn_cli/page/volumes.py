@@ -137,7 +137,8 @@ def picture(
 ) -> Bytes:
     """`image` on `grid`, 0 to 255 over `window`, 0 outside the image. Fine voxels are averaged, not skipped."""
     low, high = window
-    factors = [max(1, int(grid.spacing[0] / s)) for s in image.GetSpacing()]
+    sides = zip(image.GetSize(), image.GetSpacing(), strict=True)
+    factors = [max(1, min(n, int(grid.spacing[0] / s))) for n, s in sides]
     if max(factors) > 1:
         image = sitk.BinShrink(image, factors)
     reference = grid.empty_image(sitk.sitkUInt8)

@@ -46,6 +46,7 @@ class Plan:
     phases: tuple[PlannedPhase, ...]
     training: Training
     memory_mb: float | None
+    finest_left_out: bool = False
 
     @property
     def seconds(self) -> float:
@@ -111,7 +112,9 @@ class Session:
                 "remove it, and it is made again",
             )
         if self.training.precision == "auto":
-            self.training = dataclasses.replace(self.training, precision=_faster_precision(self.device))
+            faster = float(_faster_precision(self.device) == "bfloat16")
+            precision = "bfloat16" if _agreed([faster], self.device)[0] else "float32"
+            self.training = dataclasses.replace(self.training, precision=precision)
         self._build()
         if self.start is not None:
             runs.load_start(self.start, self.training, self.networks)
@@ -122,7 +125,7 @@ class Session:
         self.source = PairSource(self.cache, self.training, self.device)
 
     def plan(self, minutes: float | None = None) -> Plan:
-        """Try two steps of each phase; with `minutes`, scale all steps to fit.
+        """Try two steps of each phase; with `minutes`, scale all steps to fit. No steps are scaled below 1.
 
         Where the default plan would get less than `ENOUGH` of its steps, its finest level is left out first: a few steps of
         all levels are worth less than more steps of the coarser ones.
@@ -130,18 +133,16 @@ class Session:
         plan = self._measured()
         if minutes is None:
             return plan
-        if (
-            self.may_drop_level
-            and 60 * minutes < ENOUGH * plan.seconds
-            and len(self.training.sn_net.levels) > 1
-        ):
+        depth = len(self.training.sn_net.levels)
+        if self.may_drop_level and 60 * minutes < ENOUGH * plan.seconds and depth > 1:
             self.training = self.training.without_finest()
             self._build()
             plan = self._measured()
         self.training = self.training.scaled(60 * minutes / plan.seconds)
         found = loop.phases(self.training, self.networks, self.source)
         scaled = tuple(dataclasses.replace(p, steps=f.steps) for p, f in zip(plan.phases, found, strict=True))
-        return Plan(scaled, self.training, peak_memory_mb())
+        left_out = len(self.training.sn_net.levels) < depth
+        return Plan(scaled, self.training, peak_memory_mb(), left_out)
 
     def _measured(self) -> Plan:
         found = loop.phases(self.training, self.networks, self.source)
@@ -188,8 +189,16 @@ def _for_checkpoint(training: Training, start: str, given: bool) -> Training:
             f"checkpoint {checkpoint.path} has another architecture than the training config",
             "leave sn_net and di_net out of the config: the checkpoint's are then taken",
         )
+    stages = training.stages
     training = dataclasses.replace(training, sn_net=sn, di_net=di)
-    return training if given else training.fine_tuning()
+    if stages == Training().stages:  # the config told none
+        return training.fine_tuning()
+    if max(stage.depth for stage in stages) > len(sn.levels):
+        raise WeightsError(
+            f"checkpoint {checkpoint.path} has {len(sn.levels)} levels, the config has stages for more",
+            'leave out of "stages" what trains a level that the checkpoint has not',
+        )
+    return training
 
 
 def _join_group(device: torch.device) -> tuple[int, int]:
