@@ -151,6 +151,11 @@ def read_grid(path: Path, what: str = "reference image") -> Grid:
     return grid
 
 
+def header_warnings(path: Path, what: str) -> tuple[str, ...]:
+    """The lines of `Scan.warnings` on the header of a file that has been read without trouble."""
+    return _orientation_warnings(read_grid(path, what), nifti.read(path), f"{what} {path}")
+
+
 def as_image(source: ImageLike, what: str) -> sitk.Image:
     """`read_image` of a path; an image in memory is held to the same rules."""
     if not isinstance(source, sitk.Image):
@@ -253,7 +258,7 @@ def _read(
     except RuntimeError as error:
         raise _read_error(name, str(error), error) from error
     _check_direction(Grid.of(image), name)
-    return Scan(image, path, mark.sha256, _orientation_warnings(image, check.header, name))
+    return Scan(image, path, mark.sha256, _orientation_warnings(Grid.of(image), check.header, name))
 
 
 def _stacked(reader: Any) -> sitk.Image:
@@ -350,7 +355,7 @@ def _check_grid(scan: Scan, reference: sitk.Image, what: str) -> None:
         )
 
 
-def _orientation_warnings(image: sitk.Image, header: nifti.NiftiHeader | None, name: str) -> tuple[str, ...]:
+def _orientation_warnings(grid: Grid, header: nifti.NiftiHeader | None, name: str) -> tuple[str, ...]:
     if header is None:
         return ()
     if header.qform is None and header.sform is None:
@@ -358,10 +363,9 @@ def _orientation_warnings(image: sitk.Image, header: nifti.NiftiHeader | None, n
             f"{name}: the header gives no orientation (qform and sform codes are 0); LPS axes are assumed",
         )
     apart = header.disagreement()
-    if header.qform is None or header.sform is None or apart <= 0.1 * min(image.GetSpacing()):
+    if header.qform is None or header.sform is None or apart <= 0.1 * min(grid.spacing):
         return ()
-    lps = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-    used = np.diag([-1.0, -1.0, 1.0]) @ np.column_stack([lps, image.GetOrigin()])  # RAS
+    used = np.diag([-1.0, -1.0, 1.0]) @ np.column_stack([grid.index_to_point, grid.origin])  # RAS
     to_q, to_s = (float(np.abs(used - form[:3]).max()) for form in (header.qform, header.sform))
     choice = "sform" if to_s < to_q else "qform"
     return (f"{name}: sform and qform disagree by up to {apart:.1f} mm; the {choice} is used",)
@@ -377,6 +381,10 @@ def _read_error(name: str, text: str, error: Exception) -> InputError | Geometry
             f"{name} does not fit into memory", "use a machine with more, or resample it coarser"
         )
     if "Unable to determine ImageIO" in text:
+        if any(ending in name for ending in (".mat", ".txt", ".tfm")):
+            return InputError(
+                f"{name} is no image file", "of a transform, `hsyn compose -t FILE -r IMAGE` makes a field"
+            )
         field = ".h5" in name
         hint = (
             "`hsyn convert` makes an image file of a field in it"

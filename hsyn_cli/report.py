@@ -9,7 +9,7 @@ import math
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,8 +203,14 @@ def to_json(report: Report) -> str:
     return dump(to_dict(report))
 
 
+def record(plain: Mapping[str, Any], warnings: Sequence[str] = ()) -> str:
+    """What a command did, as its --json prints it: between the schema's version, warnings and versions."""
+    head = {"schema_version": SCHEMA_VERSION}
+    return dump({**head, **plain, "warnings": list(warnings), "versions": versions()})
+
+
 def dump(plain: Any) -> str:
-    """Plain data as JSON text, as every command prints it."""
+    """Plain data as JSON text."""
     return json.dumps(finite(plain), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -19,7 +19,7 @@ from hsyn_cli.errors import InputError, UsageError
 from hsyn_cli.evaluation import Evaluation, Progress, evaluate
 from hsyn_cli.outputs import FOLDER_FILES, read_report
 from hsyn_cli.overlap import LabelScore
-from hsyn_cli.report import dump, least_determinant, verdict
+from hsyn_cli.report import least_determinant, record, verdict
 from hsyn_cli.space import Array
 
 if TYPE_CHECKING:
@@ -121,6 +121,14 @@ def evaluate_pair(
     )
 
 
+def header_warnings(pair: Pair) -> tuple[str, ...]:
+    """What the headers of its images and fields say that should be known. Raises as `images.read_grid`."""
+    names = [name for name in FILES if name != "landmarks" and getattr(pair, name) is not None]
+    return tuple(
+        line for name in names for line in images.header_warnings(getattr(pair, name), name.replace("_", " "))
+    )
+
+
 def read_landmarks(path: Path) -> Array:
     """(N, 6) from the columns fx, fy, fz, mx, my, mz of a CSV, mm, LPS. Raises InputError."""
     rows = files.read_table(path, "landmarks")
@@ -140,9 +148,11 @@ def read_landmarks(path: Path) -> Array:
     return values
 
 
-def to_json(results: Mapping[str, Evaluation]) -> str:
+def to_json(results: Mapping[str, Evaluation], warnings: Sequence[str] = ()) -> str:
     """Pair by pair, under its name."""
-    return dump({"pairs": [{"name": name, **result.to_dict()} for name, result in results.items()]})
+    return record(
+        {"pairs": [{"name": name, **result.to_dict()} for name, result in results.items()]}, warnings
+    )
 
 
 def to_csv(results: Mapping[str, Evaluation]) -> str:

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from hsyn_cli import __version__, cli, errors, weights
 from hsyn_cli.cli import run
@@ -204,3 +206,35 @@ def test_weights_list_without_any(
     monkeypatch.setattr(weights, "folders", list)
     assert run(["weights", "list"]) == 0
     assert capsys.readouterr().out == "no checkpoint is installed\n"
+
+
+def test_field_commands_print_one_kind_of_json_and_warn_of_headers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import nibabel as nib
+
+    monkeypatch.chdir(tmp_path)
+    field = sitk.GetImageFromArray(np.full((6, 6, 6, 3), 0.5, np.float32), isVector=True)
+    sitk.WriteImage(field, "plain.nii.gz")
+    sitk.WriteImage(sitk.GetImageFromArray(np.arange(216, dtype=np.float32).reshape(6, 6, 6)), "fixed.nii.gz")
+    file = nib.load("plain.nii.gz")
+    file.set_sform(file.affine, code=1, update_affine=False)
+    file.set_qform(file.affine + 7 * np.eye(4)[:, :1] * np.eye(4)[3], code=1, update_affine=False)
+    nib.save(file, "odd.nii.gz")
+    for name in ("plain", "odd"):
+        for words in (
+            ["invert", f"{name}.nii.gz", "-o", f"{name}-i.nii.gz"],
+            ["jacobian", f"{name}.nii.gz", "-o", f"{name}-j.nii.gz"],
+            ["convert", f"{name}.nii.gz", f"{name}.nrrd"],
+            ["compose", "-t", f"{name}.nii.gz", "-o", f"{name}-c.nii.gz"],
+            ["evaluate", "--forward", f"{name}.nii.gz", "--fixed", f"{name}-j.nii.gz"],
+        ):
+            if words[0] == "evaluate":
+                sitk.WriteImage(sitk.ReadImage("fixed.nii.gz"), f"{name}-j.nii.gz")
+            assert cli.run([*words, "--json"]) == 0, words
+            told = json.loads(capfd.readouterr().out)
+            assert told["schema_version"] == 1
+            assert "torch" in told["versions"]
+            assert any("disagree" in line for line in told["warnings"]) == (name == "odd"), words
+    assert cli.run(["convert", "plain.nii.gz", "plain.npz"]) == 0
+    assert "give --moving" in capfd.readouterr().err

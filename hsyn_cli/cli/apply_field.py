@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -160,7 +159,9 @@ def apply_field(**values: Any) -> None:
         staging.commit()
     if options.as_json:
         seconds = time.monotonic() - start
-        click.echo(json.dumps(_plain(options, chain, moved, targets, warnings, seconds), indent=2))
+        from hsyn_cli import report
+
+        click.echo(report.record(_plain(options, chain, moved, targets, seconds), warnings), nl=False)
     elif not options.quiet:
         _tell(moved, targets, warnings)
 
@@ -173,6 +174,14 @@ def _check(options: Options) -> None:
         )
     if not options.sources:
         raise UsageError("nothing to move", "give -i IMAGE or --points FILE")
+    if options.points and options.out.suffix.lower() not in (
+        "",
+        *(path.suffix.lower() for path in options.points),
+    ):
+        kinds = ", ".join(sorted({path.suffix for path in options.points}))
+        raise UsageError(
+            f"points stay in their format ({kinds}), {options.out} has another name", "name it so"
+        )
     names = [path.name for path in options.sources]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -220,14 +229,10 @@ def _plain(
     chain: Chain,
     moved: Sequence[Moved],
     targets: Sequence[Path],
-    warnings: Sequence[str],
     seconds: float,
 ) -> dict[str, Any]:
     """What --json prints."""
-    from hsyn_cli.report import SCHEMA_VERSION, versions
-
     return {
-        "schema_version": SCHEMA_VERSION,
         "transforms": [vars(source) for source in chain.sources],
         "reference": None if options.reference is None else str(options.reference),
         "interpolation": None if options.points else options.interpolation,
@@ -242,9 +247,7 @@ def _plain(
             }
             for one, target in zip(moved, targets, strict=True)
         ],
-        "warnings": list(warnings),
         "seconds_total": round(seconds, 3),
-        "versions": versions(),
     }
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hsyn_cli.cli.options import FILE, OUTPUT, GroupedCommand, force_option, json_option, option, quiet_option
+from hsyn_cli.cli.options import (
+    FILE,
+    OUTPUT,
+    GroupedCommand,
+    force_option,
+    json_option,
+    option,
+    quiet_option,
+    warn,
+)
 
 INPUT = "Input"
 
@@ -59,7 +67,7 @@ def compose(
       hsyn compose -t a.mat -t '[b.mat,1]' -o both.mat
     """
     from hsyn_cli import chain as chains
-    from hsyn_cli import files, images
+    from hsyn_cli import files, images, report
     from hsyn_cli.cli.progress import progress_bar
     from hsyn_cli.transforms import write_transform
 
@@ -83,23 +91,18 @@ def compose(
         staging.commit()
     warnings = chain.warnings + warnings
     if as_json:
-        click.echo(json.dumps(_plain(chain, reference, out, warnings), indent=2))
+        click.echo(report.record(_plain(chain, reference, out), warnings), nl=False)
         return
     if not quiet:
-        for warning in warnings:
-            click.secho(f"warning: {warning}", fg="yellow", err=True)
-        click.echo(f"{len(chain.sources)} transforms -> {out}")
+        warn(warnings)
+        count = len(chain.sources)
+        click.echo(f"{count} {'transform' if count == 1 else 'transforms'} -> {out}")
 
 
-def _plain(chain: Any, reference: Path | None, out: Path, warnings: tuple[str, ...]) -> dict[str, Any]:
+def _plain(chain: Any, reference: Path | None, out: Path) -> dict[str, Any]:
     """What --json prints."""
-    from hsyn_cli.report import SCHEMA_VERSION, versions
-
     return {
-        "schema_version": SCHEMA_VERSION,
         "transforms": [vars(source) for source in chain.sources],
         "reference": None if reference is None else str(reference),
         "output": str(out),
-        "warnings": list(warnings),
-        "versions": versions(),
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hsyn_cli.cli.options import FILE, GroupedCommand, force_option, json_option, option, quiet_option
+from hsyn_cli.cli.options import FILE, GroupedCommand, force_option, json_option, option, quiet_option, warn
 
 FORMS = click.Choice(["itk", "ras", "voxel", "fsl"])
 FORM, OUTPUT = "Forms and images", "Output"
@@ -76,7 +76,7 @@ def convert(
 
     \b
     Examples:
-      hsyn convert out/forward_field.nii.gz disp.npz --half --channels first
+      hsyn convert out/forward_field.nii.gz disp.npz --moving m.nii.gz --half
       hsyn convert disp.npz field.nii.gz --reference fixed.nii.gz
       hsyn convert no_intent.nii.gz field.nii.gz --from itk
       hsyn convert field.nii.gz warp.nii.gz --to fsl --moving moving.nii.gz
@@ -94,10 +94,21 @@ def convert(
             done = formats.convert(
                 source, staging.path(target), fixed=fixed_grid, moving=moving_grid, **forms
             )
+        warnings: tuple[str, ...] = ()
+        if done.content == "field" and source.name.endswith((".nii", ".nii.gz")):
+            warnings = images.header_warnings(source, "field")
+        if done.content == "field" and "voxel" in (done.source_form, done.target_form) and moving is None:
+            warnings += (
+                "the moving image's grid is taken to be the fixed one's; give --moving if it is another",
+            )
         staging.commit()
     if as_json:
-        click.echo(report.dump({"source": str(source), "target": str(target), **done.to_dict()}), nl=False)
+        click.echo(
+            report.record({"source": str(source), "target": str(target), **done.to_dict()}, warnings),
+            nl=False,
+        )
     elif not quiet:
+        warn(warnings)
         click.echo(f"{done.content}, {done.source_form} to {done.target_form}: {target}")
         click.echo(
             f"read back it differs by at most {done.difference_mm:.2g} mm (rounding allows {done.allowed_mm:.2g})"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hsyn_cli.cli.options import FILE, GroupedCommand, force_option, json_option, option, quiet_option
+from hsyn_cli.cli.options import FILE, GroupedCommand, force_option, json_option, option, quiet_option, warn
 from hsyn_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,20 +89,24 @@ def evaluate(
     inputs = [path for pair in work for path in pair.paths] + ([pairs] if pairs else [])
     with files.claim(targets, force=force, inputs=inputs) as staging:
         results = {}
+        warnings = tuple(dict.fromkeys(line for pair in work for line in scores.header_warnings(pair)))
         with progress_bar(quiet) as progress:
             for k, pair in enumerate(work):
                 results[pair.name] = scores.evaluate_pair(pair, ignore, _share(progress, k, len(work)))
         if csv_file is not None:
             files.write_text(staging.path(csv_file), scores.to_csv(results))
         if json_file is not None:
-            files.write_text(staging.path(json_file), scores.to_json(results))
+            files.write_text(staging.path(json_file), scores.to_json(results, warnings))
         staging.commit()
     if as_json:
-        click.echo(scores.to_json(results), nl=False)
+        click.echo(scores.to_json(results, warnings), nl=False)
     elif not quiet:
         from rich.console import Console
 
+        warn(warnings)
         Console().print(scores.render(results))
+        for path in targets:
+            click.echo(f"written: {path}")
 
 
 def _share(progress: Progress, done: int, count: int) -> Progress:

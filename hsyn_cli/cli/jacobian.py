@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hsyn_cli.cli.options import FILE, GroupedCommand, force_option, json_option, option, quiet_option
+from hsyn_cli.cli.options import FILE, GroupedCommand, force_option, json_option, option, quiet_option, warn
 
 if TYPE_CHECKING:
     from hsyn_cli.determinants import Jacobian
@@ -58,15 +58,17 @@ def jacobian(
     with files.claim([target], force=force, inputs=[field]) as staging:
         with progress_bar(quiet) as progress:
             progress("reading", 0.0)
-            image = images.read_field(field).image
+            read = images.read_field(field)
             progress("determinants", 0.3)
-            result = measure(image, log=log)
+            result = measure(read.image, log=log)
             progress("writing", 0.7)
             images.write_image(result.image, staging.path(target))
         staging.commit()
     if as_json:
-        click.echo(report.dump({"field": str(field), "output": str(target), **result.to_dict()}), nl=False)
+        plain = {"field": str(field), "output": str(target), **result.to_dict()}
+        click.echo(report.record(plain, read.warnings), nl=False)
     elif not quiet:
+        warn(read.warnings)
         _show(result, target, max_folding)
     report.check_folding(
         result.folding.percent, max_folding, f"the map was written; look at {target} where it is below 0"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +36,12 @@ class GroupedCommand(click.Command):
 def option(*names: str, heading: str, **settings: Any) -> Callable[[F], F]:
     """`click.option` under a heading."""
     return click.option(*names, cls=GroupedOption, heading=heading, **settings)
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Each as a line on stderr."""
+    for line in lines:
+        click.secho(f"warning: {line}", fg="yellow", err=True)
 
 
 FILE = click.Path(path_type=Path)
