@@ -16,6 +16,8 @@ class Level:
     encoder: tuple[int, ...]  # channels per resolution, finest first
     head: tuple[int, ...]  # channels of the last convolutions at the field's resolution
     window: int  # NCC window in training, level voxels
+    forces: bool = False  # the net is shown NCC's force on the images warped so far, besides the images
+    repeats: int = 1  # times the level is asked, each time with the images warped anew
 
     @property
     def field_stride(self) -> int:
@@ -109,6 +111,7 @@ class Training:
     balance: str = "smc"  # "smc": L_smc; "mc": the modulus balance L_mc of the paper's ablation
     dice: float = 0.5  # weight of soft Dice where a pair has labels
     map_share: float = 0.35  # of the pairs, painted from label maps, where there are both kinds
+    surroundings: float = 0.0  # share of the painted pairs that show the ids that do not count as well: whole heads
     held_out: int = 2  # subjects of each kind kept for validation
     flip: bool = True  # left-right
     log_every: int = 10  # steps

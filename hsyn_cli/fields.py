@@ -89,6 +89,14 @@ def _gaussian_matrix(coarse: int, fine: int, sigma: float, device: torch.device)
     return (weight / weight.sum(1, keepdim=True)).float().to(device)
 
 
+@functools.lru_cache(maxsize=32)
+def box_matrix(size: int, window: int, stride: int, device: torch.device) -> Tensor:
+    """(ceil(size / stride), size): means over `window` voxels around every stride-th voxel; fewer at the border."""
+    centre = torch.arange(0, size, stride)
+    inside = (torch.arange(size) - centre[:, None]).abs() <= window // 2
+    return (inside / inside.sum(1, keepdim=True)).float().to(device)
+
+
 def gaussian(u: Tensor, size: tuple[int, ...] | torch.Size, sigma: float) -> Operator:
     """Operator for `separable`: `u` smoothed with sigma (in voxels of u) and seen on `size` (Z, Y, X) voxels, cell-centred."""
     z, y, x = (_gaussian_matrix(a, b, sigma, u.device) for a, b in zip(u.shape[-3:], size, strict=True))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsyn_cli.fields import forward_differences
+from hsyn_cli.fields import box_matrix, forward_differences, separable
 
 
 def _box_mean(x: Tensor, window: int) -> Tensor:
@@ -60,3 +60,26 @@ def soft_dice(a: Tensor, b: Tensor) -> Tensor:
     total = (a * a).sum((2, 3, 4)) + (b * b).sum((2, 3, 4))
     present = (total > 0).float()
     return 1 - (2 * both / total.clamp_min(1e-6) * present).sum() / present.sum().clamp_min(1)
+
+
+@torch.no_grad()
+def ncc_force(a: Tensor, b: Tensor, window: int, epsilon: float = 1e-4) -> Tensor:
+    """Where each voxel of `a` should be pulled from for a better local NCC: (B, 3, Z, Y, X) in voxels, at most half of one.
+
+    The Gauss-Newton step of the NCC of one window (Avants et al., Medical Image Analysis 2008, equation 10, without its
+    sum over windows), damped as Thirion's demons are. a, b: (B, 1, Z, Y, X).
+    """
+    stacked = torch.cat((a, b, a * a, b * b, a * b), dim=1)
+    operator = tuple(box_matrix(n, window, 1, a.device) for n in a.shape[2:])
+    ma, mb, aa, bb, ab = separable(stacked, operator).split(1, dim=1)
+    va, vb = (aa - ma * ma).clamp_min(0) + epsilon, (bb - mb * mb).clamp_min(0) + epsilon
+    rho = (ab - ma * mb) * (va * vb).rsqrt()
+    deviation = va.rsqrt()
+    residual = rho * ((b - mb) * vb.rsqrt() - rho * (a - ma) * deviation)
+    slope = torch.zeros(a.shape[0], 3, *a.shape[2:], device=a.device)
+    for k, axis in enumerate((4, 3, 2)):
+        n = a.shape[axis]
+        d = a.narrow(axis, 2, n - 2) - a.narrow(axis, 0, n - 2)
+        slope[:, k : k + 1].narrow(axis, 1, n - 2).copy_(d)
+    slope *= 0.5 * deviation
+    return residual * slope / (slope.square().sum(1, keepdim=True) + residual.square() + 0.1)

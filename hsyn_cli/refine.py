@@ -6,7 +6,6 @@ are warped at their own resolution by the field seen there through another Gauss
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -14,20 +13,12 @@ import torch
 from torch import Tensor
 
 from hsyn_cli.config import RefineStage
-from hsyn_cli.fields import det3, forward_differences, gaussian, resize, separable, warp
+from hsyn_cli.fields import box_matrix, det3, forward_differences, gaussian, resize, separable, warp
 from hsyn_cli.losses import mean_shape, smoothness
 
 UPSAMPLING_SIGMA = 0.7  # field voxels; what turns half-size fields into full ones, here and at the end
 START_SIGMA = 2.0  # field voxels; SN-Net's finest detail, found without seeing the pair's own optimum, hinders the descent
 NCC_STRIDE = 2  # every second window per axis is looked at: an eighth of the work, for the same answer
-
-
-@functools.lru_cache(maxsize=32)
-def box_matrix(size: int, window: int, stride: int, device: torch.device) -> Tensor:
-    """(ceil(size / stride), size): means over `window` voxels around every stride-th voxel; fewer at the border."""
-    centre = torch.arange(0, size, stride)
-    inside = (torch.arange(size) - centre[:, None]).abs() <= window // 2
-    return (inside / inside.sum(1, keepdim=True)).float().to(device)
 
 
 def local_ncc(

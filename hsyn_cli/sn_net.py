@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from hsyn_cli.config import SNNetConfig
 from hsyn_cli.fields import compose, downsample, resize, warp
+from hsyn_cli.losses import ncc_force
 from hsyn_cli.unet import UNet
+
+FORCE_SCALE = 4.0  # brings forces to about the size of intensities
 
 
 class SNNet(nn.Module):
@@ -22,7 +25,7 @@ class SNNet(nn.Module):
     def __init__(self, config: SNNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.levels = nn.ModuleList(UNet(2, v.stride, v.encoder, v.head) for v in config.levels)
+        self.levels = nn.ModuleList(UNet(5 if v.forces else 2, v.stride, v.encoder, v.head) for v in config.levels)
 
     def forward(self, moving: Tensor, fixed: Tensor, depth: int | None = None) -> tuple[Tensor, Tensor]:
         """(B, 1, Z, Y, X) twice, same grid, intensities in [0, 1] -> (u_mid_to_moving, u_mid_to_fixed), in mm.
@@ -38,7 +41,8 @@ class SNNet(nn.Module):
         """The levels in turn. pyramid[k]: (2B, 1, ...) at level k's scale, moving images first -> (2B, 3, ...), mm."""
         u: Tensor | None = None
         for level, pair in enumerate(pyramid):
-            u = self.step(level, pair, u)
+            for _ in range(self.config.levels[level].repeats):
+                u = self.step(level, pair, u)
         assert u is not None
         return u
 
@@ -51,7 +55,10 @@ class SNNet(nn.Module):
         voxel = self.config.spacing * spec.scale
         warped = pair if u is None else warp(pair, resize(u, pair.shape[2:]), voxel)
         swapped = torch.cat(warped.chunk(2)[::-1])
-        residual: Tensor = self.levels[level](torch.cat((warped, swapped), dim=1)) * (voxel * spec.stride)
+        seen = [warped, swapped]
+        if spec.forces:
+            seen.append(FORCE_SCALE * ncc_force(warped, swapped, spec.window))
+        residual: Tensor = self.levels[level](torch.cat(seen, dim=1)) * (voxel * spec.stride)
         if not self.config.symmetric:  # the mean space is then the fixed image's
             residual = torch.cat((residual.chunk(2)[0], torch.zeros_like(residual.chunk(2)[1])))
         if u is None:

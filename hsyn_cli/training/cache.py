@@ -33,6 +33,7 @@ class Cache:
     names: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    counted: int | None = None  # so many of the ids, the first ones, count as labels; the others are painted only; None: all
     made_with: tuple[str, ...] = ()  # the settings that decide what a cache holds, see `settings`
 
     def rows(self, of_maps: bool) -> list[int]:
@@ -43,9 +44,10 @@ class Cache:
 def settings(training: Training) -> tuple[str, ...]:
     """What of a config decides the content of a cache, as text; a cache made with other settings is of no use."""
     spacing = training.sn_net.spacing
-    return tuple(
-        json.dumps(v, sort_keys=True) for v in (spacing, training.size, training.labels, training.intensities)
-    )
+    about = [spacing, training.size, training.labels, training.intensities]
+    if training.surroundings:
+        about.append("surroundings")
+    return tuple(json.dumps(v, sort_keys=True) for v in about)
 
 
 def save_cache(cache: Cache, out: Path) -> None:
@@ -66,7 +68,7 @@ def load_cache(folder: Path) -> Cache:
         for kind in ("images", "labels"):
             with lzma.open(folder / f"{kind}.npy.xz") as stream:
                 arrays[kind] = np.load(stream, allow_pickle=False)
-        arrays |= {key: tuple(value) for key, value in about.items()}
+        arrays |= {key: tuple(v) if isinstance(v, list) else v for key, v in about.items()}
         return Cache(**arrays)
     except (OSError, EOFError, lzma.LZMAError, ValueError, TypeError) as error:
         raise InputError(

@@ -186,6 +186,9 @@ def _assemble(
     shape = training.size[::-1]
     found = sorted({int(k) for _, _, v in kept if v is not None for k in np.unique(v)} - {0})
     ids = found if training.labels is None else [k for k in training.labels if k in found]
+    counted = len(ids)
+    if training.surroundings:
+        ids += [k for k in found if k not in ids]
     if len(ids) > MOST_IDS:
         raise InputError(
             f"the label maps hold {len(ids)} ids, more than {MOST_IDS}",
@@ -206,6 +209,7 @@ def _assemble(
         has_image=has_image,
         has_labels=tuple(v is not None for _, _, v in kept),
         ids=tuple(ids),
+        counted=counted,
         names=names,
         left_out=left_out,
         warnings=tuple(_strangers(pictures, has_image, names)),

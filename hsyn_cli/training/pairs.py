@@ -18,6 +18,9 @@ from hsyn_cli.config import Training
 from hsyn_cli.training.cache import Cache
 
 
+BACKGROUND_NOISE = 0.15  # share of the pairs whose background is noisy too, as unmasked scans are
+
+
 @dataclass(frozen=True)
 class Pair:
     """images: (2, 1, Z, Y, X) in [0, 1]; labels: int64 indices below `count`, same shape, or None."""
@@ -60,6 +63,7 @@ class PairSource:
         self.images, self.labels = (torch.from_numpy(v).to(device) for v in (cache.images, cache.labels))
         self.has_labels = cache.has_labels
         self.count = len(cache.ids) + 1
+        self.counted = self.count if cache.counted is None else cache.counted + 1
         self.rows, self.validation_rows = [], []
         for of_maps in (False, True):
             rows = cache.rows(of_maps)
@@ -70,7 +74,7 @@ class PairSource:
                 rows[len(rows) - kept :] if kept else rows[-2:] if len(rows) > 1 else []
             )
         grey = training.intensities or {}
-        self.t1_like = torch.tensor([0.0, *(grey.get(str(k), 0.5) for k in cache.ids)]) if grey else None
+        self.t1_like = torch.tensor([0.0, *(grey.get(str(k), torch.nan) for k in cache.ids)]) if grey else None
 
     def draw(self, scale: int, *key: int) -> Pair:
         """The training pair of that key, its images averaged down by `scale`."""
@@ -116,19 +120,22 @@ class PairSource:
         if of_maps:
             assert labels is not None
             images = self._paint(labels, draws, plain)
+            labels = labels * (labels < self.counted)
         else:
             images = _flipped(self.images[rows][:, None], flip).float() / 255
             images = F.avg_pool3d(images, scale) if scale > 1 else images
             grid = F.affine_grid(theta, list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, align_corners=False)
-        return Pair((images if plain else _spoil(images, draws)).clamp_(0, 1), labels, self.count)
+        return Pair((images if plain else _spoil(images, draws)).clamp_(0, 1), labels, self.counted)
 
     def _paint(self, labels: Tensor, draws: Draws, plain: bool) -> Tensor:
         """Label indices (2, 1, ...) -> images: a grey value per label, the two alike but for a little jitter."""
+        table = draws.uniform(self.count)
         if self.t1_like is not None and (plain or draws.chance(0.6)):
-            table = self.t1_like + 0.05 * draws.normal(self.count)
-        else:
-            table = draws.uniform(self.count)
+            known = self.t1_like + 0.05 * draws.normal(self.count)
+            table = torch.where(known.isnan(), table, known)
+        if not self.training.surroundings or not draws.chance(self.training.surroundings):
+            labels = labels * (labels < self.counted)
         tables = table + 0.02 * draws.normal(2, self.count)
         tables[:, 0] = 0.0
         tables = tables.to(self.device)
@@ -163,4 +170,6 @@ def _spoil(images: Tensor, draws: Draws) -> Tensor:
     bias = F.interpolate(coarse, size=images.shape[2:], mode="trilinear", align_corners=True).exp()
     gamma = torch.exp(0.25 * draws.normal(n, 1, 1, 1, 1)).to(images.device)
     noise = 0.03 * float(draws.uniform(1)) * draws.noise(images)
-    return (images.clamp(1e-6, 1).pow(gamma) * bias + noise * (images > 0)).clamp(0, 1)
+    if not draws.chance(BACKGROUND_NOISE):
+        noise = noise * (images > 0)
+    return (images.clamp(1e-6, 1).pow(gamma) * bias + noise).clamp(0, 1)
