@@ -51,6 +51,7 @@ class DINetConfig:
     stride: int = 2
     encoder: tuple[int, ...] = (16, 32, 32, 32)
     head: tuple[int, ...] = (32, 16)
+    repeats: int = 3  # times the net is asked, each time shown what its answer so far leaves
 
 
 @dataclass(frozen=True)

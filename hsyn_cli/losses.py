@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsyn_cli.fields import box_matrix, forward_differences, separable
+from hsyn_cli.fields import box_operator, forward_differences, separable
 
 
 def _box_mean(x: Tensor, window: int) -> Tensor:
@@ -63,23 +63,30 @@ def soft_dice(a: Tensor, b: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def ncc_force(a: Tensor, b: Tensor, window: int, epsilon: float = 1e-4) -> Tensor:
-    """Where each voxel of `a` should be pulled from for a better local NCC: (B, 3, Z, Y, X) in voxels, at most half of one.
+def ncc_forces(a: Tensor, b: Tensor, window: int, epsilon: float = 1e-4) -> tuple[Tensor, Tensor]:
+    """Where to pull each voxel of `a`, and of `b`, from for a better local NCC: (B, 3, Z, Y, X) twice, in voxels.
 
-    The Gauss-Newton step of the NCC of one window (Avants et al., Medical Image Analysis 2008, equation 10, without its
-    sum over windows), damped as Thirion's demons are. a, b: (B, 1, Z, Y, X).
+    The Gauss-Newton step of the squared correlation in the window around each voxel (its derivative is equation 10 of
+    Avants et al., Medical Image Analysis 2008), damped as Thirion's demons are, which keeps it below half a voxel.
+
+    Args:
+        a, b: (B, 1, Z, Y, X), intensities in about [0, 1].
     """
-    stacked = torch.cat((a, b, a * a, b * b, a * b), dim=1)
-    operator = tuple(box_matrix(n, window, 1, a.device) for n in a.shape[2:])
-    ma, mb, aa, bb, ab = separable(stacked, operator).split(1, dim=1)
-    va, vb = (aa - ma * ma).clamp_min(0) + epsilon, (bb - mb * mb).clamp_min(0) + epsilon
-    rho = (ab - ma * mb) * (va * vb).rsqrt()
-    deviation = va.rsqrt()
-    residual = rho * ((b - mb) * vb.rsqrt() - rho * (a - ma) * deviation)
-    slope = torch.zeros(a.shape[0], 3, *a.shape[2:], device=a.device)
+    operator = box_operator(a, window)
+    ma, mb, aa, bb, ab = (separable(v, operator) for v in (a, b, a * a, b * b, a * b))
+    ia = aa.addcmul_(ma, ma, value=-1).clamp_min_(0).add_(epsilon).rsqrt_()  # 1 / standard deviation
+    ib = bb.addcmul_(mb, mb, value=-1).clamp_min_(0).add_(epsilon).rsqrt_()
+    rho = ab.addcmul_(ma, mb, value=-1).mul_(ia).mul_(ib)
+    za, zb = (a - ma).mul_(ia), (b - mb).mul_(ib)
+    return _demons(a, ia, rho * (zb - rho * za)), _demons(b, ib, rho * (za - rho * zb))
+
+
+def _demons(image: Tensor, scale: Tensor, residual: Tensor) -> Tensor:
+    """residual g / (|g|^2 + residual^2 + 0.1), g the gradient of the image per voxel times `scale`."""
+    out = torch.zeros(image.shape[0], 3, *image.shape[2:], device=image.device)
     for k, axis in enumerate((4, 3, 2)):
-        n = a.shape[axis]
-        d = a.narrow(axis, 2, n - 2) - a.narrow(axis, 0, n - 2)
-        slope[:, k : k + 1].narrow(axis, 1, n - 2).copy_(d)
-    slope *= 0.5 * deviation
-    return residual * slope / (slope.square().sum(1, keepdim=True) + residual.square() + 0.1)
+        n = image.shape[axis]
+        d = out[:, k : k + 1].narrow(axis, 1, n - 2)
+        torch.sub(image.narrow(axis, 2, n - 2), image.narrow(axis, 0, n - 2), out=d)
+    out *= 0.5 * scale
+    return out.mul_(residual / (out.square().sum(1, keepdim=True) + residual.square() + 0.1))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hsyn_cli.config import SNNetConfig
 from hsyn_cli.fields import compose, downsample, resize, warp
-from hsyn_cli.losses import ncc_force
+from hsyn_cli.losses import ncc_forces
 from hsyn_cli.unet import UNet
 
 FORCE_SCALE = 4.0  # brings forces to about the size of intensities
@@ -57,7 +57,8 @@ class SNNet(nn.Module):
         swapped = torch.cat(warped.chunk(2)[::-1])
         seen = [warped, swapped]
         if spec.forces:
-            seen.append(FORCE_SCALE * ncc_force(warped, swapped, spec.window))
+            forces = ncc_forces(*warped.detach().chunk(2), spec.window)
+            seen.append(FORCE_SCALE * torch.cat(forces))
         residual: Tensor = self.levels[level](torch.cat(seen, dim=1)) * (voxel * spec.stride)
         if not self.config.symmetric:  # the mean space is then the fixed image's
             residual = torch.cat((residual.chunk(2)[0], torch.zeros_like(residual.chunk(2)[1])))
