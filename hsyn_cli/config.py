@@ -56,26 +56,20 @@ class DINetConfig:
 
 @dataclass(frozen=True)
 class RefineStage:
-    """`steps` of Adam on a pair's own fields, looking at images averaged down by `scale`."""
+    """`steps` on a pair's own fields, at images and fields averaged down by `scale`. Sigmas and windows in voxels there."""
 
-    scale: float  # sizes are multiples of 4 voxels, so 4/3 is exact too
+    scale: float
     steps: int
-    sigma: float  # of the Gaussian over each update, field voxels
-    rate: float  # mm per step, before that Gaussian
-    window: int = 5  # NCC, voxels of those images
-    smooth: float = 1.0  # lambda1
-    mean_shape: float = 0.02  # lambda2
-    fold: float = 1000.0  # weight of determinants below 0.3
+    rate: float = 2.0  # times the force, which is half a voxel at most
+    step_sigma: float = 1.2  # of the Gaussian over each step
+    field_sigma: float = 0.4  # of the Gaussian over the field after it
+    window: int = 5  # of the NCC
 
 
 PRESETS: dict[str, tuple[RefineStage, ...]] = {
     "fast": (),
-    "default": (RefineStage(4, 30, 2.0, 0.5), RefineStage(2, 12, 1.0, 0.3), RefineStage(4 / 3, 7, 0.6, 0.3)),
-    "accurate": (
-        RefineStage(4, 60, 2.0, 0.5),
-        RefineStage(2, 40, 1.0, 0.3),
-        RefineStage(4 / 3, 25, 0.6, 0.2),
-    ),
+    "default": (RefineStage(1, 4),),
+    "accurate": (RefineStage(2, 10), RefineStage(1, 12)),
 }
 
 

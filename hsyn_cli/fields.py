@@ -90,17 +90,17 @@ def _gaussian_matrix(coarse: int, fine: int, sigma: float, device: torch.device)
 
 
 @functools.lru_cache(maxsize=32)
-def _box_matrix(size: int, window: int, stride: int, device: torch.device) -> Tensor:
-    """(ceil(size / stride), size): means over `window` voxels around every stride-th voxel; fewer at the border."""
-    centre = torch.arange(0, size, stride)
-    inside = (torch.arange(size) - centre[:, None]).abs() <= window // 2
+def _box_matrix(size: int, window: int, device: torch.device) -> Tensor:
+    """(size, size): means over `window` voxels around every voxel; fewer at the border."""
+    at = torch.arange(size)
+    inside = (at - at[:, None]).abs() <= window // 2
     return (inside / inside.sum(1, keepdim=True)).float().to(device)
 
 
-def box_operator(x: Tensor, window: int, stride: int = 1) -> Operator:
-    """Operator for `separable`: means over window^3 voxels around every stride-th voxel, over fewer at the border."""
-    z, y, x_ = (_box_matrix(n, window, stride, x.device) for n in x.shape[-3:])
-    return z, y, x_
+def box_operator(like: Tensor, window: int) -> Operator:
+    """Operator for `separable`: means over the window^3 voxels around every voxel, over fewer at the border."""
+    z, y, x = (_box_matrix(n, window, like.device) for n in like.shape[-3:])
+    return z, y, x
 
 
 def gaussian(u: Tensor, size: tuple[int, ...] | torch.Size, sigma: float) -> Operator:

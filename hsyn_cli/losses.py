@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hsyn_cli.fields import box_operator, forward_differences, separable
 
 
-def _box_mean(x: Tensor, window: int) -> Tensor:
-    """Mean over window^3 neighbourhoods, one axis after the other; over fewer voxels at the border."""
-    p = window // 2
-    for kernel, pad in (
-        ((1, 1, window), (0, 0, p)),
-        ((1, window, 1), (0, p, 0)),
-        ((window, 1, 1), (p, 0, 0)),
-    ):
-        x = F.avg_pool3d(x, kernel, stride=1, padding=pad, count_include_pad=False)
-    return x
-
-
-def ncc(a: Tensor, b: Tensor, window: int, epsilon: float = 1e-4) -> Tensor:
+def ncc(a: Tensor, b: Tensor, window: int, weight: Tensor | None = None, epsilon: float = 1e-4) -> Tensor:
     """Squared local normalised cross-correlation, mean over voxels, in [0, 1]; 1 is best. a, b: (B, 1, Z, Y, X).
 
     `epsilon` is added to each local variance, so images are expected in about [0, 1] and flat background
-    scores 0.
+    scores 0. `weight`: of each voxel's window, same shape.
     """
-    mean = _box_mean(torch.cat((a, b, a * a, b * b, a * b), dim=1), window)
-    ma, mb, aa, bb, ab = mean.unbind(1)
+    operator = box_operator(a, window)
+    ma, mb, aa, bb, ab = (separable(v, operator) for v in (a, b, a * a, b * b, a * b))
     cross = ab - ma * mb
-    return (
-        cross * cross / ((aa - ma * ma).clamp_min(0) + epsilon) / ((bb - mb * mb).clamp_min(0) + epsilon)
-    ).mean()
+    cc = cross * cross / ((aa - ma * ma).clamp_min(0) + epsilon) / ((bb - mb * mb).clamp_min(0) + epsilon)
+    return cc.mean() if weight is None else (cc * weight).sum() / weight.sum().clamp_min(1)
 
 
 def smoothness(u: Tensor, spacing: float) -> Tensor:

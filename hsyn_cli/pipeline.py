@@ -17,17 +17,18 @@ from hsyn_cli import affine as affine_step
 from hsyn_cli import config, report
 from hsyn_cli.devices import choose_device, device_name, use_threads
 from hsyn_cli.errors import GeometryError, UsageError, WeightsError
-from hsyn_cli.fields import compose, downsample, gaussian, resize, separable, warp
+from hsyn_cli.fields import compose, downsample, resize, warp
+from hsyn_cli.losses import ncc
 from hsyn_cli.images import ImageLike, as_image, read_mask
 from hsyn_cli.inverse import repair, taper
 from hsyn_cli.networks import exact_inverse, load_networks
 from hsyn_cli.prepare import check_overlap, foreground, mask_on_grid, on_grid, pair_box
-from hsyn_cli.refine import UPSAMPLING_SIGMA, local_ncc, refine
+from hsyn_cli.refine import refine, resampled
 from hsyn_cli.space import Grid, working_grid
 from hsyn_cli.totals import on_target, to_image, total_fields
 from hsyn_cli.transforms import read_transform
 
-FIELD_STRIDE = 2  # half-way fields have half the images' size from here on
+FIELD_STRIDE = 2  # SN-Net's half-way fields have half the images' size
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
 # Of the half-way fields, by one-sided differences; the next is tried where a total field still folds.
 LEAST_DETERMINANTS = (0.25, 0.4, 0.5)
@@ -179,13 +180,13 @@ def register(
             )
     with clock.step("refinement") as told:
         u = refine(u, pair, spacing, config.PRESETS[preset], masks, told)
-    field_voxel = spacing * FIELD_STRIDE
+    field_voxel = spacing * pair.shape[-1] / u.shape[-1]
     u = taper(u, round(MARGIN_MM * spacing / field_voxel))
     for least in LEAST_DETERMINANTS:
         with clock.step("fold repair"), torch.no_grad():
             u, _ = repair(u, field_voxel, least)
         with clock.step("exact inverse"), torch.no_grad():
-            mid_to_moving, mid_to_fixed = separable(u, gaussian(u, pair.shape[2:], UPSAMPLING_SIGMA)).split(1)
+            mid_to_moving, mid_to_fixed = resampled(u, pair.shape[2:]).split(1)
             moving_to_mid = exact_inverse(di, mid_to_moving, spacing)
             fixed_to_mid = exact_inverse(di, mid_to_fixed, spacing)
         with clock.step("composition"), torch.no_grad():
@@ -237,10 +238,10 @@ def _similarity(
 ) -> report.Similarity:
     """Local NCC (squared, windows of 5 double voxels, mean over the working grid): at first, after the affine, at the end."""
     aligned, fixed = pair.chunk(2)
-    weight = None if masks is None else downsample(masks[1:], 2)[0, 0]
+    weight = None if masks is None else downsample(masks[1:], 2)
     images = (on_grid(moving, grid).to(pair.device), aligned, warp(aligned, u, grid.spacing[0]))
     before, after_affine, after = (
-        local_ncc(downsample(image, 2), downsample(fixed, 2), 5, 1, weight).item() for image in images
+        ncc(downsample(image, 2), downsample(fixed, 2), 5, weight).item() for image in images
     )
     return report.Similarity("local NCC", before, after_affine, after)
 

@@ -1,76 +1,24 @@
-"""Refinement: a few Adam steps on one pair's own half-way fields, from SN-Net's answer, with SN-Net's loss.
+"""Refinement: a few steps on one pair's own half-way fields, from SN-Net's answer, along the forces it was shown.
 
-The fields are u + G p, where p lives on the field grid and G is a Gaussian, so every update is smooth; images
-are warped at their own resolution by the field seen there through another Gaussian (`UPSAMPLING_SIGMA`).
+Each step pulls both images towards each other by the mean of both forces (`losses.ncc_forces`), so the mean shape that
+SN-Net chose stays. As in SyN and greedy, a Gaussian smooths every step, and another the field.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from hsyn_cli.config import RefineStage
-from hsyn_cli.fields import box_matrix, det3, forward_differences, gaussian, resize, separable, warp
-from hsyn_cli.losses import mean_shape, smoothness
+from hsyn_cli.fields import gaussian, separable, warp
+from hsyn_cli.losses import ncc_forces
 
-UPSAMPLING_SIGMA = 0.7  # field voxels; what turns half-size fields into full ones, here and at the end
-START_SIGMA = 2.0  # field voxels; SN-Net's finest detail, found without seeing the pair's own optimum, hinders the descent
-NCC_STRIDE = 2  # every second window per axis is looked at: an eighth of the work, for the same answer
+UPSAMPLING_SIGMA = 0.7  # voxels of the coarser field
 
 
-def local_ncc(
-    a: Tensor, b: Tensor, window: int, stride: int, weight: Tensor | None = None, epsilon: float = 1e-4
-) -> Tensor:
-    """`losses.ncc` looked at on every stride-th window only; a, b: (1, 1, Z, Y, X); weight: one per window looked at."""
-    z, y, x = (box_matrix(n, window, stride, a.device) for n in a.shape[2:])
-    ma, mb, aa, bb, ab = (separable(v[0, 0], (z, y, x)) for v in (a, b, a * a, b * b, a * b))
-    cross = ab - ma * mb
-    cc = cross * cross / ((aa - ma * ma).clamp_min(0) + epsilon) / ((bb - mb * mb).clamp_min(0) + epsilon)
-    return cc.mean() if weight is None else (cc * weight).sum() / weight.sum().clamp_min(1)
-
-
-class _Warp(torch.autograd.Function):
-    """See `fast_warp`."""
-
-    @staticmethod
-    def forward(ctx, image: Tensor, u: Tensor, spacing: float) -> Tensor:  # type: ignore[no-untyped-def]
-        out = warp(image, u, spacing)
-        ctx.save_for_backward(out)
-        ctx.spacing = spacing
-        return out
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-        (out,) = ctx.saved_tensors
-        g = torch.empty(out.shape[0], 3, *out.shape[2:], device=out.device)
-        for k, axis in enumerate((4, 3, 2)):
-            n = out.shape[axis]
-            d = g[:, k : k + 1]
-            torch.sub(out.narrow(axis, 2, n - 2), out.narrow(axis, 0, n - 2), out=d.narrow(axis, 1, n - 2))
-            d.narrow(axis, 0, 1).zero_()
-            d.narrow(axis, n - 1, 1).zero_()
-        g.mul_(grad * (0.5 / ctx.spacing))
-        return None, g, None
-
-
-def fast_warp(image: Tensor, u: Tensor, spacing: float) -> Tensor:
-    """`fields.warp` for gradients by u alone: they are those of the *warped* image (as SyN takes them), by central
-    differences, which costs a third of the exact ones and in practice descends as well."""
-    out: Tensor = _Warp.apply(image, u, spacing)  # type: ignore[no-untyped-call]
-    return out
-
-
-def fold_penalty(u: Tensor, spacing: float, least: float = 0.3) -> Tensor:
-    """Mean squared shortfall of the forward-difference determinant below `least`."""
-    dx, dy, dz = forward_differences(u, spacing)
-    det = det3(dx[:, :, :-1, :-1], dy[:, :, :-1, :, :-1], dz[..., :-1, :-1])
-    back = det3(dx[:, :, 1:, 1:], dy[:, :, 1:, :, 1:], dz[..., 1:, 1:])
-    return (least - det).clamp_min(0).square().mean() + (least - back).clamp_min(0).square().mean()
-
-
+@torch.no_grad()
 def refine(
     u: Tensor,
     pair: Tensor,
@@ -79,42 +27,39 @@ def refine(
     masks: Tensor | None = None,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> Tensor:
-    """Refined half-way fields, same shape as `u`.
+    """Refined half-way fields, as fine as the last stage's images; without stages `u` itself.
 
     Args:
         u: (2, 3, Z/s, Y/s, X/s) half-way fields in mm, mid to moving first.
         pair: (2, 1, Z, Y, X) moving and fixed on the working grid, in [0, 1].
         spacing: working voxel in mm.
-        masks: (2, 1, Z, Y, X), 1 where moving and fixed count; windows weigh as much as both masks do there.
-        progress: called with the share of the steps that is done.
+        masks: (2, 1, Z, Y, X), 1 where moving and fixed count; no force acts where either does not.
+        progress: called with the share of the work that is done.
     """
-    voxel = spacing * pair.shape[-1] / u.shape[-1]
-    total, done = sum(stage.steps for stage in stages), 0
-    if total:
-        u = separable(u, gaussian(u, u.shape[2:], START_SIGMA))
+    work, done = sum(stage.steps / stage.scale**3 for stage in stages), 0.0
     for stage in stages:
-        size, image_voxel = torch.Size(round(n / stage.scale) for n in pair.shape[2:]), spacing * stage.scale
+        size, voxel = torch.Size(round(n / stage.scale) for n in pair.shape[2:]), spacing * stage.scale
         images = at_scale(pair, size)
-        base = separable(u, gaussian(u, size, UPSAMPLING_SIGMA))
-        weight = None if masks is None else _window_weights(at_scale(masks, size), base, image_voxel)
-        coarse = u if image_voxel <= voxel else resize(u, size)  # updates live no finer than the images
-        sigma = stage.sigma * min(1.0, voxel / image_voxel)
-        seen = gaussian(coarse, size, math.hypot(sigma, UPSAMPLING_SIGMA))
-        smooth = gaussian(coarse, coarse.shape[2:], sigma)
-        p = torch.zeros_like(coarse, requires_grad=True)
-        adam = torch.optim.Adam([p], lr=stage.rate, betas=(0.9, 0.99))
+        u_m, u_f = resampled(u, size).chunk(2)
+        middle, half = (u_m + u_f) / 2, (u_m - u_f) / 2
+        weight = None if masks is None else _both(at_scale(masks, size), middle, half, voxel)
+        of_step, of_field = (gaussian(half, size, sigma) for sigma in (stage.step_sigma, stage.field_sigma))
         for _ in range(stage.steps):
-            moving, fixed = fast_warp(images, base + separable(p, seen), image_voxel).chunk(2)
-            loss = -local_ncc(moving, fixed, stage.window, NCC_STRIDE, weight)
-            loss = loss + field_terms(coarse + separable(p, smooth), max(voxel, image_voxel), stage)
-            adam.zero_grad(set_to_none=True)
-            loss.backward()
-            adam.step()
-            done += 1
-            progress(done / total)
-        with torch.no_grad():
-            u = u + separable(p, gaussian(coarse, u.shape[2:], sigma))
+            moving, fixed = warp(images, torch.cat((middle + half, middle - half)), voxel).chunk(2)
+            forward, backward = ncc_forces(moving, fixed, stage.window)
+            step = forward.sub_(backward).mul_(stage.rate * voxel / 2)
+            if weight is not None:
+                step *= weight
+            half = separable(half.add_(separable(step, of_step)), of_field)
+            done += stage.scale**-3 / work
+            progress(done)
+        u = torch.cat((middle + half, middle - half))
     return u
+
+
+def resampled(u: Tensor, size: torch.Size) -> Tensor:
+    """Fields on `size` (Z, Y, X) voxels of the same extent, without the kinks of linear interpolation."""
+    return u if u.shape[2:] == size else separable(u, gaussian(u, size, UPSAMPLING_SIGMA))
 
 
 def at_scale(images: Tensor, size: torch.Size) -> Tensor:
@@ -123,17 +68,6 @@ def at_scale(images: Tensor, size: torch.Size) -> Tensor:
     return images if scale == 1 else separable(images, gaussian(images, size, 0.4 * scale))
 
 
-def field_terms(u: Tensor, voxel: float, stage: RefineStage) -> Tensor:
-    """Everything in the loss that does not look at the images; u (2, 3, ...) in mm on voxels of `voxel` mm."""
-    u_m, u_f = u.chunk(2)
-    smooth = smoothness(u_m, voxel) + smoothness(u_f, voxel)
-    return (
-        stage.smooth * smooth
-        + stage.mean_shape * mean_shape(u_m, u_f, voxel)
-        + stage.fold * fold_penalty(u, voxel)
-    )
-
-
-def _window_weights(masks: Tensor, u: Tensor, spacing: float) -> Tensor:
-    moving, fixed = warp(masks, u, spacing).chunk(2)
-    return (moving * fixed)[0, 0, ::NCC_STRIDE, ::NCC_STRIDE, ::NCC_STRIDE]
+def _both(masks: Tensor, middle: Tensor, half: Tensor, spacing: float) -> Tensor:
+    moving, fixed = warp(masks, torch.cat((middle + half, middle - half)), spacing).chunk(2)
+    return moving * fixed
