@@ -131,13 +131,15 @@ def test_sn_net_can_learn_a_shift() -> None:
     assert seen[-1] < 0.7 * seen[0]
 
 
-def test_an_untrained_di_net_answers_minus_u() -> None:
+def test_an_untrained_di_net_makes_fixed_point_steps() -> None:
     _, di = tiny_networks(1.0)
     u = smooth_field((16, 20, 18), 0.3, 1, batch=2)
     with torch.no_grad():
         v = di(u, 1.0)
-    assert v.shape == u.shape
-    torch.testing.assert_close(v, -u, atol=1e-3, rtol=0)
+    expected = -u
+    for _ in range(di.config.repeats):
+        expected = -warp(u, expected, 1.0)
+    torch.testing.assert_close(v, expected, atol=1e-3, rtol=0)
 
 
 def test_di_net_answers_in_millimetres() -> None:
@@ -167,6 +169,26 @@ def test_inverse_loss_is_zero_for_nothing_and_small_for_an_inverse() -> None:
     shift = nothing + 1.0
     assert inverse_loss(-shift, shift, 2.0).item() == pytest.approx(0, abs=1e-9)
     assert inverse_loss(nothing, shift, 2.0).item() == pytest.approx(3 / 4)
+
+
+def test_a_level_that_sees_forces_is_symmetric_and_goes_on_from_its_answer() -> None:
+    """Asked twice is the same as asking once more with the answer so far."""
+    torch.manual_seed(0)
+    level = config.Level(scale=2, stride=1, encoder=(4, 6), head=(4,), window=5, forces=True, repeats=2)
+    sn = SNNet(config.SNNetConfig(spacing=1.0, levels=(level,)))
+    for p in sn.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    moving, fixed = (picture((16, 20, 12), k, batch=2) for k in (1, 2))
+    with torch.no_grad():
+        u_m, u_f = sn(moving, fixed)
+        swapped = sn(fixed, moving)
+        pair = downsample(torch.cat((moving, fixed)), 2)
+        once = sn.step(0, pair, None)
+        twice = sn.step(0, pair, once)
+    assert u_m.abs().max() > 0.05
+    torch.testing.assert_close(swapped, (u_f, u_m), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(twice, torch.cat((u_m, u_f)), atol=1e-5, rtol=1e-5)
+    assert (once - twice).abs().max() > 1e-2
 
 
 def test_configs_survive_json() -> None:
