@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsyn_cli.fields import corner_determinant, warp
+from hsyn_cli.fields import corner_determinant, length, warp
 
 
 def sample_points(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,24 +45,38 @@ def sample_points(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     return (ly[0] + tz * dz).T, slope
 
 
-def invert(u: Tensor, spacing: float, seed: Tensor, tolerance: float, sweeps: int = 3) -> Tensor:
+def invert(u: Tensor, spacing: float, seed: Tensor, tolerance: float, sweeps: int = 2) -> Tensor:
     """v with |compose(v, u)| at most about `tolerance` mm at every voxel where u does not fold.
 
-    A few fixed-point sweeps v <- -u(x + v) over all voxels from `seed`, then damped Newton steps on the voxels that
-    the last sweep still moved. Voxels whose point leaves the grid use the border value of u, as `warp` does.
+    A few steps of `closer` over all voxels from `seed`, then damped Newton steps on the voxels that were not there before the
+    last one. Voxels whose point leaves the grid use the border value of u, as `warp` does.
 
     Args:
         u, seed: (1, 3, Z, Y, X) in mm. spacing: voxel in mm.
     """
     v = seed
     for _ in range(sweeps):
-        before, v = v, warp(u, v, spacing).neg_()
-    todo = ((before - v).abs_().amax(1)[0] > tolerance).nonzero()  # z, y, x
+        rest = warp(u, v, spacing).add_(v)
+        v = closer(v, rest, rest / spacing)
+    todo = (length(rest)[0] > tolerance).nonzero()  # z, y, x
     if len(todo):
         z, y, x = todo.unbind(1)
         start = v[0, :, z, y, x].T / spacing
         v[0][:, z, y, x] = solve(u[0] / spacing, todo.flip(1).float(), start, tolerance / spacing).T * spacing
     return v
+
+
+def closer(v: Tensor, rest: Tensor, index: Tensor) -> Tensor:
+    """v - (1 + grad v) rest, with rest = v + u(x + v): a Newton step that takes 1 + grad v, which the inverse has for its
+    derivative, for the inverse of 1 + grad u.
+
+    Args:
+        v, rest: (B, 3, Z, Y, X). index: `rest` in voxels along the axes of v.
+    """
+    out = v - rest
+    for k, axis in enumerate((4, 3, 2)):
+        out.addcmul_(torch.gradient(v, dim=axis)[0], index[:, k : k + 1], value=-1)
+    return out
 
 
 def solve(u: Tensor, x: Tensor, d: Tensor, tolerance: float, steps: int = 30) -> Tensor:
