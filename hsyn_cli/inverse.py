@@ -75,7 +75,8 @@ def closer(v: Tensor, rest: Tensor, index: Tensor) -> Tensor:
     """
     out = v - rest
     for k, axis in enumerate((4, 3, 2)):
-        out.addcmul_(torch.gradient(v, dim=axis)[0], index[:, k : k + 1], value=-1)
+        if v.shape[axis] > 1:
+            out.addcmul_(torch.gradient(v, dim=axis)[0], index[:, k : k + 1], value=-1)
     return out
 
 

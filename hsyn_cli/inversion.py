@@ -27,7 +27,8 @@ from hsyn_cli.totals import from_image
 
 OUTSIDE, FOLDED = -1.0, -2.0  # marks in a residual map
 TOLERANCE = 0.005  # mm
-SWEEPS = 2
+SWEEPS = 3
+COARSE = 4  # voxels
 SLAB = 500_000  # voxels worked on at once
 FIT_POINTS = 20_000
 
@@ -124,7 +125,7 @@ def _invert(
     nx, ny, nz = target.size
     last = torch.tensor(grid.size, device=device).view(3, 1, 1, 1) - 1.0
     steps, errors = torch.empty(nz, ny, nx, 3), torch.empty(nz, ny, nx)
-    deep = max(2, SLAB // (nx * ny))
+    deep = math.ceil(nz / math.ceil(nx * ny * nz / SLAB))
     for z in range(0, nz, deep):
         progress("exact inverse", 0.2 + 0.8 * z / nz)
         slab = target.slab(z, min(z + deep, nz))
@@ -184,7 +185,7 @@ def _coarse(di: DINet, u: Tensor, grid: Grid) -> tuple[Tensor, Callable[[Tensor]
     """The inverse of u (1, 3, Z, Y, X; voxels of `grid`) on cubes of about two voxels, and the way from an index of
     `grid` to one of theirs."""
     spacing = np.array(grid.spacing)
-    cube = 2 * float(spacing.prod() ** (1 / 3))
+    cube = COARSE * float(spacing.prod() ** (1 / 3))
     size = [2 * max(2, math.ceil(n * s / cube / 2)) for n, s in zip(grid.size, spacing, strict=True)]
     ratio = cube / spacing
     per_voxel = torch.from_numpy(spacing).float().to(u.device).view(1, 3, 1, 1, 1)
