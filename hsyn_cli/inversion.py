@@ -28,7 +28,8 @@ from hsyn_cli.totals import from_image
 OUTSIDE, FOLDED = -1.0, -2.0  # marks in a residual map
 TOLERANCE = 0.005  # mm
 SWEEPS = 3
-COARSE = 4  # voxels
+COARSE = 3  # voxels to a cube of the grid on which DI-Net begins
+FEW = 0.1  # of the voxels: Newton's method proper takes them up
 SLAB = 500_000  # voxels worked on at once
 FIT_POINTS = 20_000
 
@@ -75,7 +76,7 @@ def invert(
     """e with p = q + e(q) whenever q = p + d(p), for a displacement field d (mm LPS, taken as trilinear, as ITK does).
 
     The best affine map A is taken out first: p + d(p) = A(p + u(p)), so u(p) = A^-1(p + d(p)) - p, and what is left is
-    to find p with p + u(p) = r = A^-1 q. DI-Net answers on a coarse grid, two cheap Newton steps bring nearly every
+    to find p with p + u(p) = r = A^-1 q. DI-Net answers on a coarse grid, up to three cheap Newton steps bring nearly every
     voxel there, and Newton's method proper ends where they have not arrived.
 
     Args:
@@ -119,6 +120,7 @@ def _invert(
     progress("DI-Net", 0.15)
     seed, to_seed = _coarse(di, u, grid)
     to_r = to_index @ back @ target.index_to_point
+    to_axes = np.linalg.inv(to_r).astype(np.float64)
     to_shift = (back - one) @ target.index_to_point
     in_mm = a @ grid.index_to_point
     within = tolerance / float(np.linalg.svd(in_mm, compute_uv=False)[0])
@@ -131,7 +133,7 @@ def _invert(
         slab = target.slab(z, min(z + deep, nz))
         start = np.array(slab.origin)
         r = _indices(to_r, to_index @ (back @ (start - t) - origin), slab.size, device)
-        v, rest = _solved(u, r, sample_index(seed, to_seed(r)), within, np.linalg.inv(to_r))
+        v, rest = _solved(u, r, sample_index(seed, to_seed(r)), within, to_axes)
         p = r + v
         error = length(_turned(in_mm, rest))
         error[((p < -1e-3) | (p > last + 1e-3)).any(1)] = OUTSIDE
@@ -182,7 +184,7 @@ def best_affine(field: sitk.Image) -> tuple[Array, Array]:
 
 
 def _coarse(di: DINet, u: Tensor, grid: Grid) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The inverse of u (1, 3, Z, Y, X; voxels of `grid`) on cubes of about two voxels, and the way from an index of
+    """The inverse of u (1, 3, Z, Y, X; voxels of `grid`) on cubes of about three voxels, and the way from an index of
     `grid` to one of theirs."""
     spacing = np.array(grid.spacing)
     cube = COARSE * float(spacing.prod() ** (1 / 3))
@@ -204,16 +206,18 @@ def _solved(u: Tensor, r: Tensor, v: Tensor, tolerance: float, to_axes: Array) -
 
     `to_axes`: from voxels of u to those that r is laid out along.
     """
-    rest = v + sample_index(u, r + v)
-    for _ in range(SWEEPS):
-        v = closer(v, rest, _turned(to_axes, rest))
+    for sweep in range(SWEEPS + 1):
         rest = v + sample_index(u, r + v)
-    todo = (0, slice(None), *(length(rest)[0] > tolerance).nonzero().unbind(1))
-    x = r[todo].T
-    if len(x):
-        found = solve(u[0], x, v[todo].T, tolerance)
-        v[todo] = found.T
-        rest[todo] = (found + sample_points(u[0], x + found)[0]).T
+        far = length(rest)[0] > tolerance
+        if sweep == SWEEPS or int(far.count_nonzero()) < FEW * far.numel():
+            break
+        v = closer(v, rest, _turned(to_axes, rest))
+    z, y, x = far.nonzero().unbind(1)
+    if len(z):
+        at = r[0, :, z, y, x].T
+        found = solve(u[0], at, v[0, :, z, y, x].T, tolerance)
+        v[0, :, z, y, x] = found.T
+        rest[0, :, z, y, x] = (found + sample_points(u[0], at + found)[0]).T
     return v, rest
 
 
