@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsyn_cli.fields import corner_determinant, length, warp
+from hsyn_cli.fields import corner_determinant, warp
 
 
 def sample_points(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,20 +45,19 @@ def sample_points(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     return (ly[0] + tz * dz).T, slope
 
 
-def invert(u: Tensor, spacing: float, seed: Tensor, tolerance: float, sweeps: int = 2) -> Tensor:
+def invert(u: Tensor, spacing: float, seed: Tensor, tolerance: float, sweeps: int = 3) -> Tensor:
     """v with |compose(v, u)| at most about `tolerance` mm at every voxel where u does not fold.
 
-    A few steps of `closer` over all voxels from `seed`, then damped Newton steps on the voxels that were not there before the
-    last one. Voxels whose point leaves the grid use the border value of u, as `warp` does.
+    A few fixed-point sweeps v <- -u(x + v) over all voxels from `seed`, then damped Newton steps on the voxels that
+    the last sweep still moved. Voxels whose point leaves the grid use the border value of u, as `warp` does.
 
     Args:
         u, seed: (1, 3, Z, Y, X) in mm. spacing: voxel in mm.
     """
     v = seed
     for _ in range(sweeps):
-        rest = warp(u, v, spacing).add_(v)
-        v = closer(v, rest, rest / spacing)
-    todo = (length(rest)[0] > tolerance).nonzero()  # z, y, x
+        before, v = v, warp(u, v, spacing).neg_()
+    todo = ((before - v).abs_().amax(1)[0] > tolerance).nonzero()  # z, y, x
     if len(todo):
         z, y, x = todo.unbind(1)
         start = v[0, :, z, y, x].T / spacing
