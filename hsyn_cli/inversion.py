@@ -206,16 +206,20 @@ def _solved(u: Tensor, r: Tensor, v: Tensor, tolerance: float, to_axes: Array) -
 
     `to_axes`: from voxels of u to those that r is laid out along.
     """
+    seed, offs = v, list[Tensor]()
     for sweep in range(SWEEPS + 1):
         rest = v + sample_index(u, r + v)
-        far = length(rest)[0] > tolerance
+        offs.append(length(rest)[0])
+        far = ~(offs[-1] <= tolerance)  # NaN is far, too
         if sweep == SWEEPS or int(far.count_nonzero()) < FEW * far.numel():
             break
         v = closer(v, rest, _turned(to_axes, rest))
     z, y, x = far.nonzero().unbind(1)
     if len(z):
         at = r[0, :, z, y, x].T
-        found = solve(u[0], at, v[0, :, z, y, x].T, tolerance)
+        astray = ~(offs[-1] <= offs[0])[z, y, x]  # the cheap steps can run away next to folds
+        start = torch.where(astray, seed[0, :, z, y, x], v[0, :, z, y, x]).T
+        found = solve(u[0], at, start, tolerance)
         v[0, :, z, y, x] = found.T
         rest[0, :, z, y, x] = (found + sample_points(u[0], at + found)[0]).T
     return v, rest
