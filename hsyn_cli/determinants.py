@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from hsyn_cli.fields import corner_determinant, determinant
+from hsyn_cli.fields import determinants
 from hsyn_cli.report import Folding
 from hsyn_cli.space import Grid, field_from_lps
 
@@ -40,22 +40,21 @@ def jacobian(field: sitk.Image, *, log: bool = False) -> Jacobian:
     """Determinants of a displacement field (vector image, mm, LPS) by central differences in mm along the grid's axes."""
     grid = Grid.of(field)
     u = torch.from_numpy(field_from_lps(field))[None]
-    det = determinant(u, grid.spacing)[0]
-    values = log_determinant(det) if log else det
+    det, corner = determinants(u, grid.spacing)
+    values = log_determinant(det[0]) if log else det[0]
     image = grid.stamp(sitk.GetImageFromArray(values.float().numpy()))
     clipped = int((det < LEAST_FOR_LOG).sum()) if log else 0
-    return Jacobian(image, folding(u, grid, det), log, clipped)
+    return Jacobian(image, folding(grid, det, corner), log, clipped)
 
 
-def folding(u: Tensor, grid: Grid, det: Tensor | None = None) -> Folding:
+def folding(grid: Grid, det: Tensor, corner: Tensor) -> Folding:
     """The verdict on a field, outermost voxel layer left out, since central differences need both neighbours.
 
     Args:
-        u: (1, 3, Z, Y, X), mm along the axes of `grid`. det: its `determinant` (Z, Y, X), where that is known already.
+        det, corner: its `determinants` on `grid`, (1, Z, Y, X).
     """
-    inside = (slice(1, -1),) * 3
-    det = (determinant(u, grid.spacing)[0] if det is None else det)[inside]
-    corner = corner_determinant(u, grid.spacing)[0][inside]
+    inside = (0, *(slice(1, -1),) * 3)
+    det, corner = det[inside], corner[inside]
     least = int(det.argmin())
     z, y, x = np.unravel_index(least, tuple(det.shape))
     at = grid.points(np.array([x + 1.0, y + 1.0, z + 1.0]))

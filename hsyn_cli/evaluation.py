@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hsyn_cli.determinants import folding, log_determinant
 from hsyn_cli.errors import GeometryError
-from hsyn_cli.fields import determinant
+from hsyn_cli.fields import determinants
 from hsyn_cli.inverse import sample_points
 from hsyn_cli.outputs import warp_labels
 from hsyn_cli.overlap import LabelScore, compare
@@ -111,17 +111,16 @@ def evaluate(
             "nothing of the fixed image lies on the forward field's grid",
             "give the fixed image of this very field",
         )
-    own = along(u, grid)
-    det = determinant(own, grid.spacing)[0]
-    fold = folding(own, grid, det)
+    det, corner = determinants(along(u, grid), grid.spacing)
+    fold = folding(grid, det, corner)
     inner = (slice(1, -1),) * 3
-    logs = log_determinant(det[inner][torch.from_numpy(where[inner])])
+    logs = log_determinant(det[0][inner][torch.from_numpy(where[inner])])
     sdlogj = float(logs.std(correction=0)) if len(logs) else float("nan")
     inverse_fold = error = None
     if inverse is not None:
         progress("inverse error", 0.2)
         back, end = from_image(inverse), Grid.of(inverse)
-        inverse_fold = folding(along(back, end), end)
+        inverse_fold = folding(end, *determinants(along(back, end), end.spacing))
         error = round_trip(u, grid, back, end, where)
     points = None if landmarks is None else target_errors(u, grid, landmarks)
     scores = None

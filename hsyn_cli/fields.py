@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -35,20 +34,20 @@ def sampling_grid(u: Tensor, spacing: float) -> Tensor:
 def sample(image: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     """`grid_sample` with the border held, (B, C, ...) at (B, Z, Y, X, 3) normalised coordinates -> (B, C, Z, Y, X).
 
-    On a CPU torch gives each item of a batch one thread, so fewer items than threads are cut into slabs along Z.
+    On a CPU torch gives each item of a batch one thread, so fewer items than threads are cut into equal parts.
     """
     threads = torch.get_num_threads()
     if image.device.type != "cpu" or image.shape[0] >= threads:
         return F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=False)
-    nz = grid.shape[1]
-    slabs = max(k for k in range(1, threads + 1) if nz % k == 0)
+    count = grid[0, ..., 0].numel()
+    parts = max(k for k in range(1, threads + 1) if count % k == 0)
     out = []
     for item, where in zip(image.split(1), grid.split(1), strict=True):
-        parts = where.reshape(slabs, nz // slabs, *where.shape[2:])
-        shared = item.expand(slabs, *item.shape[1:])
-        got = F.grid_sample(shared, parts, mode=mode, padding_mode="border", align_corners=False)
+        shared = item.expand(parts, *item.shape[1:])
+        cut = where.reshape(parts, 1, 1, -1, 3)
+        got = F.grid_sample(shared, cut, mode=mode, padding_mode="border", align_corners=False)
         out.append(got.movedim(0, 1).reshape(1, item.shape[1], *grid.shape[1:4]))
-    return torch.cat(out)
+    return out[0] if len(out) == 1 else torch.cat(out)
 
 
 def warp(image: Tensor, u: Tensor, spacing: float, mode: str = "bilinear") -> Tensor:
@@ -114,6 +113,7 @@ def downsample(image: Tensor, factor: int) -> Tensor:
     return image if factor == 1 else F.avg_pool3d(image, factor)
 
 
+SLAB = 120_000  # voxels whose derivatives are worked on at once
 Spacing = float | tuple[float, float, float]  # mm; one number where the grid is isotropic, else x, y, z
 
 
@@ -129,7 +129,17 @@ def forward_differences(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor, Te
 
 def determinant(u: Tensor, spacing: Spacing) -> Tensor:
     """det(d(x + u(x)) / dx) by central differences, one-sided at the border. (B, 3, Z, Y, X) -> (B, Z, Y, X)."""
-    return _by_slabs(u, spacing, lambda sides: det3(*((behind + ahead) * 0.5 for behind, ahead in sides)))
+    return determinants(u, spacing)[0]
+
+
+def corner_determinant(u: Tensor, spacing: Spacing) -> Tensor:
+    """The smallest of the eight one-sided determinants at each voxel, (B, 3, Z, Y, X) -> (B, Z, Y, X).
+
+    Positive everywhere means that the trilinear interpolation of x + u(x) has a positive determinant at every
+    corner of every cell, which central differences can miss (Liu et al., IJCV 2024, "On finite difference Jacobian
+    computation in deformable image registration").
+    """
+    return determinants(u, spacing)[1]
 
 
 def det3(gx: Tensor, gy: Tensor, gz: Tensor) -> Tensor:
@@ -140,37 +150,50 @@ def det3(gx: Tensor, gy: Tensor, gz: Tensor) -> Tensor:
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
-def corner_determinant(u: Tensor, spacing: Spacing) -> Tensor:
-    """The smallest of the eight one-sided determinants at each voxel, (B, 3, Z, Y, X) -> (B, Z, Y, X).
+def determinants(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor]:
+    """`determinant` and `corner_determinant`, (B, 3, Z, Y, X) -> (B, Z, Y, X) each.
 
-    Positive everywhere means that the trilinear interpolation of x + u(x) has a positive determinant at every
-    corner of every cell, which central differences can miss (Liu et al., IJCV 2024, "On finite difference Jacobian
-    computation in deformable image registration").
+    A determinant is linear in each column, so that of central differences is the mean of the eight one-sided ones. Slab after
+    slab along Z, so that temporaries stay in the cache.
     """
-    return _by_slabs(u, spacing, _least_corner)
-
-
-Sides = list[tuple[Tensor, Tensor]]  # backward and forward difference, along x, y, z
-
-
-def _by_slabs(u: Tensor, spacing: Spacing, of: Callable[[Sides], Tensor]) -> Tensor:
-    """`of` the one-sided differences at each voxel, slab after slab along Z, so that temporaries stay in the cache."""
-    out = []
-    for z0 in range(0, u.shape[2], 16):
-        z1 = min(z0 + 16, u.shape[2])
+    central, least = (torch.empty_like(u[:, 0]) for _ in range(2))
+    deep = max(1, SLAB // u[0, 0, 0].numel())
+    for z0 in range(0, u.shape[2], deep):
+        z1 = min(z0 + deep, u.shape[2])
         lo, hi = max(z0 - 1, 0), min(z1 + 1, u.shape[2])
-        differences = zip(forward_differences(u[:, :, lo:hi], spacing), (4, 3, 2), strict=True)
-        sides = [
-            (torch.cat((d.narrow(a, 0, 1), d), a), torch.cat((d, d.narrow(a, d.shape[a] - 1, 1)), a))
-            for d, a in differences
-        ]
-        out.append(of(sides)[:, z0 - lo : z1 - lo])
-    return torch.cat(out, dim=1)
+        within = slice(z0 - lo, z1 - lo)
+        columns = []
+        for k, d in enumerate(forward_differences(u[:, :, lo:hi], spacing)):
+            a = 4 - k
+            d[:, k] += 1
+            behind, ahead = torch.cat((d.narrow(a, 0, 1), d), a), torch.cat((d, d.narrow(a, -1, 1)), a)
+            columns.append((behind[:, :, within].unbind(1), ahead[:, :, within].unbind(1)))
+        _corners(columns, central[:, z0:z1], least[:, z0:z1])
+    return central, least
 
 
-def _least_corner(sides: Sides) -> Tensor:
-    corners = (det3(gx, gy, gz) for gx, gy, gz in itertools.product(*sides))
-    return functools.reduce(torch.minimum, corners)
+Columns = list[
+    tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+]  # one-sided derivatives along x, y, z, of x + u(x)
+
+
+def _corners(columns: Columns, mean: Tensor, least: Tensor) -> None:
+    """Put the mean and the smallest of the eight determinants into two tensors."""
+    first = True
+    for (b0, b1, b2), (c0, c1, c2) in itertools.product(*columns[1:]):
+        n0 = torch.addcmul(b1 * c2, b2, c1, value=-1)  # b x c
+        n1 = torch.addcmul(b2 * c0, b0, c2, value=-1)
+        n2 = torch.addcmul(b0 * c1, b1, c0, value=-1)
+        for a0, a1, a2 in columns[0]:
+            det = (a0 * n0).addcmul_(a1, n1).addcmul_(a2, n2)
+            if first:
+                mean.copy_(det)
+                least.copy_(det)
+                first = False
+            else:
+                mean += det
+                torch.minimum(least, det, out=least)
+    mean /= 8
 
 
 def sample_affine(u: Tensor, matrix: Tensor, offset: Tensor, size: tuple[int, int, int]) -> Tensor:
@@ -190,7 +213,13 @@ def sample_affine(u: Tensor, matrix: Tensor, offset: Tensor, size: tuple[int, in
     return sample(u, grid[None])
 
 
+def length(u: Tensor) -> Tensor:
+    """|u| of a field, (B, 3, Z, Y, X) -> (B, Z, Y, X); torch's own norm over that axis takes five times as long."""
+    x, y, z = u.unbind(1)
+    return (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
+
+
 def sample_index(u: Tensor, index: Tensor) -> Tensor:
-    """u (1, C, Z, Y, X) at continuous indices (1, z, y, x, 3; in x, y, z), trilinear, border held -> (1, C, z, y, x)."""
-    size = torch.tensor(u.shape[:1:-1], dtype=index.dtype, device=index.device)
-    return sample(u, (2 * index + 1) / size - 1)
+    """u (1, C, Z, Y, X) at continuous indices x, y, z (1, 3, z, y, x), trilinear, border held -> (1, C, z, y, x)."""
+    scale = 2 / torch.tensor(u.shape[:1:-1], dtype=index.dtype, device=index.device).view(3, 1, 1, 1)
+    return sample(u, torch.addcmul(scale / 2 - 1, index, scale).movedim(1, -1))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -243,22 +244,31 @@ def _read(
     """
     name = f"{what} {path}"
     check = nifti.NonFinite()
-    mark = files.fingerprint(path, what, check)
+    files.check_file(path, what)
+    with ThreadPoolExecutor(1) as pool:  # ITK reads the file while it is checked
+        reading = pool.submit(_execute, path, name, pixel, components, least, any_intent)
+        mark = files.fingerprint(path, what, check)
     check_content(name, mark.length, check)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
-        _check_shape(reader, name, components, check.header, least, any_intent)
-        reader.SetExtractSize([*reader.GetSize()[:3], *[0] * (reader.GetDimension() - 3)])
-        if pixel is not None:
-            reader.SetOutputPixelType(pixel)
-        stacked = components == 3 and reader.GetNumberOfComponents() == 1
-        image = _stacked(reader) if stacked else reader.Execute()
+        image = reading.result()
     except RuntimeError as error:
         raise _read_error(name, str(error), error) from error
     _check_direction(Grid.of(image), name)
     return Scan(image, path, mark.sha256, _orientation_warnings(Grid.of(image), check.header, name))
+
+
+def _execute(
+    path: Path, name: str, pixel: int | None, components: int | None, least: int, any_intent: bool
+) -> sitk.Image:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    _check_shape(reader, name, components, nifti.read(path), least, any_intent)
+    reader.SetExtractSize([*reader.GetSize()[:3], *[0] * (reader.GetDimension() - 3)])
+    if pixel is not None:
+        reader.SetOutputPixelType(pixel)
+    stacked = components == 3 and reader.GetNumberOfComponents() == 1
+    return _stacked(reader) if stacked else reader.Execute()
 
 
 def _stacked(reader: Any) -> sitk.Image:

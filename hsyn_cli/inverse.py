@@ -65,6 +65,20 @@ def invert(u: Tensor, spacing: float, seed: Tensor, tolerance: float, sweeps: in
     return v
 
 
+def closer(v: Tensor, rest: Tensor, index: Tensor) -> Tensor:
+    """v - (1 + grad v) rest, with rest = v + u(x + v): a Newton step that takes 1 + grad v, which the inverse has for its
+    derivative, for the inverse of 1 + grad u.
+
+    Args:
+        v, rest: (B, 3, Z, Y, X). index: `rest` in voxels along the axes of v.
+    """
+    out = v - rest
+    for k, axis in enumerate((4, 3, 2)):
+        if v.shape[axis] > 1:
+            out.addcmul_(torch.gradient(v, dim=axis)[0], index[:, k : k + 1], value=-1)
+    return out
+
+
 def solve(u: Tensor, x: Tensor, d: Tensor, tolerance: float, steps: int = 30) -> Tensor:
     """Damped Newton: d (N, 3) with |d + u(x + d)| at most `tolerance` at N points, as far as it gets.
 

@@ -17,17 +17,19 @@ from hsyn_cli.determinants import folding
 from hsyn_cli.devices import choose_device, use_threads
 from hsyn_cli.di_net import DINet
 from hsyn_cli.errors import GeometryError
-from hsyn_cli.fields import determinant, sample_affine, sample_index
+from hsyn_cli.fields import determinants, length, sample_affine, sample_index
 from hsyn_cli.images import ImageLike, as_field, as_grid
-from hsyn_cli.inverse import sample_points, solve
+from hsyn_cli.inverse import closer, sample_points, solve
 from hsyn_cli.networks import coarse_inverse, load_networks
 from hsyn_cli.report import ErrorStats, Folding
-from hsyn_cli.space import Array, Grid, field_from_lps
-from hsyn_cli.totals import affine_displacement, from_image, to_image
+from hsyn_cli.space import Array, Grid
+from hsyn_cli.totals import from_image
 
 OUTSIDE, FOLDED = -1.0, -2.0  # marks in a residual map
 TOLERANCE = 0.005  # mm
-SWEEPS = 4
+SWEEPS = 3
+COARSE = 3  # voxels to a cube of the grid on which DI-Net begins
+FEW = 0.1  # of the voxels: Newton's method proper takes them up
 SLAB = 500_000  # voxels worked on at once
 FIT_POINTS = 20_000
 
@@ -74,8 +76,8 @@ def invert(
     """e with p = q + e(q) whenever q = p + d(p), for a displacement field d (mm LPS, taken as trilinear, as ITK does).
 
     The best affine map A is taken out first: p + d(p) = A(p + u(p)), so u(p) = A^-1(p + d(p)) - p, and what is left is
-    to find p with p + u(p) = r = A^-1 q. DI-Net answers on a coarse grid, fixed-point sweeps bring every voxel near, and
-    Newton's method ends where they have not arrived.
+    to find p with p + u(p) = r = A^-1 q. DI-Net answers on a coarse grid, up to three cheap Newton steps bring nearly every
+    voxel there, and Newton's method proper ends where they have not arrived.
 
     Args:
         field: SimpleITK vector image, or its path. reference: an image on whose grid e is wanted; None: on the field's.
@@ -104,49 +106,58 @@ def _invert(
 ) -> Inversion:
     progress("folding", 0.05)
     grid = Grid.of(field)
-    along = torch.from_numpy(field_from_lps(field))[None].to(device)
-    det = determinant(along, grid.spacing)
-    verdict = folding(along, grid, det[0])
-    folds = bool((det <= 0).any())
+    one = np.eye(3)
     a, t = best_affine(field)
     back = np.linalg.inv(a).astype(np.float64)
+    origin = np.array(grid.origin)
     to_index = np.linalg.inv(grid.index_to_point).astype(np.float64)
-    d = from_image(field).to(device)
-    u = affine_displacement(grid, back, -back @ t, device) + _turned(back, d)
-    u = _turned(to_index, u)  # voxels
+    u = _turned(to_index @ back, from_image(field).to(device))  # voxels
+    to_r = to_index @ back @ grid.index_to_point
+    u += _indices(to_r - one, to_index @ (back @ (origin - t) - origin), grid.size, device)
+    det, corner = (part.mul_(float(np.linalg.det(a))) for part in determinants(u, 1.0))
+    verdict = folding(grid, det, corner)
+    folds = bool((det <= 0).any())
     progress("DI-Net", 0.15)
     seed, to_seed = _coarse(di, u, grid)
-    matrix = to_index @ back @ target.index_to_point
-    offset = to_index @ (back @ (np.array(target.origin) - t) - np.array(grid.origin))
+    to_r = to_index @ back @ target.index_to_point
+    to_axes = np.linalg.inv(to_r).astype(np.float64)
+    to_shift = (back - one) @ target.index_to_point
     in_mm = a @ grid.index_to_point
     within = tolerance / float(np.linalg.svd(in_mm, compute_uv=False)[0])
     nx, ny, nz = target.size
-    last = torch.tensor(grid.size, device=device) - 1.0
-    steps, errors = torch.empty(1, 3, nz, ny, nx), torch.empty(nz, ny, nx)
-    deep = max(2, SLAB // (nx * ny) // 2 * 2)
+    last = torch.tensor(grid.size, device=device).view(3, 1, 1, 1) - 1.0
+    steps, errors = torch.empty(nz, ny, nx, 3), torch.empty(nz, ny, nx)
+    deep = math.ceil(nz / math.ceil(nx * ny * nz / SLAB))
     for z in range(0, nz, deep):
         progress("exact inverse", 0.2 + 0.8 * z / nz)
-        r = _indices(matrix, offset + matrix[:, 2] * z, (nx, ny, min(deep, nz - z)), device)
-        v, rest = _solved(u, r, sample_index(seed, to_seed(r)).movedim(1, -1), within)
+        slab = target.slab(z, min(z + deep, nz))
+        start = np.array(slab.origin)
+        r = _indices(to_r, to_index @ (back @ (start - t) - origin), slab.size, device)
+        v, rest = _solved(u, r, sample_index(seed, to_seed(r)), within, to_axes)
         p = r + v
-        error = _turned(in_mm, rest.movedim(-1, 1)).square().sum(1).sqrt()
-        error[((p < -1e-3) | (p > last + 1e-3)).any(-1)] = OUTSIDE
+        error = length(_turned(in_mm, rest))
+        error[((p < -1e-3) | (p > last + 1e-3)).any(1)] = OUTSIDE
         if folds:
             error[(error >= 0) & (sample_index(det[:, None], p)[:, 0] <= 0)] = FOLDED
         errors[z : z + deep] = error[0].cpu()
-        steps[:, :, z : z + deep] = _turned(grid.index_to_point, v.movedim(-1, 1)).cpu()
-    steps += affine_displacement(target, back, -back @ t, torch.device("cpu"))
-    residual_map = target.stamp(sitk.GetImageFromArray(errors.numpy()))
-    outside, folded = int((errors == OUTSIDE).sum()), int((errors == FOLDED).sum())
+        e = _turned(grid.index_to_point, v)
+        e += _indices(to_shift, (back - one) @ start - back @ t, slab.size, device)
+        steps[z : z + deep] = e[0].movedim(0, -1).cpu()
+    outside, folded = _count(errors == OUTSIDE), _count(errors == FOLDED)
     if outside == errors.numel():
         raise GeometryError(
             "the field leads nowhere into the grid that the inverse is wanted on",
             "give the image that the field leads to as reference",
         )
-    unsolved = int((errors > 10 * tolerance).sum())
-    stats = _stats(errors[errors >= 0])
     return Inversion(
-        to_image(steps, target), stats, residual_map, verdict, outside, folded, unsolved, errors.numel()
+        target.stamp(sitk.GetImageFromArray(steps.numpy(), isVector=True)),
+        _stats(errors[errors >= 0]),
+        target.stamp(sitk.GetImageFromArray(errors.numpy())),
+        verdict,
+        outside,
+        folded,
+        _count(errors > 10 * tolerance),
+        errors.numel(),
     )
 
 
@@ -173,10 +184,10 @@ def best_affine(field: sitk.Image) -> tuple[Array, Array]:
 
 
 def _coarse(di: DINet, u: Tensor, grid: Grid) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The inverse of u (1, 3, Z, Y, X; voxels of `grid`) on cubes of about two voxels, and the way from an index of
+    """The inverse of u (1, 3, Z, Y, X; voxels of `grid`) on cubes of about three voxels, and the way from an index of
     `grid` to one of theirs."""
     spacing = np.array(grid.spacing)
-    cube = 2 * float(spacing.prod() ** (1 / 3))
+    cube = COARSE * float(spacing.prod() ** (1 / 3))
     size = [2 * max(2, math.ceil(n * s / cube / 2)) for n, s in zip(grid.size, spacing, strict=True)]
     ratio = cube / spacing
     per_voxel = torch.from_numpy(spacing).float().to(u.device).view(1, 3, 1, 1, 1)
@@ -186,29 +197,40 @@ def _coarse(di: DINet, u: Tensor, grid: Grid) -> tuple[Tensor, Callable[[Tensor]
         torch.from_numpy(ratio / 2 - 0.5),
         (size[0], size[1], size[2]),
     )
-    shrink = torch.from_numpy(1 / ratio).float().to(u.device)
+    shrink = torch.from_numpy(1 / ratio).float().to(u.device).view(3, 1, 1, 1)
     return coarse_inverse(di, coarse, cube) / per_voxel, lambda index: (index + 0.5) * shrink - 0.5
 
 
-def _solved(u: Tensor, r: Tensor, v: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """v with |v + u(r + v)| at most `tolerance`, and v + u(r + v); r, v: (1, z, y, x, 3), all in voxels of u."""
-    for _ in range(SWEEPS):
-        v = -sample_index(u, r + v).movedim(1, -1)
-    rest = v + sample_index(u, r + v).movedim(1, -1)
-    todo = (rest.square().sum(-1) > tolerance**2).nonzero(as_tuple=True)
-    if len(todo[0]):
-        v[todo] = solve(u[0], r[todo], v[todo] - rest[todo], tolerance)
-        rest[todo] = v[todo] + sample_points(u[0], r[todo] + v[todo])[0]
+def _solved(u: Tensor, r: Tensor, v: Tensor, tolerance: float, to_axes: Array) -> tuple[Tensor, Tensor]:
+    """v with |v + u(r + v)| at most `tolerance`, and v + u(r + v); r, v: (1, 3, z, y, x), all in voxels of u.
+
+    `to_axes`: from voxels of u to those that r is laid out along.
+    """
+    seed, offs = v, list[Tensor]()
+    for sweep in range(SWEEPS + 1):
+        rest = v + sample_index(u, r + v)
+        offs.append(length(rest)[0])
+        far = ~(offs[-1] <= tolerance)  # NaN is far, too
+        if sweep == SWEEPS or int(far.count_nonzero()) < FEW * far.numel():
+            break
+        v = closer(v, rest, _turned(to_axes, rest))
+    z, y, x = far.nonzero().unbind(1)
+    if len(z):
+        at = r[0, :, z, y, x].T
+        astray = ~(offs[-1] <= offs[0])[z, y, x]  # the cheap steps can run away next to folds
+        start = torch.where(astray, seed[0, :, z, y, x], v[0, :, z, y, x]).T
+        found = solve(u[0], at, start, tolerance)
+        v[0, :, z, y, x] = found.T
+        rest[0, :, z, y, x] = (found + sample_points(u[0], at + found)[0]).T
     return v, rest
 
 
 def _indices(matrix: Array, offset: Array, size: tuple[int, int, int], device: torch.device) -> Tensor:
-    """matrix @ i + offset for every index i (x, y, z) of a grid of `size` -> (1, z, y, x, 3)."""
-    x, y, z = (torch.arange(n, dtype=torch.float64) for n in size)
+    """matrix @ i + offset for every index i (x, y, z) of a grid of `size` -> (1, 3, z, y, x)."""
     m = torch.from_numpy(matrix)
-    along = [(v[:, None] * m[:, k]).float().to(device) for k, v in enumerate((x, y, z))]
-    start = along[2] + torch.from_numpy(offset).float().to(device)
-    return (start[:, None, None] + along[1][:, None] + along[0])[None]
+    x, y, z = ((m[:, k, None] * torch.arange(n)).float().to(device) for k, n in enumerate(size))
+    z = z + torch.from_numpy(offset).float().to(device)[:, None]
+    return (z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :])[None]
 
 
 def _turned(matrix: Array, u: Tensor) -> Tensor:
@@ -216,8 +238,14 @@ def _turned(matrix: Array, u: Tensor) -> Tensor:
     return torch.einsum("ij,bjzyx->bizyx", torch.from_numpy(matrix).float().to(u.device), u)
 
 
+def _count(which: Tensor) -> int:
+    return int(which.count_nonzero())
+
+
 def _stats(errors: Tensor) -> ErrorStats:
     if not errors.numel():
         return ErrorStats(math.nan, math.nan, math.nan)
     values = errors.numpy()
-    return ErrorStats(float(values.mean()), float(np.percentile(values, 99)), float(values.max()))
+    return ErrorStats(
+        float(values.mean()), float(np.percentile(values, 99, overwrite_input=True)), float(values.max())
+    )

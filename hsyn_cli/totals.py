@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsyn_cli.determinants import folding
-from hsyn_cli.fields import sample, sample_affine
+from hsyn_cli.fields import determinants, sample, sample_affine
 from hsyn_cli.inverse import sample_points
 from hsyn_cli.report import ErrorStats, Folding
 from hsyn_cli.space import Array, Grid, affine_parts
@@ -36,9 +36,9 @@ class Totals:
 
     def folding(self) -> tuple[Folding, Folding]:
         """Of the forward and of the inverse field."""
-        return folding(along(self.forward, self.fixed), self.fixed), folding(
-            along(self.inverse, self.moving), self.moving
-        )
+        forward = determinants(along(self.forward, self.fixed), self.fixed.spacing)
+        inverse = determinants(along(self.inverse, self.moving), self.moving.spacing)
+        return folding(self.fixed, *forward), folding(self.moving, *inverse)
 
     def inverse_errors(
         self, fixed_content: NDArray[np.bool_], moving_content: NDArray[np.bool_]

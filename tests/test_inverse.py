@@ -6,8 +6,8 @@ import torch
 from samples import smooth_field, turned
 from test_fields import INNER, centred, linear
 
-from hsyn_cli.fields import compose, corner_determinant, determinant
-from hsyn_cli.inverse import invert, repair, sample_points, taper
+from hsyn_cli.fields import compose, corner_determinant, determinant, warp
+from hsyn_cli.inverse import closer, invert, repair, sample_points, taper
 
 SIZE = (18, 22, 20)
 
@@ -58,6 +58,16 @@ def test_inverse_of_smooth_random_fields_is_within_the_tolerance(strain: float, 
         v = invert(u, spacing, start, tolerance)
         assert residual(v, u, spacing).max() < 1.5 * tolerance
         assert residual(u, v, spacing).mean() < 0.05 * spacing  # the other order is off by interpolation only
+
+
+def test_a_step_closer_is_worth_more_than_a_fixed_point_sweep() -> None:
+    u = smooth_field(SIZE, 0.6, 2)
+    v = invert(u, 1.0, -u, 1e-4) + 0.2 * smooth_field(SIZE, 0.3, 6)
+    rest = v + warp(u, v, 1.0)
+    before, after = residual(v, u, 1.0), residual(closer(v, rest, rest), u, 1.0)
+    swept = residual(v - rest, u, 1.0)
+    assert after.mean() < 0.3 * before.mean()
+    assert after.mean() < 0.5 * swept.mean()
 
 
 def test_invert_does_not_touch_its_arguments() -> None:

@@ -75,6 +75,17 @@ def test_an_affine_part_however_large_is_no_obstacle_nor_is_another_grid(directi
     np.testing.assert_allclose(a @ middle + t, middle + shift, atol=1.5)
 
 
+def test_one_slice_of_the_inverse_is_that_of_the_whole() -> None:
+    grid = grid_with("oblique")
+    field = field_image(grid, smooth(grid, 0.5, 4))
+    whole = invert(field, tolerance=0.001).inverse
+    found = invert(field, grid.slab(11, 12).empty_image(sitk.sitkUInt8), tolerance=0.001)
+    assert found.unsolved == 0
+    one, all_ = (sitk.GetArrayFromImage(image) for image in (found.inverse, whole))
+    inside = sitk.GetArrayFromImage(found.residual_map)[0] >= 0
+    np.testing.assert_allclose(one[0][inside], all_[11][inside], atol=0.005)
+
+
 def test_a_translation_is_exact_and_what_it_leaves_uncovered_is_marked() -> None:
     grid = GRIDS["LPS"]
     field = field_image(grid, np.tile([3.0, 0.0, 0.0], (*grid.size[::-1], 1)))

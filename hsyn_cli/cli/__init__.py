@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Sequence
@@ -67,7 +68,10 @@ def main() -> None:
     """Entry point of the console script."""
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(sys.argv[1:]))
+    gc.set_threshold(50_000)  # importing torch makes many objects and no garbage
+    code = run(sys.argv[1:])
+    gc.freeze()  # else Python looks through all of torch for garbage again before it ends
+    sys.exit(code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
