@@ -106,14 +106,14 @@ class Training:
     balance: str = "smc"  # "smc": L_smc; "mc": the modulus balance L_mc of the paper's ablation
     dice: float = 0.5  # weight of soft Dice where a pair has labels
     map_share: float = 0.35  # of the pairs, painted from label maps, where there are both kinds
-    surroundings: float = 0.0  # share of the painted pairs that show the ids that do not count as well: whole heads
+    surroundings: float = (
+        0.0  # share of the painted pairs that show the ids that do not count as well: whole heads
+    )
     held_out: int = 2  # subjects of each kind kept for validation
     flip: bool = True  # left-right
     log_every: int = 10  # steps
     validate_every: int = 100  # steps; a multiple of log_every
-    precision: str = (
-        "auto"  # of the convolutions: "float32", "bfloat16", or whichever this machine does faster
-    )
+    precision: str = "auto"  # of the convolutions: "float32", "bfloat16", or what this machine is made for
     size: tuple[int, int, int] = (160, 192, 160)  # voxels (x, y, z) of the common frame
     labels: tuple[int, ...] | None = None  # ids that count; None: all but 0
     intensities: dict[str, float] | None = None  # id -> grey value in [0, 1] of a picture like the scans

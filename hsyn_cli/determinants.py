@@ -58,9 +58,9 @@ def folding(grid: Grid, det: Tensor, corner: Tensor) -> Folding:
     least = int(det.argmin())
     z, y, x = np.unravel_index(least, tuple(det.shape))
     at = grid.points(np.array([x + 1.0, y + 1.0, z + 1.0]))
-    folded = int((det <= 0).sum())
+    folded = int((~(det > 0)).sum())  # what is no number folds, too
     return Folding(
-        folded, 100 * folded / det.numel(), int((corner <= 0).sum()), float(det.flatten()[least]),
+        folded, 100 * folded / det.numel(), int((~(corner > 0)).sum()), float(det.flatten()[least]),
         (float(at[0]), float(at[1]), float(at[2])),
     )  # fmt: skip
 

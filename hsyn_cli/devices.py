@@ -32,6 +32,14 @@ def use_threads(threads: int | None) -> None:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 
+def convolution_type(device: torch.device) -> torch.dtype:
+    """In which numbers convolutions are fast there: bfloat16 with CUDA and on CPUs with instructions for it, else float32."""
+    if device.type == "cpu":
+        able = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.6
+        return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 def device_name(device: torch.device) -> str:
     """As the report tells it."""
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type

@@ -130,16 +130,17 @@ def repair(u: Tensor, spacing: float, least: float, rounds: int = 50) -> tuple[T
         u: (B, 3, Z, Y, X) in mm, B fields apart.
 
     Returns:
-        the field and how many voxels were below `least` at first.
+        the field and how many voxels folded at first: had a one-sided determinant of 0 or less.
     """
-    found = 0
+    folded = 0
     out = u.clone()
     for field in out.split(1):  # views
         box = [slice(0, n) for n in field.shape]
         for k in range(rounds):
-            low = (corner_determinant(field[tuple(box)], spacing) < least).nonzero()  # of the box: 0, z, y, x
+            det = corner_determinant(field[tuple(box)], spacing)
+            low = (det < least).nonzero()  # of the box: 0, z, y, x
             if k == 0:
-                found += len(low)
+                folded += int((det <= 0).sum())
             if not len(low):
                 break
             low[:, 1:] += torch.tensor([b.start for b in box[2:]], device=low.device)
@@ -153,4 +154,4 @@ def repair(u: Tensor, spacing: float, least: float, rounds: int = 50) -> tuple[T
             part, weight = field[tuple(box)], weight[tuple(box)]
             weight = F.avg_pool3d(F.max_pool3d(weight, 3, stride=1, padding=1), 3, stride=1, padding=1)
             part += weight * (F.avg_pool3d(F.pad(part, (1,) * 6, mode="replicate"), 3, stride=1) - part)
-    return out, found
+    return out, folded

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from hsyn_cli import config, report, weights
 from hsyn_cli.config import DINetConfig, SNNetConfig
+from hsyn_cli.devices import convolution_type
 from hsyn_cli.di_net import DINet
 from hsyn_cli.errors import WeightsError
 from hsyn_cli.fields import downsample, resize
 from hsyn_cli.inverse import invert
 from hsyn_cli.sn_net import SNNet
+from hsyn_cli.unet import use_precision
 
 
 def load_networks(name: str | None, device: torch.device) -> tuple[SNNet, DINet, report.Weights]:
@@ -30,6 +32,7 @@ def load_networks(name: str | None, device: torch.device) -> tuple[SNNet, DINet,
         own = {k.removeprefix(f"{key}."): v for k, v in checkpoint.tensors.items() if k.startswith(f"{key}.")}
         net.load_state_dict(own)
         net.eval().requires_grad_(False).to(device)
+        use_precision(net, convolution_type(device))
     return sn, di, report.Weights(checkpoint.name, checkpoint.sha256, checkpoint.verified)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +18,16 @@ from hsyn_cli import config, report
 from hsyn_cli.devices import choose_device, device_name, use_threads
 from hsyn_cli.errors import GeometryError, UsageError, WeightsError
 from hsyn_cli.fields import compose, downsample, resize, warp
-from hsyn_cli.losses import ncc
 from hsyn_cli.images import ImageLike, as_image, read_mask
 from hsyn_cli.inverse import repair, taper
+from hsyn_cli.losses import ncc
 from hsyn_cli.networks import exact_inverse, load_networks
-from hsyn_cli.prepare import check_overlap, foreground, mask_on_grid, on_grid, pair_box
+from hsyn_cli.prepare import check_overlap, foreground, mask_on_grid, on_grid, pair_box, shows
 from hsyn_cli.refine import refine, resampled
 from hsyn_cli.space import Grid, working_grid
 from hsyn_cli.totals import on_target, to_image, total_fields
 from hsyn_cli.transforms import read_transform
+from hsyn_cli.weights import DEFAULT
 
 FIELD_STRIDE = 2  # SN-Net's half-way fields have half the images' size
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
@@ -155,6 +156,7 @@ def register(
         transform = affine_step.align(
             fixed, moving, affine, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask, start=start
         )
+    shown = {"moving": shows(moving), "fixed": shows(fixed)} if checkpoint.name == DEFAULT else {}
     with clock.step("networks"):
         spacing = sn.config.spacing
         box = pair_box(fixed, moving, transform)
@@ -182,9 +184,11 @@ def register(
         u = refine(u, pair, spacing, config.PRESETS[preset], masks, told)
     field_voxel = spacing * pair.shape[-1] / u.shape[-1]
     u = taper(u, round(MARGIN_MM * spacing / field_voxel))
+    folded_before = None
     for least in LEAST_DETERMINANTS:
         with clock.step("fold repair"), torch.no_grad():
-            u, _ = repair(u, field_voxel, least)
+            u, folded = repair(u, field_voxel, least)
+            folded_before = folded if folded_before is None else folded_before
         with clock.step("exact inverse"), torch.no_grad():
             mid_to_moving, mid_to_fixed = resampled(u, pair.shape[2:]).split(1)
             moving_to_mid = exact_inverse(di, mid_to_moving, spacing)
@@ -220,11 +224,19 @@ def register(
         threads=torch.get_num_threads(),
         seed=seed,
         seconds=clock.seconds,
-        warnings=("masks steer the affine step only: the fast preset has no refinement",)
-        if masks is not None and preset == "fast"
-        else (),
+        folded_before_repair_percent=300 * (folded_before or 0) / u.numel(),
+        shown=shown,
+        warnings=tuple(_warnings(shown, masks is not None and preset == "fast")),
     )
     return Registration(moving, fixed, transform, forward, inverse, warped, inverse_warped, working, facts)
+
+
+def _warnings(shown: Mapping[str, str], masks_idle: bool) -> Iterator[str]:
+    if masks_idle:
+        yield "masks steer the affine step only: the fast preset has no refinement"
+    if len(set(shown.values())) == 2:
+        what = " and ".join(f"the {role} image looks like a {kind}" for role, kind in shown.items())
+        yield f"{what}: strip the skull off both or off neither"
 
 
 def _mask(mask: ImageLike | None, image: sitk.Image, what: str) -> sitk.Image | None:

@@ -12,6 +12,9 @@ from torch import Tensor
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_parts
 
+BRAIN, HEAD = "skull-stripped brain", "whole head"
+HEAD_LITRES = 2.0
+
 
 def intensity_range(image: sitk.Image) -> tuple[float, float]:
     """Darkest value and the 99.5th percentile of what lies above it."""
@@ -20,6 +23,15 @@ def intensity_range(image: sitk.Image) -> tuple[float, float]:
     sample = values[::2, ::2, ::2]
     above = sample[sample > low]
     return low, float(np.percentile(above, 99.5)) if above.size else float(values.max())
+
+
+def shows(image: sitk.Image) -> str:
+    """`BRAIN` or `HEAD`, by the volume of what is brighter than a tenth of the range: adult brains have up to 1.7 litres
+    of it, heads 3 and more."""
+    low, high = intensity_range(image)
+    bright = sitk.GetArrayViewFromImage(image)[::2, ::2, ::2] > low + 0.1 * (high - low)
+    litres = 8e-6 * float(np.prod(image.GetSpacing())) * np.count_nonzero(bright)
+    return HEAD if litres > HEAD_LITRES else BRAIN
 
 
 def foreground(image: sitk.Image) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -87,6 +87,10 @@ class Facts:
     threads: int
     seed: int
     seconds: Mapping[str, float]
+    shown: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what each image was taken for, where the weights are for brains
+    folded_before_repair_percent: float = 0.0  # of the half-way fields' voxels, by the stricter corner rule
     warnings: tuple[str, ...] = ()
 
     @property
@@ -258,6 +262,9 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
     memory = "" if report.peak_memory_mb is None else f", peak memory {report.peak_memory_mb / 1000:.1f} GB"
     threads = "1 thread" if facts.threads == 1 else f"{facts.threads} threads"
     table.add_row("machine", Text(f"{facts.device}, {threads}, seed {facts.seed}{memory}"))
+    if facts.shown:
+        kinds = ", ".join(f"{role} {kind}" for role, kind in facts.shown.items())
+        table.add_row("taken for", Text(kinds))
     unverified = "" if facts.checkpoint.verified else ", not in a manifest"
     weights = f"{facts.checkpoint.name} ({facts.checkpoint.sha256[:12]}{unverified})"
     table.add_row("preset, weights", Text(f"{facts.preset}, {weights}"))

@@ -25,7 +25,9 @@ class SNNet(nn.Module):
     def __init__(self, config: SNNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.levels = nn.ModuleList(UNet(5 if v.forces else 2, v.stride, v.encoder, v.head) for v in config.levels)
+        self.levels = nn.ModuleList(
+            UNet(5 if v.forces else 2, v.stride, v.encoder, v.head) for v in config.levels
+        )
 
     def forward(self, moving: Tensor, fixed: Tensor, depth: int | None = None) -> tuple[Tensor, Tensor]:
         """(B, 1, Z, Y, X) twice, same grid, intensities in [0, 1] -> (u_mid_to_moving, u_mid_to_fixed), in mm.

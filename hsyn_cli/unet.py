@@ -75,3 +75,10 @@ class UNet(nn.Module):
             x = conv(torch.cat((F.interpolate(x, scale_factor=2.0, mode="nearest"), skips.pop()), dim=1))
         out: Tensor = self.head(x)
         return out
+
+
+def use_precision(net: nn.Module, kind: torch.dtype) -> None:
+    """Have every U-Net in `net` convolve in numbers of that kind."""
+    for module in net.modules():
+        if isinstance(module, UNet):
+            module.precision = kind

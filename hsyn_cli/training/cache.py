@@ -33,7 +33,9 @@ class Cache:
     names: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    counted: int | None = None  # so many of the ids, the first ones, count as labels; the others are painted only; None: all
+    counted: int | None = (
+        None  # so many of the ids, the first ones, count as labels; the others are painted only; None: all
+    )
     made_with: tuple[str, ...] = ()  # the settings that decide what a cache holds, see `settings`
 
     def rows(self, of_maps: bool) -> list[int]:

@@ -22,7 +22,7 @@ from hsyn_cli.errors import UsageError
 from hsyn_cli.sn_net import SNNet
 from hsyn_cli.training.objective import Parts, di_loss, look_scale, stage_loss, validate
 from hsyn_cli.training.pairs import Draws, Pair, PairSource
-from hsyn_cli.unet import UNet
+from hsyn_cli.unet import use_precision
 
 WARM_UP = 50  # steps over which the rate rises
 LAST_RATE = 0.05  # of the first
@@ -79,9 +79,7 @@ def build(training: Training, device: torch.device, bf16: bool) -> Networks:
     torch.manual_seed(training.seed)
     networks = Networks(SNNet(training.sn_net).to(device), DINet(training.di_net).to(device))
     for net in (networks.sn, networks.di):
-        for module in net.modules():
-            if isinstance(module, UNet):
-                module.precision = torch.bfloat16 if bf16 else torch.float32
+        use_precision(net, torch.bfloat16 if bf16 else torch.float32)
     return networks
 
 

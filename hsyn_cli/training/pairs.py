@@ -17,7 +17,6 @@ from torch import Generator, Tensor
 from hsyn_cli.config import Training
 from hsyn_cli.training.cache import Cache
 
-
 BACKGROUND_NOISE = 0.15  # share of the pairs whose background is noisy too, as unmasked scans are
 
 
@@ -74,7 +73,9 @@ class PairSource:
                 rows[len(rows) - kept :] if kept else rows[-2:] if len(rows) > 1 else []
             )
         grey = training.intensities or {}
-        self.t1_like = torch.tensor([0.0, *(grey.get(str(k), torch.nan) for k in cache.ids)]) if grey else None
+        self.t1_like = (
+            torch.tensor([0.0, *(grey.get(str(k), torch.nan) for k in cache.ids)]) if grey else None
+        )
 
     def draw(self, scale: int, *key: int) -> Pair:
         """The training pair of that key, its images averaged down by `scale`."""

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 
 from hsyn_cli import weights
 from hsyn_cli.config import Training
-from hsyn_cli.devices import choose_device
+from hsyn_cli.devices import choose_device, convolution_type
 from hsyn_cli.errors import OutputError, UsageError, WeightsError
 from hsyn_cli.networks import architecture
 from hsyn_cli.report import peak_memory_mb
@@ -112,8 +111,7 @@ class Session:
                 "remove it, and it is made again",
             )
         if self.training.precision == "auto":
-            faster = float(_faster_precision(self.device) == "bfloat16")
-            precision = "bfloat16" if _agreed([faster], self.device)[0] else "float32"
+            precision = str(convolution_type(self.device)).removeprefix("torch.")
             self.training = dataclasses.replace(self.training, precision=precision)
         self._build()
         if self.start is not None:
@@ -226,19 +224,3 @@ def _agreed(values: list[float], device: torch.device) -> list[float]:
     shared = torch.tensor(values, device=device)
     dist.all_reduce(shared, dist.ReduceOp.MAX)
     return [float(v) for v in shared]
-
-
-def _faster_precision(device: torch.device) -> str:
-    """bfloat16 on CUDA; on a CPU whichever does a convolution of the networks' kind faster, here and now."""
-    if device.type != "cpu":
-        return "bfloat16" if device.type == "cuda" else "float32"
-    pace = {}
-    for name, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        x = torch.rand(2, 16, 24, 24, 24).to(kind).contiguous(memory_format=torch.channels_last_3d)
-        w = torch.rand(16, 16, 3, 3, 3).to(kind)
-        F.conv3d(x, w, padding=1)
-        begun = time.perf_counter()
-        for _ in range(3):
-            F.conv3d(x, w, padding=1)
-        pace[name] = time.perf_counter() - begun
-    return min(pace, key=lambda name: pace[name])
