@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from hsyn_cli.errors import DeviceError, UsageError
@@ -35,7 +37,7 @@ def use_threads(threads: int | None) -> None:
 def convolution_type(device: torch.device) -> torch.dtype:
     """In which numbers convolutions are fast there: bfloat16 with CUDA and on CPUs with instructions for it, else float32."""
     if device.type == "cpu":
-        able = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.6
+        able: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.6
         return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 

@@ -59,7 +59,8 @@ class SNNet(nn.Module):
         swapped = torch.cat(warped.chunk(2)[::-1])
         seen = [warped, swapped]
         if spec.forces:
-            forces = ncc_forces(*warped.detach().chunk(2), spec.window)
+            moving, fixed = warped.detach().chunk(2)
+            forces = ncc_forces(moving, fixed, spec.window)
             seen.append(FORCE_SCALE * torch.cat(forces))
         residual: Tensor = self.levels[level](torch.cat(seen, dim=1)) * (voxel * spec.stride)
         if not self.config.symmetric:  # the mean space is then the fixed image's
