@@ -31,9 +31,9 @@ class SNNetConfig:
 
     spacing: float = 1.0
     levels: tuple[Level, ...] = (
-        Level(scale=4, stride=1, encoder=(16, 32, 32, 32), head=(32, 16), window=5),
-        Level(scale=2, stride=1, encoder=(16, 16, 32, 32), head=(16,), window=5),
-        Level(scale=1, stride=2, encoder=(16, 16, 32, 32), head=(16, 16), window=7),
+        Level(4, 1, encoder=(16, 32, 32, 32), head=(32, 16), window=5, forces=True, repeats=3),
+        Level(2, 1, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True, repeats=2),
+        Level(1, 2, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True),
     )
 
     symmetric: bool = True  # False: the moving image alone is warped, all the way (an ablation of the paper)
@@ -92,12 +92,11 @@ class Training:
     sn_net: SNNetConfig = field(default_factory=SNNetConfig)
     di_net: DINetConfig = field(default_factory=DINetConfig)
     stages: tuple[Stage, ...] = (
-        Stage(0, 1, 3000, 1e-3, look=2),
-        Stage(1, 2, 150, 5e-4),
-        Stage(0, 2, 1500, 8e-4),
-        Stage(2, 3, 600, 1e-3, crop=(96, 112, 96)),
+        Stage(0, 1, 500, 1e-3, look=2),
+        Stage(1, 2, 450, 1e-3),
+        Stage(2, 3, 250, 1e-3, crop=(96, 112, 96)),
     )
-    di_steps: int = 400
+    di_steps: int = 300
     di_rate: float = 1e-3
     batch: int = 1  # pairs per step, over all processes
     seed: int = 0
@@ -121,7 +120,7 @@ class Training:
     def fine_tuning(self) -> Training:
         """Short stages for networks that were trained already: all levels at a low rate, the finest on crops."""
         depth = len(self.sn_net.levels)
-        whole = Stage(0, min(depth, 2), 300, 2e-4)
+        whole = Stage(0, min(depth, 2), 150, 2e-4)
         finest = (Stage(2, 3, 150, 2e-4, crop=(96, 112, 96)),) if depth > 2 else ()
         return dataclasses.replace(self, stages=(whole, *finest), di_steps=50, di_rate=2e-4)
 
