@@ -101,7 +101,7 @@ class Training:
     batch: int = 1  # pairs per step, over all processes
     seed: int = 0
     smooth: float = 1.0  # lambda1
-    mean_shape: float = 0.05  # lambda2
+    mean_shape: float = 1.0  # lambda2; 0.1 in the paper, which leaves a loophole: see losses.mean_shape
     balance: str = "smc"  # "smc": L_smc; "mc": the modulus balance L_mc of the paper's ablation
     dice: float = 0.5  # weight of soft Dice where a pair has labels
     map_share: float = 0.35  # of the pairs, painted from label maps, where there are both kinds
