@@ -25,11 +25,11 @@ T2 = {24: 1.0, 4: 1.0, 43: 1.0, 14: 1.0, 15: 1.0, 2: 0.35, 41: 0.35, 7: 0.35, 46
 GREY = 0.6  # all other brain labels
 
 
-def painted(labels: sitk.Image, rng: np.random.Generator) -> sitk.Image:
+def painted(labels: sitk.Image, rng: np.random.Generator, greys: dict[int, float] = T2) -> sitk.Image:
     """A T2-like picture: one value per label, blurred, with a bias field and noise; outside the head dark."""
     ids = sitk.GetArrayFromImage(labels)
     outside = {int(k): rng.uniform(0.1, 0.7) for k in np.unique(ids) if k > 500}
-    value = {int(k): T2.get(int(k), outside.get(int(k), GREY)) for k in np.unique(ids) if k}
+    value = {int(k): greys.get(int(k), outside.get(int(k), GREY)) for k in np.unique(ids) if k}
     table = np.zeros(int(ids.max()) + 1, np.float32)
     for k, v in value.items():
         table[k] = v + rng.normal(0, 0.02)
