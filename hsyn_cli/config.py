@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from hsyn_cli.forces import Steps
+
 
 @dataclass(frozen=True)
 class Level:
@@ -17,7 +19,8 @@ class Level:
     head: tuple[int, ...]  # channels of the last convolutions at the field's resolution
     window: int  # NCC window in training, level voxels
     forces: bool = False  # the net is shown NCC's force on the images warped so far, besides the images
-    repeats: int = 1  # times the level is asked, each time with the images warped anew
+    repeats: int = 1  # times the net is asked, each time with the images warped anew
+    steps: Steps | None = None  # along the forces, before the net is asked; needs stride 1
 
     @property
     def field_stride(self) -> int:
@@ -31,8 +34,8 @@ class SNNetConfig:
 
     spacing: float = 1.0
     levels: tuple[Level, ...] = (
-        Level(4, 1, encoder=(16, 32, 32, 32), head=(32, 16), window=5, forces=True, repeats=3),
-        Level(2, 1, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True, repeats=2),
+        Level(4, 1, encoder=(16, 32, 32, 32), head=(32, 16), window=5, forces=True, steps=Steps(60)),
+        Level(2, 1, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True, steps=Steps(20)),
         Level(1, 2, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True),
     )
 
@@ -56,20 +59,16 @@ class DINetConfig:
 
 @dataclass(frozen=True)
 class RefineStage:
-    """`steps` on a pair's own fields, at images and fields averaged down by `scale`. Sigmas and windows in voxels there."""
+    """Steps on a pair's own fields, at images and fields averaged down by `scale`."""
 
     scale: float
-    steps: int
-    rate: float = 2.0  # times the force, which is half a voxel at most
-    step_sigma: float = 1.2  # of the Gaussian over each step
-    field_sigma: float = 0.4  # of the Gaussian over the field after it
-    window: int = 5  # of the NCC
+    how: Steps
 
 
 PRESETS: dict[str, tuple[RefineStage, ...]] = {
     "fast": (),
-    "default": (RefineStage(1, 4),),
-    "accurate": (RefineStage(2, 10), RefineStage(1, 12)),
+    "default": (RefineStage(1, Steps(4)),),
+    "accurate": (RefineStage(2, Steps(20)), RefineStage(1, Steps(12))),
 }
 
 
@@ -148,10 +147,13 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def sn_net_from_dict(data: dict[str, Any]) -> SNNetConfig:
     """Inverse of `to_dict`; raises TypeError or KeyError on unknown or missing keys."""
-    levels = tuple(
-        Level(**{**v, "encoder": tuple(v["encoder"]), "head": tuple(v["head"])}) for v in data["levels"]
-    )
+    levels = tuple(_level_from_dict(v) for v in data["levels"])
     return SNNetConfig(**{**data, "levels": levels})
+
+
+def _level_from_dict(data: dict[str, Any]) -> Level:
+    steps = Steps(**data["steps"]) if data.get("steps") else None
+    return Level(**{**data, "encoder": tuple(data["encoder"]), "head": tuple(data["head"]), "steps": steps})
 
 
 def di_net_from_dict(data: dict[str, Any]) -> DINetConfig:

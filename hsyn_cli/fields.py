@@ -108,6 +108,14 @@ def gaussian(u: Tensor, size: tuple[int, ...] | torch.Size, sigma: float) -> Ope
     return z, y, x
 
 
+UPSAMPLING_SIGMA = 0.7  # voxels of the coarser field
+
+
+def resampled(u: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
+    """Fields on `size` (Z, Y, X) voxels of the same extent, without the kinks of linear interpolation."""
+    return u if tuple(u.shape[2:]) == tuple(size) else separable(u, gaussian(u, size, UPSAMPLING_SIGMA))
+
+
 def downsample(image: Tensor, factor: int) -> Tensor:
     """Mean over factor x factor x factor cells, (B, C, Z, Y, X)."""
     return image if factor == 1 else F.avg_pool3d(image, factor)

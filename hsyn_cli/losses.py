@@ -48,33 +48,3 @@ def soft_dice(a: Tensor, b: Tensor) -> Tensor:
     total = (a * a).sum((2, 3, 4)) + (b * b).sum((2, 3, 4))
     present = (total > 0).float()
     return 1 - (2 * both / total.clamp_min(1e-6) * present).sum() / present.sum().clamp_min(1)
-
-
-@torch.no_grad()
-def ncc_forces(a: Tensor, b: Tensor, window: int, epsilon: float = 1e-4) -> tuple[Tensor, Tensor]:
-    """Where to pull each voxel of `a`, and of `b`, from for a better local NCC: (B, 3, Z, Y, X) twice, in voxels.
-
-    The Gauss-Newton step of the squared correlation in the window around each voxel (its derivative is equation 10 of
-    Avants et al., Medical Image Analysis 2008), damped as Thirion's demons are, which keeps it below half a voxel.
-
-    Args:
-        a, b: (B, 1, Z, Y, X), intensities in about [0, 1].
-    """
-    operator = box_operator(a, window)
-    ma, mb, aa, bb, ab = (separable(v, operator) for v in (a, b, a * a, b * b, a * b))
-    ia = aa.addcmul_(ma, ma, value=-1).clamp_min_(0).add_(epsilon).rsqrt_()  # 1 / standard deviation
-    ib = bb.addcmul_(mb, mb, value=-1).clamp_min_(0).add_(epsilon).rsqrt_()
-    rho = ab.addcmul_(ma, mb, value=-1).mul_(ia).mul_(ib)
-    za, zb = (a - ma).mul_(ia), (b - mb).mul_(ib)
-    return _demons(a, ia, rho * (zb - rho * za)), _demons(b, ib, rho * (za - rho * zb))
-
-
-def _demons(image: Tensor, scale: Tensor, residual: Tensor) -> Tensor:
-    """residual g / (|g|^2 + residual^2 + 0.1), g the gradient of the image per voxel times `scale`."""
-    out = torch.zeros(image.shape[0], 3, *image.shape[2:], device=image.device)
-    for k, axis in enumerate((4, 3, 2)):
-        n = image.shape[axis]
-        d = out[:, k : k + 1].narrow(axis, 1, n - 2)
-        torch.sub(image.narrow(axis, 2, n - 2), image.narrow(axis, 0, n - 2), out=d)
-    out *= 0.5 * scale
-    return out.mul_(residual / (out.square().sum(1, keepdim=True) + residual.square() + 0.1))

@@ -17,13 +17,13 @@ from hsyn_cli import affine as affine_step
 from hsyn_cli import config, report
 from hsyn_cli.devices import choose_device, device_name, use_threads
 from hsyn_cli.errors import GeometryError, UsageError, WeightsError
-from hsyn_cli.fields import compose, downsample, resize, warp
+from hsyn_cli.fields import compose, downsample, resampled, resize, warp
 from hsyn_cli.images import ImageLike, as_image, read_mask
 from hsyn_cli.inverse import repair, taper
 from hsyn_cli.losses import ncc
 from hsyn_cli.networks import exact_inverse, load_networks
 from hsyn_cli.prepare import check_overlap, foreground, mask_on_grid, on_grid, pair_box, shows
-from hsyn_cli.refine import refine, resampled
+from hsyn_cli.refine import refine
 from hsyn_cli.space import Grid, working_grid
 from hsyn_cli.totals import on_target, to_image, total_fields
 from hsyn_cli.transforms import read_transform

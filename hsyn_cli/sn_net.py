@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hsyn_cli.config import SNNetConfig
-from hsyn_cli.fields import compose, downsample, resize, warp
-from hsyn_cli.losses import ncc_forces
+from hsyn_cli.fields import compose, downsample, resampled, resize, warp
+from hsyn_cli.forces import ncc_forces, pull
 from hsyn_cli.unet import UNet
 
 FORCE_SCALE = 4.0  # brings forces to about the size of intensities
@@ -43,10 +43,20 @@ class SNNet(nn.Module):
         """The levels in turn. pyramid[k]: (2B, 1, ...) at level k's scale, moving images first -> (2B, 3, ...), mm."""
         u: Tensor | None = None
         for level, pair in enumerate(pyramid):
-            for _ in range(self.config.levels[level].repeats):
+            spec = self.config.levels[level]
+            if spec.steps is not None:
+                u = self._pulled(level, pair, u)
+            for _ in range(spec.repeats):
                 u = self.step(level, pair, u)
         assert u is not None
         return u
+
+    def _pulled(self, level: int, pair: Tensor, u: Tensor | None) -> Tensor:
+        """Steps along the forces, at the level's resolution, which the net then corrects. No gradient goes through them."""
+        spec = self.config.levels[level]
+        assert spec.steps is not None
+        u = pair.new_zeros(len(pair), 3, *pair.shape[2:]) if u is None else resampled(u.detach(), pair.shape[2:])
+        return pull(pair, u, self.config.spacing * spec.scale, spec.steps, symmetric=self.config.symmetric)
 
     def step(self, level: int, pair: Tensor, u: Tensor | None) -> Tensor:
         """One level: warp by the field so far, predict a residual in mid space, compose.
