@@ -6,7 +6,16 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from hsyn_cli.forces import Steps
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps along the forces of local NCC (see `forces`). Sigmas and window in voxels of the images looked at."""
+
+    steps: int
+    rate: float = 2.0  # times the force, which is half a voxel at most
+    step_sigma: float = 1.2  # of the Gaussian over each step
+    field_sigma: float = 0.4  # of the Gaussian over the field after it
+    window: int = 5  # of the NCC
 
 
 @dataclass(frozen=True)
@@ -91,11 +100,11 @@ class Training:
     sn_net: SNNetConfig = field(default_factory=SNNetConfig)
     di_net: DINetConfig = field(default_factory=DINetConfig)
     stages: tuple[Stage, ...] = (
-        Stage(0, 1, 500, 1e-3, look=2),
-        Stage(1, 2, 450, 1e-3),
-        Stage(2, 3, 250, 1e-3, crop=(96, 112, 96)),
+        Stage(0, 1, 250, 1e-3, look=2),
+        Stage(1, 2, 250, 1e-3),
+        Stage(2, 3, 220, 1e-3, crop=(96, 112, 96)),
     )
-    di_steps: int = 300
+    di_steps: int = 250
     di_rate: float = 1e-3
     batch: int = 1  # pairs per step, over all processes
     seed: int = 0
@@ -117,11 +126,12 @@ class Training:
     intensities: dict[str, float] | None = None  # id -> grey value in [0, 1] of a picture like the scans
 
     def fine_tuning(self) -> Training:
-        """Short stages for networks that were trained already: all levels at a low rate, the finest on crops."""
-        depth = len(self.sn_net.levels)
-        whole = Stage(0, min(depth, 2), 150, 2e-4)
-        finest = (Stage(2, 3, 150, 2e-4, crop=(96, 112, 96)),) if depth > 2 else ()
-        return dataclasses.replace(self, stages=(whole, *finest), di_steps=50, di_rate=2e-4)
+        """Short stages for networks that were trained already: level after level at a low rate, the third on crops."""
+        stages = tuple(
+            Stage(k, k + 1, 100, 2e-4, crop=(96, 112, 96) if k == 2 else None)
+            for k in range(len(self.sn_net.levels))
+        )
+        return dataclasses.replace(self, stages=stages, di_steps=50, di_rate=2e-4)
 
     def without_finest(self) -> Training:
         """The same with the finest level and its own stages left out."""

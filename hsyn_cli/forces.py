@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from hsyn_cli.config import Steps
 from hsyn_cli.fields import box_operator, gaussian, separable, warp
-
-
-@dataclass(frozen=True)
-class Steps:
-    """How to go along the forces. Sigmas and window in voxels of the images looked at."""
-
-    steps: int
-    rate: float = 2.0  # times the force, which is half a voxel at most
-    step_sigma: float = 1.2  # of the Gaussian over each step
-    field_sigma: float = 0.4  # of the Gaussian over the field after it
-    window: int = 5  # of the NCC
 
 
 @torch.no_grad()

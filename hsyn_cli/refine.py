@@ -11,6 +11,7 @@ from hsyn_cli.config import RefineStage
 from hsyn_cli.fields import gaussian, resampled, separable, warp
 from hsyn_cli.forces import pull
 
+
 @torch.no_grad()
 def refine(
     u: Tensor,

@@ -55,7 +55,11 @@ class SNNet(nn.Module):
         """Steps along the forces, at the level's resolution, which the net then corrects. No gradient goes through them."""
         spec = self.config.levels[level]
         assert spec.steps is not None
-        u = pair.new_zeros(len(pair), 3, *pair.shape[2:]) if u is None else resampled(u.detach(), pair.shape[2:])
+        u = (
+            pair.new_zeros(len(pair), 3, *pair.shape[2:])
+            if u is None
+            else resampled(u.detach(), pair.shape[2:])
+        )
         return pull(pair, u, self.config.spacing * spec.scale, spec.steps, symmetric=self.config.symmetric)
 
     def step(self, level: int, pair: Tensor, u: Tensor | None) -> Tensor:

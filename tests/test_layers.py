@@ -13,6 +13,7 @@ LAYERS = [
         "affine",
         "inverse",
         "unet",
+        "forces",
         "losses",
         "weights",
         "determinants",

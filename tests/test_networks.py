@@ -191,6 +191,24 @@ def test_a_level_that_sees_forces_is_symmetric_and_goes_on_from_its_answer() -> 
     assert (once - twice).abs().max() > 1e-2
 
 
+def test_a_level_goes_along_the_forces_first_and_its_net_corrects_that() -> None:
+    """Untrained, the net adds nothing to speak of; symmetric still."""
+    level = config.Level(
+        scale=2, stride=1, encoder=(4, 6), head=(4,), window=5, forces=True, steps=config.Steps(5)
+    )
+    sn = SNNet(config.SNNetConfig(spacing=1.0, levels=(level, replace(level, scale=1))))
+    moving, fixed = (picture((32, 40, 24), k) for k in (1, 2))
+    with torch.no_grad():
+        u_m, u_f = sn(moving, fixed)
+        swapped = sn(fixed, moving)
+        coarse = sn(moving, fixed, depth=1)[0]
+    assert u_m.abs().max() > 0.1
+    assert u_m.shape[2:] == moving.shape[2:]
+    assert coarse.shape[2:] == (16, 20, 12)
+    torch.testing.assert_close(swapped, (u_f, u_m), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(u_m, -u_f, atol=1e-2, rtol=0)
+
+
 def test_configs_survive_json() -> None:
     sn, di = tiny_networks(2.5)
     assert config.sn_net_from_dict(json.loads(json.dumps(config.to_dict(sn.config)))) == sn.config

@@ -5,10 +5,10 @@ import pytest
 import torch
 from samples import picture, smooth_field
 
-from hsyn_cli.config import PRESETS, RefineStage
-from hsyn_cli.fields import determinant, warp
+from hsyn_cli.config import PRESETS, RefineStage, Steps
+from hsyn_cli.fields import determinant, resampled, warp
 from hsyn_cli.losses import ncc
-from hsyn_cli.refine import at_scale, refine, resampled
+from hsyn_cli.refine import at_scale, refine
 
 SIZE = (16, 20, 24)
 
@@ -27,7 +27,7 @@ def blobs(size: tuple[int, int, int], shift: float, sigma: float = 4.0) -> torch
 def test_refinement_raises_the_similarity_symmetrically_and_without_folds() -> None:
     pair = torch.cat((blobs(SIZE, 1.5, 3.0), blobs(SIZE, -1.5, 3.0)))
     start = torch.zeros(2, 3, 8, 10, 12)
-    stages = (RefineStage(2, 10), RefineStage(1, 5))
+    stages = (RefineStage(2, Steps(10)), RefineStage(1, Steps(5)))
     told: list[float] = []
     u = refine(start, pair, 2.0, stages, progress=told.append)
     assert u.shape[2:] == SIZE
@@ -42,7 +42,7 @@ def test_the_mean_shape_stays() -> None:
     """What both halves have in common is the mean space, which refinement does not move."""
     pair = torch.cat((blobs(SIZE, 1.5, 3.0), blobs(SIZE, -1.5, 3.0)))
     common = torch.full((2, 3, *SIZE), 0.5)
-    u = refine(common, pair, 1.0, (RefineStage(1, 5),))
+    u = refine(common, pair, 1.0, (RefineStage(1, Steps(5)),))
     assert (u[0] - u[1]).abs().max() > 0.2
     torch.testing.assert_close((u[0] + u[1]) / 2, common[0], atol=1e-4, rtol=0)
 
@@ -56,7 +56,7 @@ def test_no_stages_change_nothing() -> None:
 @pytest.mark.parametrize("preset", ["default", "accurate"])
 def test_presets_run_on_any_size_that_divides_by_four(preset: str) -> None:
     pair = torch.cat((blobs(SIZE, 0.5), blobs(SIZE, -0.5)))
-    stages = [RefineStage(**{**vars(stage), "steps": 1}) for stage in PRESETS[preset]]
+    stages = [RefineStage(stage.scale, Steps(1)) for stage in PRESETS[preset]]
     u = refine(torch.zeros(2, 3, *(n // 2 for n in SIZE)), pair, 1.0, stages)
     assert u.shape[2:] == SIZE
     assert torch.isfinite(u).all()
@@ -65,7 +65,7 @@ def test_presets_run_on_any_size_that_divides_by_four(preset: str) -> None:
 
 def test_refinement_is_the_same_each_time() -> None:
     pair = torch.cat((blobs(SIZE, 1.0), blobs(SIZE, -1.0)))
-    stages = (RefineStage(1, 3),)
+    stages = (RefineStage(1, Steps(3)),)
     start = torch.zeros(2, 3, 8, 10, 12)
     assert torch.equal(refine(start, pair, 1.0, stages), refine(start, pair, 1.0, stages))
 
@@ -75,7 +75,7 @@ def test_outside_the_masks_the_images_do_not_count() -> None:
     pair[1, :, :, :, 16:] = picture((16, 20, 8), 3)[0]  # what moving has not
     masks = torch.ones_like(pair)
     masks[1, :, :, :, 13:] = 0
-    stages = (RefineStage(1, 8),)
+    stages = (RefineStage(1, Steps(8)),)
     start = torch.zeros(2, 3, 8, 10, 12)
     free, masked = refine(start, pair, 1.0, stages), refine(start, pair, 1.0, stages, masks)
     right = (..., slice(18, 24))
@@ -84,7 +84,7 @@ def test_outside_the_masks_the_images_do_not_count() -> None:
 
 def test_masks_of_ones_are_no_masks() -> None:
     pair = torch.cat((blobs(SIZE, 1.0), blobs(SIZE, -1.0)))
-    stages = (RefineStage(2, 3),)
+    stages = (RefineStage(2, Steps(3)),)
     start = torch.zeros(2, 3, 8, 10, 12)
     free, masked = refine(start, pair, 1.0, stages), refine(start, pair, 1.0, stages, torch.ones_like(pair))
     torch.testing.assert_close(masked, free, atol=1e-3, rtol=1e-3)

@@ -1,0 +1,79 @@
+"""Forces of local NCC: where they point, what leaves them cold, what steps along them reach."""
+
+import pytest
+import torch
+from samples import picture, smooth_field
+
+from hsyn_cli.config import Steps
+from hsyn_cli.fields import warp
+from hsyn_cli.forces import ncc_forces, pull
+from hsyn_cli.losses import ncc
+
+
+def test_forces_point_where_the_similarity_rises_on_both_sides_alike() -> None:
+    """Against the numerical derivative of NCC along a smooth direction, moving the one image or the other."""
+    b = picture((14, 16, 18), 1)
+    a = warp(b, smooth_field((14, 16, 18), 0.3, 3), 1.0)
+    forces = ncc_forces(a, b, 5)
+    for image, other, force in ((a, b, forces[0]), (b, a, forces[1])):
+        before = ncc(image, other, 5).item()
+        assert ncc(warp(image, 0.2 * force, 1.0), other, 5).item() > before
+        assert ncc(warp(image, -0.2 * force, 1.0), other, 5).item() < before
+        assert force.norm(dim=1).max() <= 0.5
+    swapped = ncc_forces(b, a, 5)
+    for one, other in zip(swapped, reversed(forces), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_forces_leave_alone_what_fits_and_what_is_flat() -> None:
+    a = picture((12, 12, 12), 1)
+    for force in ncc_forces(a, 0.2 + 0.5 * a, 5, epsilon=1e-9):
+        assert force.abs().max() < 0.01
+    for force in ncc_forces(a, torch.full_like(a, 0.4), 5):
+        assert force.abs().max() < 1e-3
+
+
+def test_forces_of_a_ball_that_is_too_far_left_point_left() -> None:
+    """What is pulled back: the warped image at x is the image at x + u(x), so a ball that should move right takes u < 0."""
+    z, y, x = torch.meshgrid(*(torch.arange(20.0),) * 3, indexing="ij")
+    left, right = (
+        torch.exp(-((x - c) ** 2 + (y - 10) ** 2 + (z - 10) ** 2) / 18)[None, None] for c in (9, 11)
+    )
+    forward, backward = ncc_forces(left, right, 5)
+    middle = (0, 0, slice(8, 13), slice(8, 13), slice(6, 15))
+    assert forward[middle].mean() < -0.05
+    assert backward[middle].mean() > 0.05
+
+
+def ball(x0: float) -> torch.Tensor:
+    z, y, x = torch.meshgrid(*(torch.arange(24.0),) * 3, indexing="ij")
+    return torch.exp(-((x - x0) ** 2 + (y - 12) ** 2 + (z - 12) ** 2) / 18)[None, None]
+
+
+def test_steps_bring_both_images_together_half_way_each() -> None:
+    pair = torch.cat((ball(10), ball(14)))
+    u = pull(pair, torch.zeros(2, 3, 24, 24, 24), 2.0, Steps(20))
+    torch.testing.assert_close(u[0], -u[1], atol=1e-5, rtol=0)
+    assert u[0, 0, 12, 12, 12] == pytest.approx(-4.0, abs=1.0)  # 2 voxels of 2 mm
+    assert ncc(*warp(pair, u, 2.0).chunk(2), 5) > ncc(*pair.chunk(2), 5) + 0.1
+
+
+def test_steps_in_one_direction_move_the_moving_image_alone() -> None:
+    pair = torch.cat((ball(11), ball(13)))
+    told: list[int] = []
+    u = pull(
+        pair, torch.zeros(2, 3, 24, 24, 24), 1.0, Steps(20), symmetric=False, told=lambda: told.append(1)
+    )
+    assert len(told) == 20
+    assert not u[1].any()
+    assert u[0, 0, 12, 12, 12] == pytest.approx(-2.0, abs=0.6)
+
+
+def test_no_weight_no_step_and_a_batch_is_that_of_each() -> None:
+    pairs = [torch.cat((ball(a), ball(b))) for a, b in ((11, 13), (12, 11))]
+    zero = torch.zeros(2, 3, 24, 24, 24)
+    assert not pull(pairs[0], zero, 1.0, Steps(3), weight=torch.zeros(1, 1, 24, 24, 24)).any()
+    both = torch.stack(pairs, 1).flatten(0, 1)  # moving images first
+    together = pull(both, torch.zeros(4, 3, 24, 24, 24), 1.0, Steps(3))
+    for k, pair in enumerate(pairs):
+        torch.testing.assert_close(together[k::2], pull(pair, zero, 1.0, Steps(3)), atol=1e-5, rtol=1e-5)
