@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Steps:
-    """Steps along the forces of local NCC (see `forces`). Sigmas and window in voxels of the images looked at."""
+    """Steps along the forces of local NCC (see `forces`). Window in voxels of the images looked at."""
 
     steps: int
     rate: float = 2.0  # times the force, which is half a voxel at most
-    step_sigma: float = 1.2  # of the Gaussian over each step
-    field_sigma: float = 0.4  # of the Gaussian over the field after it
+    step_sigma: float = 1.2  # of the Gaussian over each step, voxels of the images
+    field_sigma: float = 0.4  # of the Gaussian over the field after it, voxels of the field
     window: int = 5  # of the NCC
 
 
@@ -43,8 +43,18 @@ class SNNetConfig:
 
     spacing: float = 1.0
     levels: tuple[Level, ...] = (
-        Level(4, 1, encoder=(16, 32, 32, 32), head=(32, 16), window=5, forces=True, steps=Steps(60)),
-        Level(2, 1, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True, steps=Steps(20)),
+        Level(
+            4,
+            1,
+            encoder=(16, 32, 32, 32),
+            head=(32, 16),
+            window=5,
+            forces=True,
+            steps=Steps(60, step_sigma=2.0),
+        ),
+        Level(
+            2, 1, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True, steps=Steps(30, step_sigma=2.0)
+        ),
         Level(1, 2, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True),
     )
 
@@ -76,8 +86,11 @@ class RefineStage:
 
 PRESETS: dict[str, tuple[RefineStage, ...]] = {
     "fast": (),
-    "default": (RefineStage(1, Steps(4)),),
-    "accurate": (RefineStage(2, Steps(20)), RefineStage(1, Steps(12))),
+    "default": (RefineStage(1, Steps(4, step_sigma=1.6, field_sigma=0.5)),),
+    "accurate": (
+        RefineStage(2, Steps(15, rate=1.0)),
+        RefineStage(1, Steps(12, step_sigma=1.4, field_sigma=0.5)),
+    ),
 }
 
 

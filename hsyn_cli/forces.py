@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hsyn_cli.config import Steps
-from hsyn_cli.fields import box_operator, gaussian, separable, warp
+from hsyn_cli.fields import box_operator, gaussian, resampled, separable, warp
 
 
 @torch.no_grad()
@@ -27,18 +27,20 @@ def pull(
     What the halves have in common stays, so the mean space does not move (see `losses.mean_shape`).
 
     Args:
-        pair: (2B, 1, Z, Y, X) in [0, 1], moving images first. u: (2B, 3, Z, Y, X) in mm, mid to moving first.
-        voxel: mm. symmetric: False moves the moving images alone. weight: (B, 1, Z, Y, X), of the forces.
+        pair: (2B, 1, Z, Y, X) in [0, 1], moving images first. voxel: its voxel in mm.
+        u: (2B, 3, ...) in mm, mid to moving first, on voxels as fine or coarser.
+        symmetric: False moves the moving images alone. weight: (B, 1, Z, Y, X), of the forces.
         told: called after each step.
     """
     u_m, u_f = u.chunk(2)
     half = (u_m - u_f) / 2
     middle = (u_m + u_f) / 2 if symmetric else u_f
     to_moving, to_fixed = (1.0, -1.0) if symmetric else (2.0, 0.0)
-    of_step, of_field = (gaussian(half, half.shape[2:], sigma) for sigma in (how.step_sigma, how.field_sigma))
+    of_step = gaussian(pair, u.shape[2:], how.step_sigma)
+    of_field = gaussian(u, u.shape[2:], how.field_sigma)
     for _ in range(how.steps):
         both = torch.cat((middle + to_moving * half, middle + to_fixed * half))
-        moving, fixed = warp(pair, both, voxel).chunk(2)
+        moving, fixed = warp(pair, resampled(both, pair.shape[2:]), voxel).chunk(2)
         forward, backward = ncc_forces(moving, fixed, how.window)
         step = forward.sub_(backward).mul_(how.rate * voxel / 2)
         if weight is not None:

@@ -263,9 +263,9 @@ def _as_transform(displacement: sitk.Image) -> sitk.DisplacementFieldTransform:
 
 
 # Seconds seen on two cores; only for progress.
-SHARES = {"load networks": 0.5, "affine": 1.5, "networks": 1.0, "fold repair": 0.3, "exact inverse": 2.4, "composition": 2.2,
-          "checks": 1.3, "warping": 0.7}  # fmt: skip
-REFINEMENT_SHARE = {"fast": 0.01, "default": 7.0, "accurate": 20.0}
+SHARES = {"load networks": 0.1, "affine": 1.3, "networks": 5.0, "fold repair": 0.7, "exact inverse": 2.5, "composition": 1.4,
+          "checks": 1.0, "warping": 0.7}  # fmt: skip
+REFINEMENT_SHARE = {"fast": 0.01, "default": 4.0, "accurate": 14.0}
 
 
 @dataclass

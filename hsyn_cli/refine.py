@@ -1,4 +1,4 @@
-"""Refinement: steps along the forces (see `forces`) on one pair's own half-way fields, finer than SN-Net's, from its answer."""
+"""Refinement: steps along the forces (see `forces`) on one pair's own half-way fields, from SN-Net's answer, up to full images."""
 
 from __future__ import annotations
 

@@ -231,7 +231,8 @@ def test_a_config_without_stages_fine_tunes_and_one_with_too_deep_stages_is_told
     told = run(*words, "--config", tmp_path / "seed.json", "--dry-run", "--json")
     assert told.exit_code == 0, told.output
     assert [row["name"] for row in json.loads(told.output.splitlines()[-1])["plan"]] == [
-        "SN-Net 1+2",
+        "SN-Net 1",
+        "SN-Net 2",
         "DI-Net",
     ]
     deep = {"stages": [{"first": 2, "depth": 3, "steps": 4, "rate": 1e-3}]}
@@ -245,7 +246,7 @@ def test_fine_tuning_begins_at_the_checkpoint(data: Path, trained: Path, tmp_pat
     told = run("train", "--data", data, "-o", out, "--from", start, "--dry-run", "--json", "--threads", "1")
     assert told.exit_code == 0, told.output
     plan = json.loads(told.output.splitlines()[-1])["plan"]
-    assert [row["name"] for row in plan] == ["SN-Net 1+2", "DI-Net"]
+    assert [row["name"] for row in plan] == ["SN-Net 1", "SN-Net 2", "DI-Net"]
     short = dataclasses.replace(
         TINY, stages=(Stage(0, 2, 1, 1e-9),), di_steps=0, log_every=1, validate_every=1
     )
