@@ -86,10 +86,10 @@ class RefineStage:
 
 PRESETS: dict[str, tuple[RefineStage, ...]] = {
     "fast": (),
-    "default": (RefineStage(1, Steps(4, step_sigma=1.6, field_sigma=0.5)),),
+    "default": (RefineStage(1, Steps(4, step_sigma=1.8, field_sigma=0.6)),),
     "accurate": (
         RefineStage(2, Steps(15, rate=1.0)),
-        RefineStage(1, Steps(12, step_sigma=1.4, field_sigma=0.5)),
+        RefineStage(1, Steps(12, step_sigma=1.6, field_sigma=0.5)),
     ),
 }
 

@@ -32,7 +32,7 @@ from hsyn_cli.weights import DEFAULT
 FIELD_STRIDE = 2  # SN-Net's half-way fields have half the images' size
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
 # Of the half-way fields, by one-sided differences; the next is tried where a total field still folds.
-LEAST_DETERMINANTS = (0.25, 0.4, 0.5)
+LEAST_DETERMINANTS = (0.4, 0.5)
 
 Progress = Callable[[str, float], None]
 
