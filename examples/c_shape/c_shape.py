@@ -56,7 +56,7 @@ def train(data: Path, run: Path, symmetric: bool, steps: int) -> None:
             {"first": 0, "depth": 1, "steps": steps, "rate": 1e-3, "look": 2},
             {"first": 0, "depth": 2, "steps": steps, "rate": 1e-3},
         ],
-        "di_steps": steps // 2, "size": SIZE, "smooth": 0.5, "flip": False, "precision": "float32",
+        "di_steps": steps // 2, "size": SIZE, "smooth": 0.5, "mean_shape": 0.05, "flip": False, "precision": "float32",
     }  # fmt: skip
     config = run.with_suffix(".json")
     config.write_text(json.dumps(settings))
