@@ -205,9 +205,18 @@ def training_from_dict(data: dict[str, Any]) -> Training:
     if out.validate_every % out.log_every:
         raise ValueError(f"validate_every {out.validate_every} is no multiple of log_every {out.log_every}")
     depth = len(out.sn_net.levels)
+    for k, level in enumerate(out.sn_net.levels):
+        if level.repeats < 1 or level.window < 3 or level.window % 2 == 0:
+            raise ValueError(f"level {k} needs repeats of 1 or more and an odd window of 3 or more")
+        if level.steps is not None and level.stride != 1:
+            raise ValueError(f"level {k} has steps along the forces, which need a stride of 1")
     for stage in out.stages:
         if not 0 <= stage.first < stage.depth <= depth or stage.steps < 1:
             raise ValueError(
                 f"a stage trains levels {stage.first} to {stage.depth} of {depth} for {stage.steps} steps"
+            )
+        if any(level.steps for level in out.sn_net.levels[stage.first + 1 : stage.depth]):
+            raise ValueError(
+                f"levels {stage.first} to {stage.depth} cannot learn together: no gradient passes steps along the forces"
             )
     return out

@@ -35,11 +35,12 @@ def use_threads(threads: int | None) -> None:
 
 
 def convolution_type(device: torch.device) -> torch.dtype:
-    """In which numbers convolutions are fast there: bfloat16 with CUDA and on CPUs with instructions for it, else float32."""
+    """In which numbers convolutions are fast there: bfloat16 on GPUs and CPUs with instructions for it, else float32."""
     if device.type == "cpu":
         able: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in torch 2.6
         return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
+    able_gpu = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.bfloat16 if able_gpu else torch.float32
 
 
 def device_name(device: torch.device) -> str:

@@ -150,14 +150,6 @@ def corner_determinant(u: Tensor, spacing: Spacing) -> Tensor:
     return determinants(u, spacing)[1]
 
 
-def det3(gx: Tensor, gy: Tensor, gz: Tensor) -> Tensor:
-    """det(I + [gx gy gz]) of three (B, 3, ...) columns -> (B, ...)."""
-    a, b, c = gx[:, 0] + 1, gy[:, 0], gz[:, 0]
-    d, e, f = gx[:, 1], gy[:, 1] + 1, gz[:, 1]
-    g, h, i = gx[:, 2], gy[:, 2], gz[:, 2] + 1
-    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-
-
 def determinants(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor]:
     """`determinant` and `corner_determinant`, (B, 3, Z, Y, X) -> (B, Z, Y, X) each.
 

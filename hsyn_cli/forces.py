@@ -74,6 +74,8 @@ def _demons(image: Tensor, scale: Tensor, residual: Tensor) -> Tensor:
     out = torch.zeros(image.shape[0], 3, *image.shape[2:], device=image.device)
     for k, axis in enumerate((4, 3, 2)):
         n = image.shape[axis]
+        if n < 3:
+            continue
         d = out[:, k : k + 1].narrow(axis, 1, n - 2)
         torch.sub(image.narrow(axis, 2, n - 2), image.narrow(axis, 0, n - 2), out=d)
     out *= 0.5 * scale

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -244,13 +243,10 @@ def _read(
     """
     name = f"{what} {path}"
     check = nifti.NonFinite()
-    files.check_file(path, what)
-    with ThreadPoolExecutor(1) as pool:  # ITK reads the file while it is checked
-        reading = pool.submit(_execute, path, name, pixel, components, least, any_intent)
-        mark = files.fingerprint(path, what, check)
+    mark = files.fingerprint(path, what, check)
     check_content(name, mark.length, check)
     try:
-        image = reading.result()
+        image = _execute(path, name, pixel, components, least, any_intent)
     except RuntimeError as error:
         raise _read_error(name, str(error), error) from error
     _check_direction(Grid.of(image), name)

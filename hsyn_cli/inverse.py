@@ -140,7 +140,7 @@ def repair(u: Tensor, spacing: float, least: float, rounds: int = 50) -> tuple[T
             det = corner_determinant(field[tuple(box)], spacing)
             low = (det < least).nonzero()  # of the box: 0, z, y, x
             if k == 0:
-                folded += int((det <= 0).sum())
+                folded += int((~(det > 0)).sum())
             if not len(low):
                 break
             low[:, 1:] += torch.tensor([b.start for b in box[2:]], device=low.device)

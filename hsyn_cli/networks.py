@@ -51,7 +51,7 @@ def architecture(checkpoint: weights.Checkpoint) -> tuple[SNNetConfig, DINetConf
 def exact_inverse(di: DINet, u: Tensor, spacing: float) -> Tensor:
     """DI-Net's answer at half the resolution seeds the exact iteration there, whose answer seeds the full one.
 
-    u: (1, 3, Z, Y, X) in mm, even sizes -> its inverse, same shape.
+    u: (1, 3, Z, Y, X) in mm, sizes that divide by twice DI-Net's stride -> its inverse, same shape.
     """
     v = coarse_inverse(di, downsample(u, 2), 2 * spacing)
     return invert(u, spacing, resize(v, u.shape[2:]), tolerance=0.01 * spacing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +30,7 @@ from hsyn_cli.totals import on_target, to_image, total_fields
 from hsyn_cli.transforms import read_transform
 from hsyn_cli.weights import DEFAULT
 
-FIELD_STRIDE = 2  # SN-Net's half-way fields have half the images' size
+FIELD_STRIDE = 2  # SN-Net's half-way fields are brought to half the images' size
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
 # Of the half-way fields, by one-sided differences; the next is tried where a total field still folds.
 LEAST_DETERMINANTS = (0.4, 0.5)
@@ -156,11 +157,13 @@ def register(
         transform = affine_step.align(
             fixed, moving, affine, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask, start=start
         )
-    shown = {"moving": shows(moving), "fixed": shows(fixed)} if checkpoint.name == DEFAULT else {}
+    with clock.step("checks"):
+        shown = {"moving": shows(moving), "fixed": shows(fixed)} if checkpoint.name == DEFAULT else {}
     with clock.step("networks"):
         spacing = sn.config.spacing
         box = pair_box(fixed, moving, transform)
-        grid = working_grid(Grid.of(fixed), box, spacing, MARGIN_MM * spacing, sn.config.multiple)
+        multiple = math.lcm(sn.config.multiple, FIELD_STRIDE * di.config.stride)
+        grid = working_grid(Grid.of(fixed), box, spacing, MARGIN_MM * spacing, multiple)
         pair = torch.cat((on_grid(moving, grid, transform), on_grid(fixed, grid))).to(where)
         if not pair[0].any():
             raise GeometryError(
@@ -181,7 +184,7 @@ def register(
                 "its training went wrong; take another one",
             )
     with clock.step("refinement") as told:
-        u = refine(u, pair, spacing, config.PRESETS[preset], masks, told)
+        u = refine(u, pair, spacing, config.PRESETS[preset], masks, sn.config.symmetric, told)
     field_voxel = spacing * pair.shape[-1] / u.shape[-1]
     u = taper(u, round(MARGIN_MM * spacing / field_voxel))
     folded_before = None
@@ -224,7 +227,9 @@ def register(
         threads=torch.get_num_threads(),
         seed=seed,
         seconds=clock.seconds,
-        folded_before_repair_percent=300 * (folded_before or 0) / u.numel(),
+        folded_before_repair_percent=100
+        * (folded_before or 0)
+        / (u[:, 0].numel() if sn.config.symmetric else u[0, 0].numel()),
         shown=shown,
         warnings=tuple(_warnings(shown, masks is not None and preset == "fast")),
     )

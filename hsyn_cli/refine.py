@@ -19,6 +19,7 @@ def refine(
     spacing: float,
     stages: Sequence[RefineStage],
     masks: Tensor | None = None,
+    symmetric: bool = True,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> Tensor:
     """Refined half-way fields, as fine as the last stage's images; without stages `u` itself.
@@ -28,9 +29,10 @@ def refine(
         pair: (2, 1, Z, Y, X) moving and fixed on the working grid, in [0, 1].
         spacing: working voxel in mm.
         masks: (2, 1, Z, Y, X), 1 where moving and fixed count; no force acts where either does not.
+        symmetric: False moves the moving image alone.
         progress: called with the share of the work that is done.
     """
-    work, done = sum(stage.how.steps / stage.scale**3 for stage in stages), 0.0
+    work, done = sum(stage.how.steps / stage.scale**3 for stage in stages) or 1.0, 0.0
     for stage in stages:
         size, voxel = torch.Size(round(n / stage.scale) for n in pair.shape[2:]), spacing * stage.scale
         images = at_scale(pair, size)
@@ -42,7 +44,7 @@ def refine(
             done += share
             progress(done)
 
-        u = pull(images, u, voxel, stage.how, weight=weight, told=told)
+        u = pull(images, u, voxel, stage.how, symmetric=symmetric, weight=weight, told=told)
     return u
 
 

@@ -43,11 +43,17 @@ class SNNet(nn.Module):
         """The levels in turn. pyramid[k]: (2B, 1, ...) at level k's scale, moving images first -> (2B, 3, ...), mm."""
         u: Tensor | None = None
         for level, pair in enumerate(pyramid):
-            spec = self.config.levels[level]
-            if spec.steps is not None:
-                u = self._pulled(level, pair, u)
-            for _ in range(spec.repeats):
-                u = self.step(level, pair, u)
+            u = self.level(level, pair, u)
+        assert u is not None
+        return u
+
+    def level(self, level: int, pair: Tensor, u: Tensor | None) -> Tensor:
+        """All of one level: steps along the forces where it has them, then its net, as often as it is asked. As `step`."""
+        spec = self.config.levels[level]
+        if spec.steps is not None:
+            u = self._pulled(level, pair, u)
+        for _ in range(spec.repeats):
+            u = self.step(level, pair, u)
         assert u is not None
         return u
 
@@ -63,7 +69,7 @@ class SNNet(nn.Module):
         return pull(pair, u, self.config.spacing * spec.scale, spec.steps, symmetric=self.config.symmetric)
 
     def step(self, level: int, pair: Tensor, u: Tensor | None) -> Tensor:
-        """One level: warp by the field so far, predict a residual in mid space, compose.
+        """The net of one level: warp by the field so far, predict a residual in mid space, compose.
 
         pair: (2B, 1, Z, Y, X) at the level's scale, moving images first. u: (2B, 3, ...) of the level before, or None.
         """

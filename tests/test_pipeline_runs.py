@@ -23,6 +23,7 @@ from hsyn_cli import config, pipeline, weights
 from hsyn_cli.cli import run
 from hsyn_cli.config import RefineStage, Steps
 from hsyn_cli.errors import GeometryError, UsageError, WeightsError
+from hsyn_cli.sn_net import SNNet
 from hsyn_cli.space import Grid, affine_parts
 
 SPACING = 2.0
@@ -241,6 +242,26 @@ def test_the_api_refuses_what_it_does_not_know(folder: Path) -> None:
     moving.SetOrigin((0.0, 0.0, 5000.0))
     with pytest.raises(GeometryError, match="do not overlap"):
         pipeline.register(moving, fixed, weights=given)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_checkpoint_of_one_level_will_do(
+    folder: Path, tmp_path: Path, scale: int, symmetric: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its fields divide by little, so the working grid must see to what DI-Net needs."""
+    monkeypatch.setattr(pipeline, "MARGIN_MM", 5.0)
+    level = config.Level(scale, 1, encoder=(4, 6), head=(4,), window=5, forces=True, steps=config.Steps(2))
+    sn = SNNet(config.SNNetConfig(SPACING, (level,), symmetric))
+    save_checkpoint(tmp_path / "one.safetensors", sn, tiny_networks(SPACING)[1])
+    result = pipeline.register(
+        folder / "m.nii.gz", folder / "f.nii.gz", weights=str(tmp_path / "one.safetensors"), threads=1
+    )
+    assert result.facts.folding.voxels == 0
+    assert result.facts.folded_before_repair_percent == 0
+    assert result.facts.shown == {}  # only brain-t1 knows what it was made for
+    assert all(n % 4 == 0 for n in result.working.grid.size)
+    assert bool(result.working.mid_to_fixed.any()) == symmetric
 
 
 def test_the_api_tells_its_progress_and_leaves_its_arguments_alone(folder: Path) -> None:

@@ -47,6 +47,13 @@ def test_the_mean_shape_stays() -> None:
     torch.testing.assert_close((u[0] + u[1]) / 2, common[0], atol=1e-4, rtol=0)
 
 
+def test_one_direction_stays_one_direction() -> None:
+    pair = torch.cat((blobs(SIZE, 1.5, 3.0), blobs(SIZE, -1.5, 3.0)))
+    u = refine(torch.zeros(2, 3, 8, 10, 12), pair, 1.0, (RefineStage(1, Steps(3)),), symmetric=False)
+    assert u[0].abs().max() > 0.2
+    assert not u[1].any()
+
+
 def test_no_stages_change_nothing() -> None:
     u = smooth_field((8, 10, 12), 0.2, 1, batch=2)
     assert PRESETS["fast"] == ()

@@ -132,3 +132,17 @@ def test_a_damaged_cache_is_told(folder: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="cannot be read"):
         load_cache(tmp_path / "cache")
+
+
+def test_ids_that_do_not_count_are_kept_as_surroundings_where_they_are_wanted(
+    folder: Path, tmp_path: Path
+) -> None:
+    only = replace(SMALL, labels=(3,))
+    plain = build_cache(collect(folder), only, tmp_path / "plain", silent)
+    assert (plain.ids, plain.counted) == ((3,), 1)
+    wanted = replace(only, surroundings=0.5)
+    build_cache(collect(folder), wanted, tmp_path / "wanted", silent)
+    cache = load_cache(tmp_path / "wanted")
+    assert (cache.ids, cache.counted) == ((3, 2), 1)
+    assert set(np.unique(cache.labels)) == {0, 1, 2}
+    assert settings(wanted) != settings(only)

@@ -1,6 +1,7 @@
 """Training on a tiny synthetic cache: pairs, losses, phases, resuming, and several processes."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,12 @@ from samples import picture, smooth_field, tiny_networks
 
 from hsyn_cli import config, losses
 from hsyn_cli.config import Stage, Training
+from hsyn_cli.devices import convolution_type
 from hsyn_cli.fields import compose, downsample
+from hsyn_cli.sn_net import SNNet
 from hsyn_cli.training import loop, runs
 from hsyn_cli.training.cache import Cache
-from hsyn_cli.training.objective import crop_pair, pair_loss, random_field
+from hsyn_cli.training.objective import crop_pair, pair_loss, random_field, stage_loss
 from hsyn_cli.training.pairs import Draws, Pair, PairSource
 
 SHAPE = (32, 40, 24)  # z, y, x
@@ -49,6 +52,65 @@ def cache() -> Cache:
 
 def source(cache: Cache, **changes: object) -> PairSource:
     return PairSource(cache, replace(TINY, **changes), CPU)  # type: ignore[arg-type]
+
+
+def test_surroundings_are_painted_in_their_share_of_the_pairs_and_never_scored(cache: Cache) -> None:
+    """Of three ids the last counts no more."""
+    partly = replace(cache, counted=2)
+    for share, often in ((0.0, 0.0), (1.0, 1.0)):
+        maps = source(partly, surroundings=share, map_share=1.0, flip=False)
+        for k in range(6):
+            pair = maps.draw(1, k)
+            assert pair.labels is not None
+            assert pair.count == 3
+            assert pair.labels.max() <= 2
+            shown = (pair.images > 0.05) & (pair.labels == 0)
+            assert (shown.float().mean() > 0.02) == bool(often)
+
+
+def test_a_crop_sees_all_of_its_level(cache: Cache) -> None:
+    """Steps along the forces and repeats, as without a crop: the whole image as a crop gives the same loss."""
+    levels = (
+        SN.config.levels[0],
+        replace(SN.config.levels[1], forces=True, repeats=2, steps=config.Steps(2)),
+    )
+    net = SNNet(replace(SN.config, levels=levels))
+    pair = source(cache).draw(2, 0)
+    whole, cropped = (
+        stage_loss(net, pair, Stage(1, 2, 1, 1e-3, crop=crop), TINY, Draws(CPU, 1))[0].item()
+        for crop in (None, pair.images.shape[2:])
+    )
+    assert cropped == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"repeats": 0}, "repeats"),
+        ({"window": 4}, "odd window"),
+        ({"stride": 2, "steps": {"steps": 3}}, "stride of 1"),
+        ({"steps": {"steps": 3}}, "no gradient"),
+    ],
+)
+def test_levels_that_cannot_be_are_refused(change: dict[str, object], text: str) -> None:
+    plain = config.to_dict(replace(TINY, stages=(Stage(0, 2, 1, 1e-3),)))
+    levels = plain["sn_net"]["levels"]
+    plain["sn_net"]["levels"] = [levels[0], {**levels[1], **change}]
+    with pytest.raises(ValueError, match=text):
+        config.training_from_dict(plain)
+
+
+def test_a_config_with_steps_survives_json() -> None:
+    levels = (replace(SN.config.levels[0], steps=config.Steps(7, step_sigma=2.0)), SN.config.levels[1])
+    training = replace(TINY, sn_net=replace(SN.config, levels=levels))
+    assert config.training_from_dict(json.loads(json.dumps(config.to_dict(training)))) == training
+
+
+def test_convolutions_are_in_what_the_cpu_is_made_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for able, expected in (({"avx512_bf16": True}, torch.bfloat16), ({}, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able, raising=False)
+        assert convolution_type(CPU) == expected
+    assert convolution_type(torch.device("mps")) == torch.float32
 
 
 def test_pairs_are_in_range_and_two_different_training_images(cache: Cache) -> None:

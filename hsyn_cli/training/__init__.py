@@ -1,1 +1,1 @@
-"""Training of SN-Net and DI-Net: `python -m hsyn_cli.training --help`."""
+"""Training of SN-Net and DI-Net, as `hsyn train` does it."""

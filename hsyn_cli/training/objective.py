@@ -59,7 +59,7 @@ def stage_loss(
         with torch.no_grad():
             before = net.fields(pyramid[:-1])
         pair, before = crop_pair(pair, before, stage.crop, levels[-2].field_stride // finest.scale, draws)
-        u = net.step(stage.depth - 1, pair.images, before)
+        u = net.level(stage.depth - 1, pair.images, before)
     spacing = net.config.spacing
     return pair_loss(u, pair, spacing * look, spacing * finest.field_stride, finest.window, training)
 

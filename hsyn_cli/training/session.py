@@ -107,11 +107,12 @@ class Session:
         self.cache = load_cache(self.run.cache)
         if self.cache.made_with != settings(self.training):
             raise UsageError(
-                f"{self.run.cache} was made with another spacing, size, labels or intensities than the config has",
+                f"{self.run.cache} was made with another spacing, size, labels, intensities or surroundings than the config has",
                 "remove it, and it is made again",
             )
         if self.training.precision == "auto":
-            precision = str(convolution_type(self.device)).removeprefix("torch.")
+            slow = float(convolution_type(self.device) == torch.float32)
+            precision = "float32" if _agreed([slow], self.device)[0] else "bfloat16"
             self.training = dataclasses.replace(self.training, precision=precision)
         self._build()
         if self.start is not None:
