@@ -86,7 +86,7 @@ class RefineStage:
 
 PRESETS: dict[str, tuple[RefineStage, ...]] = {
     "fast": (),
-    "default": (RefineStage(1, Steps(4, step_sigma=1.8, field_sigma=0.6)),),
+    "default": (RefineStage(4 / 3, Steps(6, step_sigma=1.4, field_sigma=0.5)),),
     "accurate": (
         RefineStage(2, Steps(15, rate=1.0)),
         RefineStage(1, Steps(12, step_sigma=1.6, field_sigma=0.5)),

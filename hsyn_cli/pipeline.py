@@ -268,9 +268,9 @@ def _as_transform(displacement: sitk.Image) -> sitk.DisplacementFieldTransform:
 
 
 # Seconds seen on two cores; only for progress.
-SHARES = {"load networks": 0.1, "affine": 1.3, "networks": 5.0, "fold repair": 0.7, "exact inverse": 2.5, "composition": 1.4,
+SHARES = {"load networks": 0.1, "affine": 1.3, "networks": 5.0, "fold repair": 0.7, "exact inverse": 2.5, "composition": 2.4,
           "checks": 1.0, "warping": 0.7}  # fmt: skip
-REFINEMENT_SHARE = {"fast": 0.01, "default": 4.0, "accurate": 14.0}
+REFINEMENT_SHARE = {"fast": 0.01, "default": 2.0, "accurate": 14.0}
 
 
 @dataclass

@@ -20,7 +20,7 @@ from hsyn_cli.space import Array, Grid, affine_parts
 SAMPLES = 200_000  # foreground points at which the inverse error is measured
 
 
-SHARPENINGS = 2  # passes of `sharpened`: the second takes out what the first leaves
+SHARPENINGS = 3  # passes of `sharpened`: each takes out most of what the one before left
 
 
 @dataclass(frozen=True)
