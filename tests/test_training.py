@@ -67,7 +67,7 @@ def test_surroundings_are_painted_in_their_share_of_the_pairs_and_never_scored(c
             assert pair.count == 3
             assert pair.labels.max() <= 2
             bright[share] += float((pair.images * (pair.labels == 0)).sum())
-    assert bright[1.0] > 1.5 * bright[0.0]  # without, only what blur and noise leave
+    assert bright[1.0] > 1.2 * bright[0.0]  # without, only what blur and noise leave
 
 
 def test_a_crop_sees_all_of_its_level(cache: Cache) -> None:
