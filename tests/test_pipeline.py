@@ -20,7 +20,7 @@ from hsyn_cli.config import RefineStage, Steps
 from hsyn_cli.space import Grid
 
 SPACING = 3.0  # of the tiny networks, mm
-FEW_STEPS = (RefineStage(2, Steps(3)), RefineStage(1, Steps(2, step_sigma=1.6, field_sigma=0.5)))
+FEW_STEPS = (RefineStage(2, Steps(3)), RefineStage(4 / 3, Steps(2, step_sigma=1.4, field_sigma=0.5)))
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_the_inverse_error_is_small_and_the_one_simpleitk_finds(made: Run) -> No
         assert told["mean_mm"] == pytest.approx(error.mean(), rel=0.05)
         assert told["max_mm"] >= error.max() - 1e-3
         assert told["mean_mm"] < 0.04 * SPACING
-        assert told["max_mm"] < 0.3 * SPACING
+        assert told["max_mm"] < 0.35 * SPACING
 
 
 def test_the_report_names_inputs_and_outputs(made: Run) -> None:
