@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hsyn_cli.slabs import each_slab
+
 
 @functools.lru_cache(maxsize=8)
 def _centres(size: int, device: torch.device) -> Tensor:
@@ -157,9 +159,8 @@ def determinants(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor]:
     slab along Z, so that temporaries stay in the cache.
     """
     central, least = (torch.empty_like(u[:, 0]) for _ in range(2))
-    deep = max(1, SLAB // u[0, 0, 0].numel())
-    for z0 in range(0, u.shape[2], deep):
-        z1 = min(z0 + deep, u.shape[2])
+
+    def work(z0: int, z1: int) -> None:
         lo, hi = max(z0 - 1, 0), min(z1 + 1, u.shape[2])
         within = slice(z0 - lo, z1 - lo)
         columns = []
@@ -169,6 +170,8 @@ def determinants(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor]:
             behind, ahead = torch.cat((d.narrow(a, 0, 1), d), a), torch.cat((d, d.narrow(a, -1, 1)), a)
             columns.append((behind[:, :, within].unbind(1), ahead[:, :, within].unbind(1)))
         _corners(columns, central[:, z0:z1], least[:, z0:z1])
+
+    each_slab(work, u.shape[2], max(1, SLAB // u[0, 0, 0].numel()), u.device)
     return central, least
 
 

@@ -185,8 +185,8 @@ def check_field(field: sitk.Image, name: str) -> None:
     """Raise InputError if `field` is no vector image or holds NaN: a point would be lost without a word."""
     if field.GetDimension() != 3 or field.GetNumberOfComponentsPerPixel() != 3:
         raise InputError(f"{name} is not a displacement field", FIELD_HINT)
-    if not np.isfinite(sitk.GetArrayViewFromImage(field)).all():
-        raise InputError(f"{name} holds NaN or infinite values", "replace them, e.g. by 0, first")
+    values = sitk.GetArrayViewFromImage(field)
+    _check_finite(values, float(values.min()), float(values.max()), name)
 
 
 def _check_scalar(image: sitk.Image, name: str) -> None:
