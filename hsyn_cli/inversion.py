@@ -22,15 +22,16 @@ from hsyn_cli.images import ImageLike, as_field, as_grid
 from hsyn_cli.inverse import closer, sample_points, solve
 from hsyn_cli.networks import coarse_inverse, load_networks
 from hsyn_cli.report import ErrorStats, Folding
+from hsyn_cli.slabs import each_slab
 from hsyn_cli.space import Array, Grid
-from hsyn_cli.totals import from_image
 
 OUTSIDE, FOLDED = -1.0, -2.0  # marks in a residual map
 TOLERANCE = 0.005  # mm
-SWEEPS = 3
-COARSE = 3  # voxels to a cube of the grid on which DI-Net begins
+COARSE = 4  # voxels to a cube of the grid on which DI-Net begins
+SEED, SEED_SWEEPS = 2, 2  # voxels to one of the grid on which cheap Newton steps go on, and how many
+SWEEPS = 3  # cheap Newton steps at every voxel that is not there yet
 FEW = 0.1  # of the voxels: Newton's method proper takes them up
-SLAB = 500_000  # voxels worked on at once
+SLAB = 250_000  # voxels worked on at once
 FIT_POINTS = 20_000
 
 
@@ -111,38 +112,44 @@ def _invert(
     back = np.linalg.inv(a).astype(np.float64)
     origin = np.array(grid.origin)
     to_index = np.linalg.inv(grid.index_to_point).astype(np.float64)
-    u = _turned(to_index @ back, from_image(field).to(device))  # voxels
     to_r = to_index @ back @ grid.index_to_point
-    u += _indices(to_r - one, to_index @ (back @ (origin - t) - origin), grid.size, device)
+    u = _field(field, to_index @ back, to_r - one, to_index @ (back @ (origin - t) - origin), device)
     det, corner = (part.mul_(float(np.linalg.det(a))) for part in determinants(u, 1.0))
     verdict = folding(grid, det, corner)
     folds = bool((det <= 0).any())
     progress("DI-Net", 0.15)
-    seed, to_seed = _coarse(di, u, grid)
+    coarse, to_coarse = _coarse(di, u, grid)
     to_r = to_index @ back @ target.index_to_point
+    first = to_index @ (back @ (np.array(target.origin) - t) - origin)
+    across, up = _seed(u, coarse, to_coarse, to_r, first, target)
     to_axes = np.linalg.inv(to_r).astype(np.float64)
     to_shift = (back - one) @ target.index_to_point
+    shift = (back - one) @ np.array(target.origin) - back @ t
     in_mm = a @ grid.index_to_point
     within = tolerance / float(np.linalg.svd(in_mm, compute_uv=False)[0])
-    nx, ny, nz = target.size
     last = torch.tensor(grid.size, device=device).view(3, 1, 1, 1) - 1.0
+    nx, ny, nz = target.size
     steps, errors = torch.empty(nz, ny, nx, 3), torch.empty(nz, ny, nx)
-    deep = math.ceil(nz / math.ceil(nx * ny * nz / SLAB))
-    for z in range(0, nz, deep):
-        progress("exact inverse", 0.2 + 0.8 * z / nz)
-        slab = target.slab(z, min(z + deep, nz))
-        start = np.array(slab.origin)
-        r = _indices(to_r, to_index @ (back @ (start - t) - origin), slab.size, device)
-        v, rest = _solved(u, r, sample_index(seed, to_seed(r)), within, to_axes)
+
+    def work(z0: int, z1: int) -> None:
+        size = (nx, ny, z1 - z0)
+        r = _indices(to_r, first + z0 * to_r[:, 2], size, device)
+        v = (up[z0:z1] @ across).view(1, 3, *size[::-1])
+        v, rest = _solved(u, r, v, within, to_axes)
         p = r + v
         error = length(_turned(in_mm, rest))
         error[((p < -1e-3) | (p > last + 1e-3)).any(1)] = OUTSIDE
         if folds:
             error[(error >= 0) & (sample_index(det[:, None], p)[:, 0] <= 0)] = FOLDED
-        errors[z : z + deep] = error[0].cpu()
+        errors[z0:z1] = error[0].cpu()
         e = _turned(grid.index_to_point, v)
-        e += _indices(to_shift, (back - one) @ start - back @ t, slab.size, device)
-        steps[z : z + deep] = e[0].movedim(0, -1).cpu()
+        e += _indices(to_shift, shift + z0 * to_shift[:, 2], size, device)
+        steps[z0:z1] = e[0].movedim(0, -1).cpu()
+
+    each_slab(
+        work, nz, math.ceil(nz / math.ceil(nx * ny * nz / SLAB)), device,
+        lambda share: progress("exact inverse", 0.2 + 0.8 * share),
+    )  # fmt: skip
     outside, folded = _count(errors == OUTSIDE), _count(errors == FOLDED)
     if outside == errors.numel():
         raise GeometryError(
@@ -201,28 +208,84 @@ def _coarse(di: DINet, u: Tensor, grid: Grid) -> tuple[Tensor, Callable[[Tensor]
     return coarse_inverse(di, coarse, cube) / per_voxel, lambda index: (index + 0.5) * shrink - 0.5
 
 
+def _field(field: sitk.Image, turn: Array, slope: Array, offset: Array, device: torch.device) -> Tensor:
+    """turn @ d(i) + slope @ i + offset at every index i of the grid of d -> (1, 3, Z, Y, X)."""
+    values = torch.from_numpy(sitk.GetArrayFromImage(field))
+    depth, height, width, _ = values.shape
+    u = torch.empty(1, 3, depth, height, width, device=device)
+
+    def work(z0: int, z1: int) -> None:
+        part = values[z0:z1].to(device).float().movedim(-1, 0)[None]
+        u[:, :, z0:z1] = _turned(turn, part)
+        u[:, :, z0:z1] += _indices(slope, offset + z0 * slope[:, 2], (width, height, z1 - z0), device)
+
+    each_slab(work, depth, max(1, SLAB // (height * width)), device)
+    return u
+
+
+def _seed(
+    u: Tensor, coarse: Tensor, to_coarse: Callable[[Tensor], Tensor], to_r: Array, first: Array, target: Grid
+) -> tuple[Tensor, Tensor]:
+    """A coarse inverse brought to every second voxel of `target` and made exact there but for two cheap Newton steps' error.
+
+    Args:
+        to_r, first: index r = to_r @ i + first of u, for an index i of `target`.
+
+    Returns:
+        across (3, z, Y, X), up (Z, z): up @ across is the cubic through that inverse at every voxel of `target`.
+    """
+    size = [-(-n // SEED) for n in target.size]
+    middle = np.full(3, (SEED - 1) / 2)
+    r = _indices(SEED * to_r, first + to_r @ middle, (size[0], size[1], size[2]), u.device)
+    to_axes = np.linalg.inv(SEED * to_r).astype(np.float64)
+    v = sample_index(coarse, to_coarse(r))
+    for _ in range(SEED_SWEEPS):
+        rest = v + sample_index(u, r + v)
+        v = closer(v, rest, _turned(to_axes, rest))
+    x, y, z = (cubic(n, fine, u.device) for n, fine in zip(size, target.size, strict=True))
+    return (y @ (v[0] @ x.T)).flatten(2), z
+
+
+def cubic(coarse: int, fine: int, device: torch.device) -> Tensor:
+    """(fine, coarse): the Catmull-Rom spline through values at every SEED-th voxel, cell-centred, the outermost held."""
+    at = (torch.arange(fine, dtype=torch.float64) - (SEED - 1) / 2) / SEED
+    d = (at[:, None] - torch.arange(-2, coarse + 2)).abs()
+    near, far = (1.5 * d - 2.5) * d * d + 1, ((2.5 - 0.5 * d) * d - 4) * d + 2
+    weight = torch.where(d < 1, near, torch.where(d < 2, far, 0.0))
+    inner = weight[:, 2:-2]
+    inner[:, 0] += weight[:, :2].sum(1)
+    inner[:, -1] += weight[:, -2:].sum(1)
+    return inner.float().to(device)
+
+
 def _solved(u: Tensor, r: Tensor, v: Tensor, tolerance: float, to_axes: Array) -> tuple[Tensor, Tensor]:
     """v with |v + u(r + v)| at most `tolerance`, and v + u(r + v); r, v: (1, 3, z, y, x), all in voxels of u.
 
     `to_axes`: from voxels of u to those that r is laid out along.
     """
-    seed, offs = v, list[Tensor]()
+    rest = v + sample_index(u, r + v)
     for sweep in range(SWEEPS + 1):
-        rest = v + sample_index(u, r + v)
-        offs.append(length(rest)[0])
-        far = ~(offs[-1] <= tolerance)  # NaN is far, too
-        if sweep == SWEEPS or int(far.count_nonzero()) < FEW * far.numel():
+        off = length(rest).flatten()
+        far = (~(off <= tolerance)).nonzero()[:, 0]  # NaN is far, too
+        if sweep == SWEEPS or len(far) < FEW * len(off):
             break
-        v = closer(v, rest, _turned(to_axes, rest))
-    z, y, x = far.nonzero().unbind(1)
-    if len(z):
-        at = r[0, :, z, y, x].T
-        astray = ~(offs[-1] <= offs[0])[z, y, x]  # the cheap steps can run away next to folds
-        start = torch.where(astray, seed[0, :, z, y, x], v[0, :, z, y, x]).T
-        found = solve(u[0], at, start, tolerance)
-        v[0, :, z, y, x] = found.T
-        rest[0, :, z, y, x] = (found + sample_points(u[0], at + found)[0]).T
+        step = _at(closer(v, rest, _turned(to_axes, rest)), far)
+        left = step + sample_index(u, _at(r, far) + step)
+        better = length(left).flatten() < off[far]  # the cheap steps can run away next to folds
+        won = far[better]
+        for whole, part in ((v, step), (rest, left)):
+            whole.view(3, -1)[:, won] = part.view(3, -1)[:, better]
+    if len(far):
+        at = _at(r, far).view(3, -1).T
+        found = solve(u[0], at, _at(v, far).view(3, -1).T, tolerance)
+        v.view(3, -1)[:, far] = found.T
+        rest.view(3, -1)[:, far] = (found + sample_points(u[0], at + found)[0]).T
     return v, rest
+
+
+def _at(u: Tensor, flat: Tensor) -> Tensor:
+    """u (1, 3, z, y, x) at voxels counted through -> (1, 3, 1, 1, N)."""
+    return u.view(1, 3, 1, 1, -1)[..., flat]
 
 
 def _indices(matrix: Array, offset: Array, size: tuple[int, int, int], device: torch.device) -> Tensor:
@@ -235,7 +298,7 @@ def _indices(matrix: Array, offset: Array, size: tuple[int, int, int], device: t
 
 def _turned(matrix: Array, u: Tensor) -> Tensor:
     """`matrix` applied to every vector of u (1, 3, Z, Y, X)."""
-    return torch.einsum("ij,bjzyx->bizyx", torch.from_numpy(matrix).float().to(u.device), u)
+    return (torch.from_numpy(matrix).float().to(u.device) @ u.flatten(2)).view_as(u)
 
 
 def _count(which: Tensor) -> int:
