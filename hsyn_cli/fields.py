@@ -131,9 +131,9 @@ def forward_differences(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor, Te
     """(u[i + 1] - u[i]) / spacing along x, y, z; each one voxel shorter along its axis."""
     x, y, z = (spacing,) * 3 if isinstance(spacing, float | int) else spacing
     return (
-        (u[..., 1:] - u[..., :-1]) / x,
-        (u[..., 1:, :] - u[..., :-1, :]) / y,
-        (u[..., 1:, :, :] - u[..., :-1, :, :]) / z,
+        (u[..., 1:] - u[..., :-1]).div_(x),
+        (u[..., 1:, :] - u[..., :-1, :]).div_(y),
+        (u[..., 1:, :, :] - u[..., :-1, :, :]).div_(z),
     )
 
 
@@ -167,8 +167,10 @@ def determinants(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor]:
         for k, d in enumerate(forward_differences(u[:, :, lo:hi], spacing)):
             a = 4 - k
             d[:, k] += 1
-            behind, ahead = torch.cat((d.narrow(a, 0, 1), d), a), torch.cat((d, d.narrow(a, -1, 1)), a)
-            columns.append((behind[:, :, within].unbind(1), ahead[:, :, within].unbind(1)))
+            n = d.shape[a] + 1
+            d = torch.cat((d.narrow(a, 0, 1), d, d.narrow(a, -1, 1)), a)
+            behind, ahead = (d.narrow(a, k, n)[:, :, within].unbind(1) for k in (0, 1))
+            columns.append((behind, ahead))
         _corners(columns, central[:, z0:z1], least[:, z0:z1])
 
     each_slab(work, u.shape[2], max(1, SLAB // u[0, 0, 0].numel()), u.device)

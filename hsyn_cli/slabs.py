@@ -19,7 +19,9 @@ def each_slab(
     Threads that share every single operation wait for one another after each: on small tensors for most of the time, and far
     longer where other programs compute, too. `done` is told which share is.
     """
-    torch.empty(KEPT, dtype=torch.uint8)  # once freed, glibc keeps what it is given back up to twice that size
+    torch.empty(
+        KEPT, dtype=torch.uint8
+    )  # once freed, glibc keeps what it is given back up to twice that size
     slabs = [(z, min(z + deep, depth)) for z in range(0, depth, deep)]
     threads = torch.get_num_threads()
     if device.type != "cpu" or min(threads, len(slabs)) == 1:
