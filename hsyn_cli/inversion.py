@@ -28,7 +28,7 @@ from hsyn_cli.space import Array, Grid
 
 OUTSIDE, FOLDED = -1.0, -2.0  # marks in a residual map
 TOLERANCE = 0.005  # mm
-COARSE = 4  # voxels to a cube of the grid on which DI-Net begins
+COARSE = 5  # voxels to a cube of the grid on which DI-Net begins
 SEED, SEED_SWEEPS = 2, 2  # voxels to one of the grid on which cheap Newton steps go on, and how many
 SWEEPS = 3  # cheap Newton steps at every voxel that is not there yet
 FEW = 0.1  # of the voxels: Newton's method proper takes them up
@@ -200,25 +200,21 @@ def _coarse(di: DINet, u: Tensor, grid: Grid) -> tuple[Tensor, Callable[[Tensor]
     size = [2 * max(2, math.ceil(n * s / cube / 2)) for n, s in zip(grid.size, spacing, strict=True)]
     ratio = cube / spacing
     per_voxel = torch.from_numpy(spacing).float().to(u.device).view(1, 3, 1, 1, 1)
-    coarse = sample_affine(
-        u * per_voxel,
-        torch.from_numpy(np.diag(ratio)),
-        torch.from_numpy(ratio / 2 - 0.5),
-        (size[0], size[1], size[2]),
-    )
+    matrix, offset = torch.from_numpy(np.diag(ratio)), torch.from_numpy(ratio / 2 - 0.5)
+    coarse = sample_affine(u, matrix, offset, (size[0], size[1], size[2])) * per_voxel
     shrink = torch.from_numpy(1 / ratio).float().to(u.device).view(3, 1, 1, 1)
     return coarse_inverse(di, coarse, cube) / per_voxel, lambda index: (index + 0.5) * shrink - 0.5
 
 
 def _field(field: sitk.Image, turn: Array, slope: Array, offset: Array, device: torch.device) -> Tensor:
     """turn @ d(i) + slope @ i + offset at every index i of the grid of d -> (1, 3, Z, Y, X)."""
-    values = torch.from_numpy(sitk.GetArrayFromImage(field))
+    values = sitk.GetArrayViewFromImage(field)
     depth, height, width, _ = values.shape
     u = torch.empty(1, 3, depth, height, width, device=device)
 
     def work(z0: int, z1: int) -> None:
-        part = values[z0:z1].to(device).float().movedim(-1, 0)[None]
-        u[:, :, z0:z1] = _turned(turn, part)
+        part = torch.from_numpy(values[z0:z1].copy()).to(device).float()
+        u[:, :, z0:z1] = _turned(turn, part.movedim(-1, 0)[None])
         u[:, :, z0:z1] += _indices(slope, offset + z0 * slope[:, 2], (width, height, z1 - z0), device)
 
     each_slab(work, depth, max(1, SLAB // (height * width)), device)
