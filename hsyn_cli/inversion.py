@@ -29,7 +29,7 @@ from hsyn_cli.space import Array, Grid
 OUTSIDE, FOLDED = -1.0, -2.0  # marks in a residual map
 TOLERANCE = 0.005  # mm
 COARSE = 5  # voxels to a cube of the grid on which DI-Net begins
-SEED, SEED_SWEEPS = 2, 2  # voxels to one of the grid on which cheap Newton steps go on, and how many
+SEED, SEED_SWEEPS = 2, 2  # voxels to one of the grid on which cheap Newton steps go on, and how many of these
 SWEEPS = 3  # cheap Newton steps at every voxel that is not there yet
 FEW = 0.1  # of the voxels: Newton's method proper takes them up
 SLAB = 250_000  # voxels worked on at once
@@ -78,8 +78,8 @@ def invert(
     """e with p = q + e(q) whenever q = p + d(p), for a displacement field d (mm LPS, taken as trilinear, as ITK does).
 
     The best affine map A is taken out first: p + d(p) = A(p + u(p)), so u(p) = A^-1(p + d(p)) - p, and what is left is
-    to find p with p + u(p) = r = A^-1 q. DI-Net answers on a coarse grid, up to three cheap Newton steps bring nearly every
-    voxel there, and Newton's method proper ends where they have not arrived.
+    to find p with p + u(p) = r = A^-1 q. DI-Net answers on a coarse grid, two cheap Newton steps make that exact at every second
+    voxel, a cubic leads to all of them, further steps go on where the residual is too large, and Newton's method proper ends.
 
     Args:
         field: SimpleITK vector image, or its path. reference: an image on whose grid e is wanted; None: on the field's.
@@ -224,13 +224,13 @@ def _field(field: sitk.Image, turn: Array, slope: Array, offset: Array, device: 
 def _seed(
     u: Tensor, coarse: Tensor, to_coarse: Callable[[Tensor], Tensor], to_r: Array, first: Array, target: Grid
 ) -> tuple[Tensor, Tensor]:
-    """A coarse inverse brought to every second voxel of `target` and made exact there but for two cheap Newton steps' error.
+    """A coarse inverse at every second voxel of `target`, after two cheap Newton steps there, and a cubic through it.
 
     Args:
         to_r, first: index r = to_r @ i + first of u, for an index i of `target`.
 
     Returns:
-        across (3, z, Y, X), up (Z, z): up @ across is the cubic through that inverse at every voxel of `target`.
+        across (3, z, Y, X), up (Z, z): up @ across is that cubic at every voxel of `target`.
     """
     size = [-(-n // SEED) for n in target.size]
     middle = np.full(3, (SEED - 1) / 2)

@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-KEPT = 31 << 20  # bytes; glibc takes no larger hint
+# Bytes. Once a block of that size was freed, glibc keeps up to twice as much for the next slab instead of giving it back to
+# the system: the determinants of a brain's field take 0.2 s of CPU time instead of 0.5 s. It takes no larger hint.
+KEPT = 31 << 20
 Done = Callable[[float], None]
 
 
@@ -19,9 +21,7 @@ def each_slab(
     Threads that share every single operation wait for one another after each: on small tensors for most of the time, and far
     longer where other programs compute, too. `done` is told which share is.
     """
-    torch.empty(
-        KEPT, dtype=torch.uint8
-    )  # once freed, glibc keeps what it is given back up to twice that size
+    torch.empty(KEPT, dtype=torch.uint8)
     slabs = [(z, min(z + deep, depth)) for z in range(0, depth, deep)]
     threads = torch.get_num_threads()
     if device.type != "cpu" or min(threads, len(slabs)) == 1:
