@@ -131,9 +131,9 @@ def forward_differences(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor, Te
     """(u[i + 1] - u[i]) / spacing along x, y, z; each one voxel shorter along its axis."""
     x, y, z = (spacing,) * 3 if isinstance(spacing, float | int) else spacing
     return (
-        (u[..., 1:] - u[..., :-1]).div_(x),
-        (u[..., 1:, :] - u[..., :-1, :]).div_(y),
-        (u[..., 1:, :, :] - u[..., :-1, :, :]).div_(z),
+        (u[..., 1:] - u[..., :-1]) / x,
+        (u[..., 1:, :] - u[..., :-1, :]) / y,
+        (u[..., 1:, :, :] - u[..., :-1, :, :]) / z,
     )
 
 
