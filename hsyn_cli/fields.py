@@ -158,6 +158,7 @@ def determinants(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor]:
     A determinant is linear in each column, so that of central differences is the mean of the eight one-sided ones. Slab after
     slab along Z, so that temporaries stay in the cache.
     """
+    u = u.detach()  # a thread of its own knows of no no_grad()
     central, least = (torch.empty_like(u[:, 0]) for _ in range(2))
 
     def work(z0: int, z1: int) -> None:
