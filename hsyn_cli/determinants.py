@@ -53,14 +53,14 @@ def folding(grid: Grid, det: Tensor, corner: Tensor) -> Folding:
     Args:
         det, corner: its `determinants` on `grid`, (1, Z, Y, X).
     """
-    inside = (0, *(slice(1, -1),) * 3)
+    inside = (slice(1), *(slice(1, -1),) * 3)
     det, corner = det[inside], corner[inside]
     least = int(det.argmin())
-    z, y, x = np.unravel_index(least, tuple(det.shape))
+    _, z, y, x = (int(k) for k in np.unravel_index(least, tuple(det.shape)))
     at = grid.points(np.array([x + 1.0, y + 1.0, z + 1.0]))
-    folded = int((~(det > 0)).sum())  # what is no number folds, too
+    folded, by_corners = (det.numel() - int((d > 0).count_nonzero()) for d in (det, corner))  # NaN folds, too
     return Folding(
-        folded, 100 * folded / det.numel(), int((~(corner > 0)).sum()), float(det.flatten()[least]),
+        folded, 100 * folded / det.numel(), by_corners, float(det[0, z, y, x]),
         (float(at[0]), float(at[1]), float(at[2])),
     )  # fmt: skip
 

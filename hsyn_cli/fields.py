@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hsyn_cli.slabs import each_slab
+
 
 @functools.lru_cache(maxsize=8)
 def _centres(size: int, device: torch.device) -> Tensor:
@@ -156,19 +158,23 @@ def determinants(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor]:
     A determinant is linear in each column, so that of central differences is the mean of the eight one-sided ones. Slab after
     slab along Z, so that temporaries stay in the cache.
     """
+    u = u.detach()  # a thread of its own knows of no no_grad()
     central, least = (torch.empty_like(u[:, 0]) for _ in range(2))
-    deep = max(1, SLAB // u[0, 0, 0].numel())
-    for z0 in range(0, u.shape[2], deep):
-        z1 = min(z0 + deep, u.shape[2])
+
+    def work(z0: int, z1: int) -> None:
         lo, hi = max(z0 - 1, 0), min(z1 + 1, u.shape[2])
         within = slice(z0 - lo, z1 - lo)
         columns = []
         for k, d in enumerate(forward_differences(u[:, :, lo:hi], spacing)):
             a = 4 - k
             d[:, k] += 1
-            behind, ahead = torch.cat((d.narrow(a, 0, 1), d), a), torch.cat((d, d.narrow(a, -1, 1)), a)
-            columns.append((behind[:, :, within].unbind(1), ahead[:, :, within].unbind(1)))
+            n = d.shape[a] + 1
+            d = torch.cat((d.narrow(a, 0, 1), d, d.narrow(a, -1, 1)), a)
+            behind, ahead = (d.narrow(a, k, n)[:, :, within].unbind(1) for k in (0, 1))
+            columns.append((behind, ahead))
         _corners(columns, central[:, z0:z1], least[:, z0:z1])
+
+    each_slab(work, u.shape[2], max(1, SLAB // u[0, 0, 0].numel()), u.device)
     return central, least
 
 

@@ -29,7 +29,10 @@ def sample_points(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     nx, ny = int(size[0]), int(size[1])
     flat = u.reshape(3, -1)
     base = (low[:, 2] * ny + low[:, 1]) * nx + low[:, 0]
-    c = [flat[:, base + dz * ny * nx + dy * nx + dx] for dz in (0, 1) for dy in (0, 1) for dx in (0, 1)]
+    c = [
+        flat.index_select(1, base + (dz * ny + dy) * nx + dx)
+        for dz in (0, 1) for dy in (0, 1) for dx in (0, 1)
+    ]  # fmt: skip
     tx, ty, tz = t.unbind(1)
     ex = [(c[k + 1] - c[k]) for k in (0, 2, 4, 6)]  # along x, per (z, y)
     lx = [c[k] + tx * e for k, e in zip((0, 2, 4, 6), ex, strict=True)]

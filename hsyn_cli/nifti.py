@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -90,6 +91,13 @@ def set_intent(path: Path, intent: int) -> None:
         order = _order(stream.read(4))
         stream.seek(68)
         stream.write(struct.pack(order + "h", intent))
+
+
+def with_size(head: bytes, size: Sequence[int]) -> bytes:
+    """The header of an image of another size along its first axes."""
+    out = bytearray(head)
+    struct.pack_into(f"{_order(head)}{len(size)}h", out, 42, *size)  # dim[1] and on
+    return bytes(out)
 
 
 def read_head(stream: IO[bytes]) -> bytes:

@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hsyn_cli import files
@@ -61,14 +63,21 @@ def test_missing_folder_and_empty_file(tmp_path: Path) -> None:
         assert caught.value.hint
 
 
-def test_gzip_file_is_readable_and_has_the_same_bytes_each_time(tmp_path: Path) -> None:
-    source, one, two = tmp_path / "s", tmp_path / "one.gz", tmp_path / "two.gz"
-    source.write_bytes(CONTENT)
-    files.gzip_file(source, one)
-    os.utime(source, (1, 1))
-    files.gzip_file(source, two)
-    assert gzip.decompress(one.read_bytes()) == CONTENT
+def test_gzip_is_readable_by_others_and_has_the_same_bytes_each_time(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.gz", tmp_path / "two.gz"
+    large = np.random.default_rng(0).integers(0, 50, 2 * files.PIECE + 7, np.uint8)
+    for path in (one, two):
+        with files.writing(path) as write:
+            write(CONTENT)
+            write(large.data)
+            write(b"")
+            write(b"end")
+    assert gzip.decompress(one.read_bytes()) == CONTENT + large.tobytes() + b"end"
     assert one.read_bytes() == two.read_bytes()
+    single = zlib.decompressobj(31)  # one member, which any reader takes
+    single.decompress(one.read_bytes())
+    assert single.eof
+    assert not single.unused_data
 
 
 def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:

@@ -66,6 +66,29 @@ def test_formats_come_back_with_their_geometry(tmp_path: Path, extension: str) -
     assert (scan.path, len(scan.sha256), scan.warnings) == (path, 64, ())
 
 
+@pytest.mark.parametrize("components", [1, 2, 3])
+@pytest.mark.parametrize("size", [SIZE, (7, 9, 1), (7, 9, 5, 3)])
+@pytest.mark.parametrize("pixel", [np.uint8, np.float32, np.float64])
+def test_nifti_is_byte_for_byte_what_itk_writes(
+    tmp_path: Path, pixel: type, size: tuple[int, ...], components: int
+) -> None:
+    image = noise(size, pixel)
+    if components > 1:
+        if len(size) > 3:
+            pytest.skip("ITK writes no vectors on four axes")
+        image = sitk.Compose([noise(size, pixel, seed) for seed in range(components)])
+    if len(size) == 3:
+        image = oblique(image)
+    image.SetMetaData("descrip", "made here")
+    sitk.WriteImage(image, str(tmp_path / "itk.nii"))
+    expected = (tmp_path / "itk.nii").read_bytes()
+    for name in ("a.nii", "a.nii.gz"):
+        images.write_image(image, tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+        assert (gzip.decompress(content) if name.endswith("gz") else content) == expected
+    assert {path.name for path in tmp_path.iterdir()} == {"itk.nii", "a.nii", "a.nii.gz"}
+
+
 @pytest.mark.parametrize("pixel", [np.uint8, np.int16, np.uint16, np.int32, np.float64])
 def test_any_pixel_type_becomes_float32(tmp_path: Path, pixel: type) -> None:
     image = noise(pixel=pixel)

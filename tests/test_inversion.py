@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from click.testing import CliRunner
 from samples import DIRECTIONS, GRIDS, field_image, smooth_field, turned, voxel_points
 
 from hsyn_cli import cli
 from hsyn_cli.errors import GeometryError
-from hsyn_cli.inversion import FOLDED, OUTSIDE, best_affine, invert
+from hsyn_cli.inversion import FOLDED, OUTSIDE, SEED, best_affine, cubic, invert
 from hsyn_cli.space import Grid
 
 SIZE = (26, 22, 24)  # x, y, z
@@ -120,6 +121,29 @@ def test_what_is_next_to_a_fold_is_counted_if_it_stays_unsolved() -> None:
     assert found.folding.voxels > 0
     assert found.unsolved == (marks > 0.05).sum()
     assert found.residual.max_mm == pytest.approx(marks.max(), abs=1e-6)
+
+
+@pytest.mark.parametrize("fine", [1, 2, 5, 24])
+def test_the_cubic_keeps_constants_everywhere_and_parabolas_inside(fine: int) -> None:
+    coarse = -(-fine // SEED)
+    matrix = cubic(coarse, fine, torch.device("cpu"))
+    torch.testing.assert_close(matrix.sum(1), torch.ones(fine))
+    nodes = SEED * torch.arange(coarse) + (SEED - 1) / 2
+    got, wanted = matrix @ nodes.square(), torch.arange(fine).square().float()
+    inner = slice(2 * SEED, -2 * SEED)
+    torch.testing.assert_close(got[inner], wanted[inner], rtol=0, atol=1e-3)
+
+
+def test_threads_change_nothing() -> None:
+    grid = grid_with("oblique")
+    field = field_image(grid, smooth(grid, 0.5, 6))
+    threads = torch.get_num_threads()
+    try:
+        one, two = (sitk.GetArrayFromImage(invert(field, threads=n).inverse) for n in (1, 2))
+    finally:
+        torch.set_num_threads(threads)
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    np.testing.assert_allclose(one, two, atol=0.01)
 
 
 def test_a_reference_that_the_field_does_not_reach_is_refused() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "hsyn_cli"
 LAYERS = [
     {"__init__", "errors", "config"},
-    {"space", "files", "nifti", "report"},
+    {"space", "files", "nifti", "report", "slabs"},
     {"images", "fields", "prepare", "devices"},
     {"transforms"},
     {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,11 +95,13 @@ def invert(
     with files.claim(targets, force=force, inputs=inputs) as staging:
         from hsyn_cli import images
         from hsyn_cli.cli.progress import progress_bar
-        from hsyn_cli.inversion import invert as invert_field
 
-        with progress_bar(quiet) as progress:
+        with progress_bar(quiet) as progress, ThreadPoolExecutor(1) as pool:
             progress("reading", 0.0)
-            read = images.read_field(field)
+            reading = pool.submit(images.read_field, field)
+            from hsyn_cli.inversion import invert as invert_field  # loads torch meanwhile
+
+            read = reading.result()
             found = invert_field(
                 read.image, reference, tolerance=tolerance, weights=weights, device=device, threads=threads,
                 progress=lambda step, fraction: progress(step, 0.1 + 0.75 * fraction),
