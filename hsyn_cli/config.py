@@ -9,13 +9,24 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Steps:
-    """Steps along the forces of local NCC (see `forces`). Window in voxels of the images looked at."""
+    """Steps along the forces of local NCC and tissue (see `forces`). Window in voxels of the images looked at."""
 
     steps: int
     rate: float = 2.0  # times the force, which is half a voxel at most
     step_sigma: float = 1.2  # of the Gaussian over each step, voxels of the images
     field_sigma: float = 0.4  # of the Gaussian over the field after it, voxels of the field
     window: int = 5  # of the NCC
+    tissue: float = 0.0  # weight of the squared difference of the tissue maps beside the NCC
+
+
+@dataclass(frozen=True)
+class TissueConfig:
+    """The tissue net: an image in, maps of what its voxels are out, free of contrast, noise and bias (see `tissue`)."""
+
+    channels: tuple[dict[str, float], ...]  # a map each: {id of a label: value in [0, 1]}; other ids are 0
+    stride: int = 2
+    encoder: tuple[int, ...] = (32, 32, 48, 64)
+    head: tuple[int, ...] = (32,)
 
 
 @dataclass(frozen=True)
@@ -58,12 +69,19 @@ class SNNetConfig:
         Level(1, 2, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True),
     )
 
+    tissue: TissueConfig | None = None
     symmetric: bool = True  # False: the moving image alone is warped, all the way (an ablation of the paper)
 
     @property
     def multiple(self) -> int:
         """Working-grid sizes must divide by this."""
         return max(level.field_stride for level in self.levels)
+
+    @property
+    def learned(self) -> SNNetConfig:
+        """What the levels' tensors depend on: no steps, no tissue net."""
+        levels = tuple(dataclasses.replace(level, steps=None) for level in self.levels)
+        return dataclasses.replace(self, levels=levels, tissue=None)
 
 
 @dataclass(frozen=True)
@@ -119,6 +137,9 @@ class Training:
     )
     di_steps: int = 250
     di_rate: float = 1e-3
+    tissue_steps: int = 0  # of the tissue net, before all else; it learns from painted label maps
+    tissue_rate: float = 1e-3
+    tissue_crop: tuple[int, int, int] = (96, 96, 96)  # voxels (z, y, x)
     batch: int = 1  # pairs per step, over all processes
     seed: int = 0
     smooth: float = 1.0  # lambda1
@@ -144,7 +165,7 @@ class Training:
             Stage(k, k + 1, 100, 2e-4, crop=(96, 112, 96) if k == 2 else None)
             for k in range(len(self.sn_net.levels))
         )
-        return dataclasses.replace(self, stages=stages, di_steps=50, di_rate=2e-4)
+        return dataclasses.replace(self, stages=stages, di_steps=50, di_rate=2e-4, tissue_steps=0)
 
     def without_finest(self) -> Training:
         """The same with the finest level and its own stages left out."""
@@ -160,7 +181,8 @@ class Training:
             return max(1, round(steps * factor)) if steps else 0
 
         stages = tuple(dataclasses.replace(stage, steps=times(stage.steps)) for stage in self.stages)
-        return dataclasses.replace(self, stages=stages, di_steps=times(self.di_steps))
+        di_steps, tissue_steps = times(self.di_steps), times(self.tissue_steps)
+        return dataclasses.replace(self, stages=stages, di_steps=di_steps, tissue_steps=tissue_steps)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -171,7 +193,13 @@ def to_dict(config: Any) -> dict[str, Any]:
 def sn_net_from_dict(data: dict[str, Any]) -> SNNetConfig:
     """Inverse of `to_dict`; raises TypeError or KeyError on unknown or missing keys."""
     levels = tuple(_level_from_dict(v) for v in data["levels"])
-    return SNNetConfig(**{**data, "levels": levels})
+    tissue = _tissue_from_dict(data["tissue"]) if data.get("tissue") else None
+    return SNNetConfig(**{**data, "levels": levels, "tissue": tissue})
+
+
+def _tissue_from_dict(data: dict[str, Any]) -> TissueConfig:
+    lists = ("channels", "encoder", "head")
+    return TissueConfig(**{key: tuple(v) if key in lists else v for key, v in data.items()})
 
 
 def _level_from_dict(data: dict[str, Any]) -> Level:
@@ -194,7 +222,7 @@ def training_from_dict(data: dict[str, Any]) -> Training:
         values["stages"] = tuple(
             Stage(**{**v, "crop": tuple(v["crop"]) if v.get("crop") else None}) for v in values["stages"]
         )
-    for key in ("size", "labels"):
+    for key in ("size", "labels", "tissue_crop"):
         if values.get(key) is not None:
             values[key] = tuple(values[key])
     out = Training(**values)
@@ -204,6 +232,8 @@ def training_from_dict(data: dict[str, Any]) -> Training:
         raise ValueError(f"precision is {out.precision!r}, not auto, float32 or bfloat16")
     if out.validate_every % out.log_every:
         raise ValueError(f"validate_every {out.validate_every} is no multiple of log_every {out.log_every}")
+    if out.tissue_steps and out.sn_net.tissue is None:
+        raise ValueError("tissue_steps train a tissue net, but sn_net has none")
     depth = len(out.sn_net.levels)
     for k, level in enumerate(out.sn_net.levels):
         if level.repeats < 1 or level.window < 3 or level.window % 2 == 0:

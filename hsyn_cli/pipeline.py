@@ -177,14 +177,15 @@ def register(
             ).to(where)
         half_size = torch.Size(n // FIELD_STRIDE for n in pair.shape[2:])
         with torch.no_grad():
-            u = resize(torch.cat(sn(*pair.chunk(2))), half_size)
+            seen = sn.look(pair)
+            u = resize(torch.cat(sn(*seen.chunk(2))), half_size)
         if not torch.isfinite(u).all():
             raise WeightsError(
                 f"checkpoint {checkpoint.name} gives displacements that are no numbers",
                 "its training went wrong; take another one",
             )
     with clock.step("refinement") as told:
-        u = refine(u, pair, spacing, config.PRESETS[preset], masks, sn.config.symmetric, told)
+        u = refine(u, seen, spacing, config.PRESETS[preset], masks, sn.config.symmetric, told)
     field_voxel = spacing * pair.shape[-1] / u.shape[-1]
     u = taper(u, round(MARGIN_MM * spacing / field_voxel))
     folded_before = None

@@ -26,7 +26,7 @@ def refine(
 
     Args:
         u: (2, 3, Z/s, Y/s, X/s) half-way fields in mm, mid to moving first.
-        pair: (2, 1, Z, Y, X) moving and fixed on the working grid, in [0, 1].
+        pair: (2, 1 + C, Z, Y, X) moving and fixed on the working grid, in [0, 1], and their tissue maps.
         spacing: working voxel in mm.
         masks: (2, 1, Z, Y, X), 1 where moving and fixed count; no force acts where either does not.
         symmetric: False moves the moving image alone.

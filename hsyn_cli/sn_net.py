@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from hsyn_cli.config import SNNetConfig
 from hsyn_cli.fields import compose, downsample, resampled, resize, warp
-from hsyn_cli.forces import ncc_forces, pull
+from hsyn_cli.forces import forces, pull
+from hsyn_cli.tissue import TissueNet
 from hsyn_cli.unet import UNet
 
 FORCE_SCALE = 4.0  # brings forces to about the size of intensities
@@ -28,9 +29,12 @@ class SNNet(nn.Module):
         self.levels = nn.ModuleList(
             UNet(5 if v.forces else 2, v.stride, v.encoder, v.head) for v in config.levels
         )
+        self.tissue = None if config.tissue is None else TissueNet(config.tissue)
 
     def forward(self, moving: Tensor, fixed: Tensor, depth: int | None = None) -> tuple[Tensor, Tensor]:
-        """(B, 1, Z, Y, X) twice, same grid, intensities in [0, 1] -> (u_mid_to_moving, u_mid_to_fixed), in mm.
+        """(B, 1 + C, Z, Y, X) twice, same grid, intensities in [0, 1] -> (u_mid_to_moving, u_mid_to_fixed), in mm.
+
+        The C maps beside the images are those of `look`; without them the steps go along NCC's forces alone.
 
         The fields are (B, 3, Z/s, Y/s, X/s) at the stride s of the last level used (`depth` levels, or all).
         """
@@ -39,8 +43,12 @@ class SNNet(nn.Module):
         u_moving, u_fixed = self.fields([downsample(pair, level.scale) for level in used]).chunk(2)
         return u_moving, u_fixed
 
+    def look(self, images: Tensor) -> Tensor:
+        """(B, 1, Z, Y, X) -> (B, 1 + C, Z, Y, X): the images, and beside each what the tissue net makes of it, if there is one."""
+        return images if self.tissue is None else self.tissue.beside(images)
+
     def fields(self, pyramid: Sequence[Tensor]) -> Tensor:
-        """The levels in turn. pyramid[k]: (2B, 1, ...) at level k's scale, moving images first -> (2B, 3, ...), mm."""
+        """The levels in turn. pyramid[k]: (2B, 1 + C, ...) at level k's scale, moving images first -> (2B, 3, ...), mm."""
         u: Tensor | None = None
         for level, pair in enumerate(pyramid):
             u = self.level(level, pair, u)
@@ -53,7 +61,7 @@ class SNNet(nn.Module):
         if spec.steps is not None:
             u = self._pulled(level, pair, u)
         for _ in range(spec.repeats):
-            u = self.step(level, pair, u)
+            u = self.step(level, pair[:, :1], u)
         assert u is not None
         return u
 
@@ -80,8 +88,7 @@ class SNNet(nn.Module):
         seen = [warped, swapped]
         if spec.forces:
             moving, fixed = warped.detach().chunk(2)
-            forces = ncc_forces(moving, fixed, spec.window)
-            seen.append(FORCE_SCALE * torch.cat(forces))
+            seen.append(FORCE_SCALE * torch.cat(forces(moving, fixed, spec.window)))
         residual: Tensor = self.levels[level](torch.cat(seen, dim=1)) * (voxel * spec.stride)
         if not self.config.symmetric:  # the mean space is then the fixed image's
             residual = torch.cat((residual.chunk(2)[0], torch.zeros_like(residual.chunk(2)[1])))

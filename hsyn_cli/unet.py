@@ -28,33 +28,44 @@ def fold(x: Tensor, stride: int) -> Tensor:
 
 
 class UNet(nn.Module):
-    """Image or field in, vector per voxel out, at 1/stride of the input's resolution.
+    """Image or field in, a vector (or `out` numbers) per voxel out, at 1/stride of the input's resolution.
 
     Any size that divides by `stride` goes in: the rest is padded inside and cropped again. The flow layer starts
-    at N(0, 1e-5), so an untrained net answers (almost) zero. `precision` is that of all convolutions but the last.
+    at N(0, 1e-5), so an untrained net answers (almost) zero. `precision` is that of all convolutions but the last. With a
+    `shortcut` the head sees the input, too.
     """
 
     precision = torch.float32
 
-    def __init__(self, channels: int, stride: int, encoder: Sequence[int], head: Sequence[int]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        stride: int,
+        encoder: Sequence[int],
+        head: Sequence[int],
+        out: int = 3,
+        shortcut: bool = False,
+    ) -> None:
         super().__init__()
         self.stride = stride
+        self.shortcut = shortcut
         widths = [channels * stride**3, *encoder]
         self.encoder = nn.ModuleList(Conv(a, b) for a, b in pairwise(widths))
         self.decoder = nn.ModuleList()
         width = encoder[-1]
         for skip in reversed(encoder[:-1]):
-            out = max(skip, head[0])
-            self.decoder.append(Conv(width + skip, out))
-            width = out
+            wide = max(skip, head[0])
+            self.decoder.append(Conv(width + skip, wide))
+            width = wide
+        width += widths[0] if shortcut else 0
         self.head = nn.Sequential(*(Conv(a, b) for a, b in pairwise((width, *head))))
-        self.flow = nn.Conv3d(head[-1], 3, 3, padding=1)
+        self.flow = nn.Conv3d(head[-1], out, 3, padding=1)
         nn.init.normal_(self.flow.weight, std=1e-5)
         assert self.flow.bias is not None
         nn.init.zeros_(self.flow.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, Z, Y, X) -> (B, 3, Z/s, Y/s, X/s), in voxels of the output."""
+        """(B, C, Z, Y, X) -> (B, out, Z/s, Y/s, X/s); vectors in voxels of the output."""
         x = fold(x, self.stride)
         size = x.shape[2:]
         deep = 2 ** (len(self.encoder) - 1)
@@ -66,15 +77,23 @@ class UNet(nn.Module):
         return u[..., : size[0], : size[1], : size[2]]
 
     def _features(self, x: Tensor) -> Tensor:
-        skips = []
+        skips, seen = [], x
         for k, conv in enumerate(self.encoder):
             x = conv(x if k == 0 else F.max_pool3d(x, 2))
             skips.append(x)
         skips.pop()
         for conv in self.decoder:
             x = conv(torch.cat((F.interpolate(x, scale_factor=2.0, mode="nearest"), skips.pop()), dim=1))
-        out: Tensor = self.head(x)
+        out: Tensor = self.head(torch.cat((x, seen.to(x.dtype)), dim=1) if self.shortcut else x)
         return out
+
+
+def unfold(x: Tensor, stride: int) -> Tensor:
+    """Inverse of `fold`: (B, C s^3, Z, Y, X) -> (B, C, Z s, Y s, X s)."""
+    b, c, z, y, w = x.shape
+    s = stride
+    x = x.reshape(b, c // s**3, s, s, s, z, y, w).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return x.reshape(b, c // s**3, z * s, y * s, w * s)
 
 
 def use_precision(net: nn.Module, kind: torch.dtype) -> None:

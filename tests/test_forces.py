@@ -6,7 +6,7 @@ from samples import picture, smooth_field
 
 from hsyn_cli.config import Steps
 from hsyn_cli.fields import warp
-from hsyn_cli.forces import ncc_forces, pull
+from hsyn_cli.forces import forces, pull
 from hsyn_cli.losses import ncc
 
 
@@ -14,22 +14,22 @@ def test_forces_point_where_the_similarity_rises_on_both_sides_alike() -> None:
     """Against the numerical derivative of NCC along a smooth direction, moving the one image or the other."""
     b = picture((14, 16, 18), 1)
     a = warp(b, smooth_field((14, 16, 18), 0.3, 3), 1.0)
-    forces = ncc_forces(a, b, 5)
-    for image, other, force in ((a, b, forces[0]), (b, a, forces[1])):
+    found = forces(a, b, 5)
+    for image, other, force in ((a, b, found[0]), (b, a, found[1])):
         before = ncc(image, other, 5).item()
         assert ncc(warp(image, 0.2 * force, 1.0), other, 5).item() > before
         assert ncc(warp(image, -0.2 * force, 1.0), other, 5).item() < before
         assert force.norm(dim=1).max() <= 0.5
-    swapped = ncc_forces(b, a, 5)
-    for one, other in zip(swapped, reversed(forces), strict=True):
+    swapped = forces(b, a, 5)
+    for one, other in zip(swapped, reversed(found), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 def test_forces_leave_alone_what_fits_and_what_is_flat() -> None:
     a = picture((12, 12, 12), 1)
-    for force in ncc_forces(a, 0.2 + 0.5 * a, 5, epsilon=1e-9):
+    for force in forces(a, 0.2 + 0.5 * a, 5, epsilon=1e-9):
         assert force.abs().max() < 0.01
-    for force in ncc_forces(a, torch.full_like(a, 0.4), 5):
+    for force in forces(a, torch.full_like(a, 0.4), 5):
         assert force.abs().max() < 1e-3
 
 
@@ -39,7 +39,7 @@ def test_forces_of_a_ball_that_is_too_far_left_point_left() -> None:
     left, right = (
         torch.exp(-((x - c) ** 2 + (y - 10) ** 2 + (z - 10) ** 2) / 18)[None, None] for c in (9, 11)
     )
-    forward, backward = ncc_forces(left, right, 5)
+    forward, backward = forces(left, right, 5)
     middle = (0, 0, slice(8, 13), slice(8, 13), slice(6, 15))
     assert forward[middle].mean() < -0.05
     assert backward[middle].mean() > 0.05

@@ -25,6 +25,7 @@ LAYERS = [
         "points",
         "series",
     },
+    {"tissue"},
     {"sn_net", "di_net", "refine", "formats", "apply"},
     {"networks"},
     {"totals", "training"},

@@ -1,7 +1,7 @@
 """The training loop: phases of steps, each resumable to the same curve, alone or spread over processes.
 
-A phase is a stage of SN-Net or, at the end, DI-Net. The pair of a step is seeded by (phase, step, item), so weights,
-optimiser and the number of the step are all the state there is.
+A phase is the tissue net, a stage of SN-Net or, at the end, DI-Net. What a step sees is seeded by (phase, step, item), so
+weights, optimiser and the number of the step are all the state there is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hsyn_cli.di_net import DINet
 from hsyn_cli.errors import UsageError
 from hsyn_cli.sn_net import SNNet
 from hsyn_cli.training.objective import Parts, di_loss, look_scale, stage_loss, validate
+from hsyn_cli.training.painting import TissueSource, tissue_loss, validate_tissue
 from hsyn_cli.training.pairs import Draws, Pair, PairSource
 from hsyn_cli.unet import use_precision
 
@@ -84,8 +85,10 @@ def build(training: Training, device: torch.device, bf16: bool) -> Networks:
 
 
 def phases(training: Training, networks: Networks, source: PairSource) -> list[Phase]:
-    """The stages of SN-Net, then DI-Net."""
+    """The tissue net where it has steps, the stages of SN-Net, then DI-Net."""
     out = []
+    if training.tissue_steps:
+        out.append(_tissue_phase(training, networks, source))
     for number, stage in enumerate(training.stages):
         name = f"SN-Net {'+'.join(str(k + 1) for k in range(stage.first, stage.depth))}"
         parameters = [
@@ -106,6 +109,21 @@ def phases(training: Training, networks: Networks, source: PairSource) -> list[P
             Phase("DI-Net", training.di_steps, training.di_rate, list(networks.di.parameters()), step, dict)
         )
     return out
+
+
+def _tissue_phase(training: Training, networks: Networks, source: PairSource) -> Phase:
+    net = networks.sn.tissue
+    assert net is not None
+    samples = TissueSource(source, source.ids, training)
+    key = len(training.stages) + 1  # of its draws
+
+    def loss(step: int, item: int) -> tuple[Tensor, Parts]:
+        return tissue_loss(net, samples.draw(key, step, item))
+
+    return Phase(
+        "tissue net", training.tissue_steps, training.tissue_rate, list(net.parameters()), loss,
+        lambda: validate_tissue(net, samples.validation()),
+    )  # fmt: skip
 
 
 def _stage_step(

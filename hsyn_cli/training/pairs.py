@@ -60,7 +60,7 @@ class PairSource:
     def __init__(self, cache: Cache, training: Training, device: torch.device) -> None:
         self.training, self.device = training, device
         self.images, self.labels = (torch.from_numpy(v).to(device) for v in (cache.images, cache.labels))
-        self.has_labels = cache.has_labels
+        self.has_labels, self.ids = cache.has_labels, cache.ids
         self.count = len(cache.ids) + 1
         self.counted = self.count if cache.counted is None else cache.counted + 1
         self.rows, self.validation_rows = [], []
@@ -84,8 +84,8 @@ class PairSource:
         rows = self.rows[of_maps]
         i, j = torch.randperm(len(rows), generator=draws.small)[:2].tolist()
         flip = self.training.flip and draws.chance(0.5)
-        common = _random_affine(draws, 0.12, 0.08, 0.08)
-        theta = torch.stack([common @ _random_affine(draws, 0.04, 0.03, 0.02) for _ in range(2)])
+        common = random_affine(draws, 0.12, 0.08, 0.08)
+        theta = torch.stack([common @ random_affine(draws, 0.04, 0.03, 0.02) for _ in range(2)])
         return self._make(of_maps, (rows[i], rows[j]), scale, theta[:, :3], flip, draws)
 
     def validation(self, scale: int) -> list[Pair]:
@@ -127,7 +127,7 @@ class PairSource:
             images = F.avg_pool3d(images, scale) if scale > 1 else images
             grid = F.affine_grid(theta, list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, align_corners=False)
-        return Pair((images if plain else _spoil(images, draws)).clamp_(0, 1), labels, self.counted)
+        return Pair((images if plain else spoil(images, draws)).clamp_(0, 1), labels, self.counted)
 
     def _paint(self, labels: Tensor, draws: Draws, plain: bool) -> Tensor:
         """Label indices (2, 1, ...) -> images: a grey value per label, the two alike but for a little jitter."""
@@ -150,7 +150,7 @@ def _flipped(volume: Tensor, flip: bool) -> Tensor:
     return volume.flip(-1) if flip else volume
 
 
-def _random_affine(draws: Draws, angle: float, stretch: float, shift: float) -> Tensor:
+def random_affine(draws: Draws, angle: float, stretch: float, shift: float) -> Tensor:
     """(4, 4): rotations in +-angle rad, scales in 1 +- stretch, shifts in +-shift of half the volume."""
     r = 2 * draws.uniform(9) - 1
     out = torch.eye(4)
@@ -164,7 +164,7 @@ def _random_affine(draws: Draws, angle: float, stretch: float, shift: float) -> 
     return out
 
 
-def _spoil(images: Tensor, draws: Draws) -> Tensor:
+def spoil(images: Tensor, draws: Draws) -> Tensor:
     """Bias field, gamma and noise, drawn apart for each image."""
     n = len(images)
     coarse = (0.3 * draws.uniform(1) * draws.normal(n, 1, 4, 4, 4)).to(images.device)

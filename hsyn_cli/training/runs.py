@@ -123,12 +123,17 @@ def load_state(run: RunFolder, training: Training, networks: Networks) -> State:
 
 
 def load_start(name: str, training: Training, networks: Networks) -> None:
-    """Begin from the weights of a checkpoint of the same architecture. Raises WeightsError."""
+    """Begin from the weights of a checkpoint of the same architecture, but for a tissue net that it has not.
+
+    Raises WeightsError.
+    """
     checkpoint = weights.load(name)
-    if networks_of(checkpoint) != (training.sn_net, training.di_net):
+    sn, di = networks_of(checkpoint)
+    if (sn.learned, di) != (training.sn_net.learned, training.di_net):
         text = f"checkpoint {checkpoint.path} has another architecture than the training config"
         raise WeightsError(text, "leave sn_net and di_net out of the config: the checkpoint's are then taken")
-    networks.load(checkpoint.tensors)
+    fresh = {k: v for k, v in networks.tensors().items() if k.startswith("sn.tissue.")}
+    networks.load(fresh | checkpoint.tensors)
 
 
 def save_checkpoint(run: RunFolder, training: Training, networks: Networks, state: State) -> None:

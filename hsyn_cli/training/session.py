@@ -183,7 +183,10 @@ def _for_checkpoint(training: Training, start: str, given: bool) -> Training:
     """`training` with the architecture of a checkpoint; short stages unless a config tells them."""
     checkpoint = weights.load(start)
     sn, di = architecture(checkpoint)
-    if given and (training.sn_net, training.di_net) not in ((sn, di), (Training().sn_net, Training().di_net)):
+    default = Training()
+    if given and (training.sn_net, training.di_net) != (default.sn_net, default.di_net):
+        sn = training.sn_net if training.sn_net.learned == sn.learned else sn
+    if given and (training.sn_net, training.di_net) not in ((sn, di), (default.sn_net, default.di_net)):
         raise WeightsError(
             f"checkpoint {checkpoint.path} has another architecture than the training config",
             "leave sn_net and di_net out of the config: the checkpoint's are then taken",
@@ -192,7 +195,7 @@ def _for_checkpoint(training: Training, start: str, given: bool) -> Training:
     training = dataclasses.replace(training, sn_net=sn, di_net=di)
     if stages == Training().stages:  # the config told none
         return training.fine_tuning()
-    if max(stage.depth for stage in stages) > len(sn.levels):
+    if max((stage.depth for stage in stages), default=0) > len(sn.levels):
         raise WeightsError(
             f"checkpoint {checkpoint.path} has {len(sn.levels)} levels, the config has stages for more",
             'leave out of "stages" what trains a level that the checkpoint has not',
