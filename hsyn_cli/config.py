@@ -102,13 +102,18 @@ class RefineStage:
     how: Steps
 
 
-PRESETS: dict[str, tuple[RefineStage, ...]] = {
-    "fast": (),
-    "default": (RefineStage(4 / 3, Steps(6, step_sigma=1.4, field_sigma=0.5)),),
-    "accurate": (
-        RefineStage(2, Steps(15, rate=1.0)),
-        RefineStage(1, Steps(12, step_sigma=1.6, field_sigma=0.5)),
-    ),
+@dataclass(frozen=True)
+class Preset:
+    """How much of SN-Net is asked, coarse levels first, and what goes on from there."""
+
+    levels: int | None = None  # None: all; steps at full resolution do what the finest would, and more
+    refinement: tuple[RefineStage, ...] = ()
+
+
+PRESETS = {
+    "fast": Preset(),
+    "default": Preset(2, (RefineStage(1, Steps(7, step_sigma=1.4, field_sigma=0.5, tissue=16.0)),)),
+    "accurate": Preset(2, (RefineStage(1, Steps(20, step_sigma=1.4, field_sigma=0.5, tissue=16.0)),)),
 }
 
 
@@ -198,8 +203,8 @@ def sn_net_from_dict(data: dict[str, Any]) -> SNNetConfig:
 
 
 def _tissue_from_dict(data: dict[str, Any]) -> TissueConfig:
-    lists = ("channels", "encoder", "head")
-    return TissueConfig(**{key: tuple(v) if key in lists else v for key, v in data.items()})
+    encoder, head = (tuple(data.get(key, getattr(TissueConfig, key))) for key in ("encoder", "head"))
+    return TissueConfig(**{**data, "channels": tuple(data["channels"]), "encoder": encoder, "head": head})
 
 
 def _level_from_dict(data: dict[str, Any]) -> Level:

@@ -69,7 +69,21 @@ def resize(u: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
     return F.interpolate(u, size=tuple(size), mode="trilinear", align_corners=False)
 
 
-Operator = tuple[Tensor, Tensor, Tensor]  # matrices along z, y, x
+# A matrix whose rows look at a few neighbouring columns only, as blocks of rows: first column, last, values.
+Banded = tuple[tuple[int, int, Tensor], ...]
+Operator = tuple[Banded, Banded, Banded]  # along z, y, x
+BLOCK = 32  # rows
+NEGLIGIBLE = 1e-5  # of the largest: weights of a Gaussian below this do not count
+
+
+def banded(matrix: Tensor) -> Banded:
+    """`matrix` (rows, columns) without its zeros; no row may hold nothing else."""
+    blocks = []
+    for rows in matrix.split(BLOCK):
+        looked_at = (rows != 0).any(0).nonzero()
+        low, high = int(looked_at[0]), int(looked_at[-1]) + 1
+        blocks.append((low, high, rows[:, low:high].contiguous()))
+    return tuple(blocks)
 
 
 def separable(x: Tensor, operator: Operator) -> Tensor:
@@ -78,24 +92,28 @@ def separable(x: Tensor, operator: Operator) -> Tensor:
     On a CPU such products cost less than the passes over memory that sliding windows need.
     """
     mz, my, mx = operator
-    x = my @ (x @ mx.T)
-    return (mz @ x.flatten(-2)).reshape(*x.shape[:-3], mz.shape[0], *x.shape[-2:])
+    x = torch.cat([x[..., low:high] @ m.T for low, high, m in mx], dim=-1)
+    x = torch.cat([m @ x[..., low:high, :] for low, high, m in my], dim=-2)
+    y, w = x.shape[-2:]
+    x = torch.cat([m @ x[..., low:high, :, :].flatten(-2) for low, high, m in mz], dim=-2)
+    return x.reshape(*x.shape[:-1], y, w)
 
 
 @functools.lru_cache(maxsize=64)
-def _gaussian_matrix(coarse: int, fine: int, sigma: float, device: torch.device) -> Tensor:
+def _gaussian_matrix(coarse: int, fine: int, sigma: float, device: torch.device) -> Banded:
     """(fine, coarse): Gaussians (sigma in coarse voxels) at the coarse cell centres seen at the fine ones; rows sum to 1."""
     at = (torch.arange(fine, dtype=torch.float64) + 0.5) * (coarse / fine) - 0.5
     weight = torch.exp(-0.5 * ((at[:, None] - torch.arange(coarse, dtype=torch.float64)) / sigma) ** 2)
-    return (weight / weight.sum(1, keepdim=True)).float().to(device)
+    weight[weight < NEGLIGIBLE * weight.amax(1, keepdim=True)] = 0
+    return banded((weight / weight.sum(1, keepdim=True)).float().to(device))
 
 
 @functools.lru_cache(maxsize=32)
-def _box_matrix(size: int, window: int, device: torch.device) -> Tensor:
+def _box_matrix(size: int, window: int, device: torch.device) -> Banded:
     """(size, size): means over `window` voxels around every voxel; fewer at the border."""
     at = torch.arange(size)
     inside = (at - at[:, None]).abs() <= window // 2
-    return (inside / inside.sum(1, keepdim=True)).float().to(device)
+    return banded((inside / inside.sum(1, keepdim=True)).float().to(device))
 
 
 def box_operator(like: Tensor, window: int) -> Operator:

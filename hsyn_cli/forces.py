@@ -28,7 +28,7 @@ def pull(
     What the halves have in common stays, so the mean space does not move (see `losses.mean_shape`).
 
     Args:
-        pair: (2B, 1 + C, Z, Y, X) in [0, 1], moving images first: images, and C tissue maps of each. voxel: its voxel in mm.
+        pair: (2B, 1 + C, Z, Y, X) in [0, 1], moving images first: each with its C tissue maps, if any. voxel: its voxel in mm.
         u: (2B, 3, ...) in mm, mid to moving first, on voxels as fine or coarser.
         symmetric: False moves the moving images alone. weight: (B, 1, Z, Y, X), of the forces.
         told: called after each step.

@@ -32,9 +32,7 @@ class SNNet(nn.Module):
         self.tissue = None if config.tissue is None else TissueNet(config.tissue)
 
     def forward(self, moving: Tensor, fixed: Tensor, depth: int | None = None) -> tuple[Tensor, Tensor]:
-        """(B, 1 + C, Z, Y, X) twice, same grid, intensities in [0, 1] -> (u_mid_to_moving, u_mid_to_fixed), in mm.
-
-        The C maps beside the images are those of `look`; without them the steps go along NCC's forces alone.
+        """(B, 1, Z, Y, X) twice, same grid, intensities in [0, 1] -> (u_mid_to_moving, u_mid_to_fixed), in mm.
 
         The fields are (B, 3, Z/s, Y/s, X/s) at the stride s of the last level used (`depth` levels, or all).
         """
@@ -44,11 +42,11 @@ class SNNet(nn.Module):
         return u_moving, u_fixed
 
     def look(self, images: Tensor) -> Tensor:
-        """(B, 1, Z, Y, X) -> (B, 1 + C, Z, Y, X): the images, and beside each what the tissue net makes of it, if there is one."""
+        """(B, 1, Z, Y, X) -> (B, 1 + C, Z, Y, X): images, and what the tissue net makes of each, if there is one, to refine by."""
         return images if self.tissue is None else self.tissue.beside(images)
 
     def fields(self, pyramid: Sequence[Tensor]) -> Tensor:
-        """The levels in turn. pyramid[k]: (2B, 1 + C, ...) at level k's scale, moving images first -> (2B, 3, ...), mm."""
+        """The levels in turn. pyramid[k]: (2B, 1, ...) at level k's scale, moving images first -> (2B, 3, ...), mm."""
         u: Tensor | None = None
         for level, pair in enumerate(pyramid):
             u = self.level(level, pair, u)
@@ -61,7 +59,7 @@ class SNNet(nn.Module):
         if spec.steps is not None:
             u = self._pulled(level, pair, u)
         for _ in range(spec.repeats):
-            u = self.step(level, pair[:, :1], u)
+            u = self.step(level, pair, u)
         assert u is not None
         return u
 

@@ -20,9 +20,6 @@ from hsyn_cli.space import Array, Grid, affine_parts
 SAMPLES = 200_000  # foreground points at which the inverse error is measured
 
 
-SHARPENINGS = 3  # passes of `sharpened`: each takes out most of what the one before left
-
-
 @dataclass(frozen=True)
 class Totals:
     """forward: (1, 3, Z, Y, X) on the fixed grid; inverse: on the moving grid; mm, components in LPS."""
@@ -63,12 +60,14 @@ def total_fields(
     affine: sitk.AffineTransform,
     fixed: Grid,
     moving: Grid,
+    sharpenings: int = 0,
 ) -> Totals:
     """With the affine A, the forward field at fixed point p is A(p + u(p)) - p and the inverse field at moving point q
     is r + v(r) - q with r = A^-1 q.
 
     Args:
         fixed_to_moving, moving_to_fixed: u and v, (1, 3, Z, Y, X) on `working`, mm along its axes.
+        sharpenings: passes of `sharpened`; each takes out most of what the one before left, and too many make folds.
     """
     a, t = affine_parts(affine)
     back = np.linalg.inv(a).astype(np.float64)
@@ -78,7 +77,7 @@ def total_fields(
     forward += affine_displacement(fixed, a, t, u.device)
     inverse = _sampled(moving_to_fixed, working, moving, back, shift)
     inverse += affine_displacement(moving, back, shift, u.device)
-    for _ in range(SHARPENINGS):
+    for _ in range(sharpenings):
         inverse = sharpened(inverse, moving, forward, fixed)
     return Totals(forward, inverse, fixed, moving, working)
 

@@ -16,7 +16,7 @@ from samples import DIRECTIONS, EXAMPLES, save_checkpoint, tiny_networks, voxel_
 
 from hsyn_cli import config
 from hsyn_cli.cli import run
-from hsyn_cli.config import RefineStage, Steps
+from hsyn_cli.config import Preset, RefineStage, Steps
 from hsyn_cli.space import Grid
 
 SPACING = 3.0  # of the tiny networks, mm
@@ -99,7 +99,7 @@ def made(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.Te
     more = ("--save-midspace", "--ants-prefix", str(out / "sub_"))
     labels = ("--moving-labels", str(data / f"labels {moving}.nii.gz"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(config.PRESETS, "default", FEW_STEPS)
+        patch.setitem(config.PRESETS, "default", Preset(None, FEW_STEPS))
         return register(data, out, *more, *labels, fixed=fixed, moving=moving)
 
 

@@ -21,7 +21,7 @@ from samples import picture, save_checkpoint, tensors_of, tiny_networks
 import hsyn_cli
 from hsyn_cli import config, pipeline, weights
 from hsyn_cli.cli import run
-from hsyn_cli.config import RefineStage, Steps
+from hsyn_cli.config import Preset, RefineStage, Steps
 from hsyn_cli.errors import GeometryError, UsageError, WeightsError
 from hsyn_cli.sn_net import SNNet
 from hsyn_cli.space import Grid, affine_parts
@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(config.PRESETS, "default", (RefineStage(2, Steps(2)), RefineStage(1, Steps(1))))
+    monkeypatch.setitem(config.PRESETS, "default", Preset(None, (RefineStage(2, Steps(2)), RefineStage(1, Steps(1)))))
 
 
 def register(

@@ -56,14 +56,14 @@ def test_one_direction_stays_one_direction() -> None:
 
 def test_no_stages_change_nothing() -> None:
     u = smooth_field((8, 10, 12), 0.2, 1, batch=2)
-    assert PRESETS["fast"] == ()
+    assert PRESETS["fast"].refinement == ()
     assert torch.equal(refine(u, picture(SIZE, 1, batch=2), 1.0, ()), u)
 
 
 @pytest.mark.parametrize("preset", ["default", "accurate"])
 def test_presets_run_on_any_size_that_divides_by_four(preset: str) -> None:
     pair = torch.cat((blobs(SIZE, 0.5), blobs(SIZE, -0.5)))
-    stages = [RefineStage(stage.scale, Steps(1)) for stage in PRESETS[preset]]
+    stages = [RefineStage(stage.scale, Steps(1)) for stage in PRESETS[preset].refinement]
     u = refine(torch.zeros(2, 3, *(n // 2 for n in SIZE)), pair, 1.0, stages)
     assert u.shape[2:] == tuple(round(n / stages[-1].scale) for n in SIZE)
     assert torch.isfinite(u).all()
