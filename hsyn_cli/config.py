@@ -69,8 +69,8 @@ class SNNetConfig:
         Level(1, 2, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True),
     )
 
-    tissue: TissueConfig | None = None
     symmetric: bool = True  # False: the moving image alone is warped, all the way (an ablation of the paper)
+    tissue: TissueConfig | None = None  # what the refinement looks at beside the images
 
     @property
     def multiple(self) -> int:
