@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +77,9 @@ class SNNetConfig:
     @property
     def multiple(self) -> int:
         """Working-grid sizes must divide by this."""
-        return max(level.field_stride for level in self.levels)
+        return math.lcm(
+            max(level.field_stride for level in self.levels), self.tissue.stride if self.tissue else 1
+        )
 
     @property
     def learned(self) -> SNNetConfig:
@@ -106,14 +110,18 @@ class RefineStage:
 class Preset:
     """How much of SN-Net is asked, coarse levels first, and what goes on from there."""
 
-    levels: int | None = None  # None: all; steps at full resolution do what the finest would, and more
+    coarser_than: float = 0.0  # scale of the levels asked; steps at full resolution do what the finest would, and more
     refinement: tuple[RefineStage, ...] = ()
+
+    def depth(self, levels: Sequence[Level]) -> int:
+        """How many of them, at least one."""
+        return max(1, sum(level.scale > self.coarser_than for level in levels))
 
 
 PRESETS = {
     "fast": Preset(),
-    "default": Preset(2, (RefineStage(1, Steps(7, step_sigma=1.4, field_sigma=0.5, tissue=16.0)),)),
-    "accurate": Preset(2, (RefineStage(1, Steps(20, step_sigma=1.4, field_sigma=0.5, tissue=16.0)),)),
+    "default": Preset(1, (RefineStage(1, Steps(7, step_sigma=1.4, field_sigma=0.5, tissue=16.0)),)),
+    "accurate": Preset(1, (RefineStage(1, Steps(20, step_sigma=1.4, field_sigma=0.5, tissue=16.0)),)),
 }
 
 
@@ -170,7 +178,7 @@ class Training:
             Stage(k, k + 1, 100, 2e-4, crop=(96, 112, 96) if k == 2 else None)
             for k in range(len(self.sn_net.levels))
         )
-        return dataclasses.replace(self, stages=stages, di_steps=50, di_rate=2e-4, tissue_steps=0)
+        return dataclasses.replace(self, stages=stages, di_steps=50, di_rate=2e-4)
 
     def without_finest(self) -> Training:
         """The same with the finest level and its own stages left out."""
@@ -239,10 +247,15 @@ def training_from_dict(data: dict[str, Any]) -> Training:
         raise ValueError(f"validate_every {out.validate_every} is no multiple of log_every {out.log_every}")
     if out.tissue_steps and out.sn_net.tissue is None:
         raise ValueError("tissue_steps train a tissue net, but sn_net has none")
+    tissue = out.sn_net.tissue
+    if tissue is not None and any(n % tissue.stride for n in (*out.tissue_crop, *out.size)):
+        raise ValueError(f"tissue_crop and size must divide by the tissue net's stride {tissue.stride}")
     depth = len(out.sn_net.levels)
     for k, level in enumerate(out.sn_net.levels):
         if level.repeats < 1 or level.window < 3 or level.window % 2 == 0:
             raise ValueError(f"level {k} needs repeats of 1 or more and an odd window of 3 or more")
+        if level.steps is not None and level.steps.tissue:
+            raise ValueError(f"level {k} has steps that look at tissue, which is the refinement's")
         if level.steps is not None and level.stride != 1:
             raise ValueError(f"level {k} has steps along the forces, which need a stride of 1")
     for stage in out.stages:

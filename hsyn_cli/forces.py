@@ -58,7 +58,7 @@ def forces(a: Tensor, b: Tensor, window: int, epsilon: float = 1e-4) -> tuple[Te
 
     The Gauss-Newton step of the squared correlation in the window around each voxel (its derivative is equation 10 of
     Avants et al., Medical Image Analysis 2008) and of the squared difference of the maps beside the images, damped as
-    Thirion's demons are, which keeps it below half a voxel per map.
+    Thirion's demons are, which keeps it below half a voxel.
 
     Args:
         a, b: (B, 1 + C, Z, Y, X), intensities in about [0, 1], and C maps.

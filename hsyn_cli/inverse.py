@@ -126,7 +126,7 @@ def taper(u: Tensor, voxels: int) -> Tensor:
     return u
 
 
-TILE, HALO = 16, 4  # voxels; a round of `repair` looks 3 voxels beyond what it changes
+TILE, HALO = 16, 4  # voxels; a round of `repair` looks 2 voxels beyond what it changes, and determinants change 1 further
 TILES = 8  # worked on at once
 
 
@@ -148,6 +148,9 @@ def repair(u: Tensor, spacing: float, least: float, rounds: int = 50) -> tuple[T
     for field, low in zip(out, det < least, strict=True):  # views
         for _ in range(rounds):
             voxels = low.nonzero()
+            if not len(voxels):  # tiles take what lies beyond the border for what lies at it
+                low.copy_(corner_determinant(field[None], spacing)[0] < least)
+                voxels = low.nonzero()
             if not len(voxels):
                 break
             at = _tiles(voxels, low.shape)

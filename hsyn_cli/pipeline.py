@@ -179,7 +179,7 @@ def register(
             ).to(where)
         half_size = torch.Size(n // FIELD_STRIDE for n in pair.shape[2:])
         with torch.no_grad():
-            u = resize(torch.cat(sn(*pair.chunk(2), how.levels)), half_size)
+            u = resize(torch.cat(sn(*pair.chunk(2), how.depth(sn.config.levels))), half_size)
         if not torch.isfinite(u).all():
             raise WeightsError(
                 f"checkpoint {checkpoint.name} gives displacements that are no numbers",

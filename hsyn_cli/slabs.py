@@ -9,6 +9,7 @@ import torch
 
 # Bytes. Once a block of that size was freed, glibc keeps up to twice as much for the next slab instead of giving it back to
 # the system: the determinants of a brain's field take 0.2 s of CPU time instead of 0.5 s. It takes no larger hint.
+# The command line tells glibc so for good.
 KEPT = 31 << 20
 Done = Callable[[float], None]
 

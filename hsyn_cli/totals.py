@@ -60,7 +60,7 @@ def total_fields(
     affine: sitk.AffineTransform,
     fixed: Grid,
     moving: Grid,
-    sharpenings: int = 0,
+    sharpenings: int,
 ) -> Totals:
     """With the affine A, the forward field at fixed point p is A(p + u(p)) - p and the inverse field at moving point q
     is r + v(r) - q with r = A^-1 q.

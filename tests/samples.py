@@ -13,6 +13,7 @@ from hsyn_cli import config, weights
 from hsyn_cli.di_net import DINet
 from hsyn_cli.sn_net import SNNet
 from hsyn_cli.space import Grid
+from hsyn_cli.training.cache import Cache
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "brain"
 
@@ -105,3 +106,22 @@ def save_checkpoint(path: Path, sn: SNNet, di: DINet) -> Path:
     architecture = {"sn_net": config.to_dict(sn.config), "di_net": config.to_dict(di.config)}
     weights.save(path, tensors_of(sn, di), architecture)
     return path
+
+
+def balls(shape: tuple[int, int, int]) -> Cache:
+    """Four scans, then four label maps with the ids 2, 3, 41: soft balls that differ in place, size and contrast; z, y, x."""
+    rng = np.random.default_rng(0)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    scans, maps = [], []
+    for _ in range(4):
+        cz, cy, cx = rng.uniform(-0.15, 0.15, 3)
+        radius = np.sqrt((z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2) / rng.uniform(0.9, 1.1)
+        label = np.digitize(-radius, [-0.8, -0.5, -0.25]).astype(np.uint8)
+        maps.append(label)
+        scans.append(np.where(label > 0, 60 + 50 * label + 10 * np.sin(9 * radius), 0).astype(np.uint8))
+    blank = [np.zeros(shape, np.uint8)] * 4
+    kinds = (True,) * 4 + (False,) * 4
+    names = tuple(f"{k}.nii.gz" for k in range(8))
+    return Cache(
+        np.stack(scans + blank), np.stack(blank + maps), kinds, tuple(not k for k in kinds), (2, 3, 41), names
+    )

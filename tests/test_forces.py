@@ -77,3 +77,23 @@ def test_no_weight_no_step_and_a_batch_is_that_of_each() -> None:
     together = pull(both, torch.zeros(4, 3, 24, 24, 24), 1.0, Steps(3))
     for k, pair in enumerate(pairs):
         torch.testing.assert_close(together[k::2], pull(pair, zero, 1.0, Steps(3)), atol=1e-5, rtol=1e-5)
+
+
+def test_maps_pull_where_the_images_are_flat_and_count_by_their_weight() -> None:
+    flat = torch.full((2, 1, 24, 24, 24), 0.5)
+    pair = torch.cat((flat, torch.cat((ball(10), ball(14)))), dim=1)
+    zero = torch.zeros(2, 3, 24, 24, 24)
+    assert not pull(pair, zero, 2.0, Steps(5)).any()  # a weight of 0
+    u = pull(pair, zero, 2.0, Steps(20, tissue=16.0))
+    torch.testing.assert_close(u[0], -u[1], atol=1e-5, rtol=0)
+    assert u[0, 0, 12, 12, 12] == pytest.approx(-4.0, abs=1.0)  # 2 voxels of 2 mm
+    gentle = pull(pair, zero, 2.0, Steps(1, tissue=1.0))
+    assert gentle.abs().max() < pull(pair, zero, 2.0, Steps(1, tissue=16.0)).abs().max()
+
+
+def test_forces_of_maps_are_those_of_both_sides() -> None:
+    a, b = picture((10, 12, 14), 1, batch=2), picture((10, 12, 14), 3, batch=2)
+    a, b = (v.reshape(1, 2, 10, 12, 14) for v in (a, b))
+    one, other = forces(a, b, 5)
+    for force, swapped in zip((other, one), forces(b, a, 5), strict=True):
+        torch.testing.assert_close(force, swapped, atol=1e-5, rtol=1e-5)

@@ -118,6 +118,17 @@ def test_repair_ends_above_the_least_determinant_and_changes_only_the_neighbourh
     assert changed < 0.5
 
 
+@pytest.mark.parametrize("size", [(20, 20, 20), (9, 37, 16)])
+def test_repair_ends_at_the_border_too(size: tuple[int, int, int]) -> None:
+    """A fold by compression in the last planes, in a tile that overlaps another."""
+    u = torch.zeros(1, 3, *size)
+    u[:, 0, 2:7, 5:12, -1] -= 1.6
+    u[:, 2, :1, 4:9, 3:7] += 1.5
+    assert (corner_determinant(u, 1.0) < 0).any()
+    out, _ = repair(u, 1.0, 0.3)
+    assert corner_determinant(out, 1.0).min() >= 0.3
+
+
 def test_repair_of_a_batch_is_that_of_each() -> None:
     u = torch.cat((smooth_field(SIZE, 0.3, 7), smooth_field(SIZE, 1.8, 8)))
     both, found = repair(u, 1.0, 0.2)

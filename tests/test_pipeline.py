@@ -99,7 +99,7 @@ def made(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.Te
     more = ("--save-midspace", "--ants-prefix", str(out / "sub_"))
     labels = ("--moving-labels", str(data / f"labels {moving}.nii.gz"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(config.PRESETS, "default", Preset(None, FEW_STEPS))
+        patch.setitem(config.PRESETS, "default", Preset(0, FEW_STEPS))
         return register(data, out, *more, *labels, fixed=fixed, moving=moving)
 
 

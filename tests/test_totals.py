@@ -54,7 +54,7 @@ def fields(fixed: Grid, strain: float = 0.35) -> tuple[Grid, torch.Tensor, torch
 
 def made(name: str, strain: float = 0.35) -> tuple[Totals, torch.Tensor]:
     working, u, v = fields(FIXED[name], strain)
-    return total_fields(u, v, working, AFFINE, FIXED[name], MOVING[name]), u
+    return total_fields(u, v, working, AFFINE, FIXED[name], MOVING[name], sharpenings=2), u
 
 
 every_grid = pytest.mark.parametrize("name", DIRECTIONS)
@@ -200,3 +200,13 @@ def test_images_share_no_memory_with_the_tensors() -> None:
     totals.forward.add_(1)
     assert not sitk.GetArrayFromImage(image).any()
     assert field_image(grid, np.zeros((7, 6, 5, 3))).GetSize() == image.GetSize()
+
+
+def test_sharpening_takes_out_what_interpolation_adds_on_the_fixed_side() -> None:
+    working, u, v = fields(FIXED["RAS"])
+    content = [np.ones(grid["RAS"].size[::-1], bool) for grid in (FIXED, MOVING)]
+    mean = []
+    for sharpenings in (0, 1, 2):
+        totals = total_fields(u, v, working, AFFINE, FIXED["RAS"], MOVING["RAS"], sharpenings)
+        mean.append(totals.inverse_errors(content[0], content[1])[0].mean_mm)
+    assert mean[0] > 1.5 * mean[1] > 1.5 * mean[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from samples import picture, smooth_field, tiny_networks
+from samples import balls, picture, smooth_field, tiny_networks
 
 from hsyn_cli import config, losses
 from hsyn_cli.config import Stage, Training
@@ -32,22 +32,7 @@ TINY = Training(
 
 @pytest.fixture(scope="module")
 def cache() -> Cache:
-    """Four scans, then four label maps: soft balls that differ in place, size and contrast."""
-    rng = np.random.default_rng(0)
-    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij")
-    scans, maps = [], []
-    for _ in range(4):
-        cz, cy, cx = rng.uniform(-0.15, 0.15, 3)
-        radius = np.sqrt((z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2) / rng.uniform(0.9, 1.1)
-        label = np.digitize(-radius, [-0.8, -0.5, -0.25]).astype(np.uint8)
-        maps.append(label)
-        scans.append(np.where(label > 0, 60 + 50 * label + 10 * np.sin(9 * radius), 0).astype(np.uint8))
-    blank = [np.zeros(SHAPE, np.uint8)] * 4
-    kinds = (True,) * 4 + (False,) * 4
-    names = tuple(f"{k}.nii.gz" for k in range(8))
-    return Cache(
-        np.stack(scans + blank), np.stack(blank + maps), kinds, tuple(not k for k in kinds), (2, 3, 41), names
-    )
+    return balls(SHAPE)
 
 
 def source(cache: Cache, **changes: object) -> PairSource:
@@ -273,6 +258,19 @@ def test_a_run_has_all_phases_and_finite_numbers(whole: tuple[Path, list[loop.Re
     assert all(math.isfinite(v) for record in records for v in record.values() if isinstance(v, float))
     assert [r["step"] for r in records if "val_ncc" in r] == [6, 12, 6, 7]
     assert all("val_dice" in r for r in records if "val_ncc" in r)
+
+
+@pytest.mark.parametrize("stop_at", [1, 2])
+def test_a_run_with_a_tissue_net_goes_on_to_the_same_curve(cache: Cache, tmp_path: Path, stop_at: int) -> None:
+    net = config.TissueConfig(({"2": 1.0, "3": 0.5},), encoder=(4, 6), head=(4,))
+    training = replace(
+        TINY, sn_net=replace(SN.config, tissue=net), tissue_steps=9, tissue_crop=(16, 16, 16), stages=TINY.stages[:1], di_steps=0
+    )  # fmt: skip
+    whole, stopped = (tmp_path / name for name in ("whole", "stopped"))
+    records = train(cache, training, whole)
+    assert records[0]["name"] == "tissue net"
+    train(cache, training, stopped, stop_at)
+    assert curve(train(cache, training, stopped)) == curve(records)
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 5, 8])

@@ -114,7 +114,7 @@ def phases(training: Training, networks: Networks, source: PairSource) -> list[P
 def _tissue_phase(training: Training, networks: Networks, source: PairSource) -> Phase:
     net = networks.sn.tissue
     assert net is not None
-    samples = TissueSource(source, source.ids, training)
+    samples = TissueSource(source)
     key = len(training.stages) + 1  # of its draws
 
     def loss(step: int, item: int) -> tuple[Tensor, Parts]:

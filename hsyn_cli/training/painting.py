@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsyn_cli.config import Training
 from hsyn_cli.errors import UsageError
 from hsyn_cli.fields import gaussian, separable
 from hsyn_cli.tissue import TissueNet
@@ -37,7 +36,8 @@ class Sample:
 class TissueSource:
     """The samples of a cache's label maps. Raises UsageError if there are none to train on."""
 
-    def __init__(self, source: PairSource, ids: tuple[int, ...], training: Training) -> None:
+    def __init__(self, source: PairSource) -> None:
+        ids, training = source.ids, source.training
         assert training.sn_net.tissue is not None
         self.source, self.training, self.device = source, training, source.device
         self.rows, self.held_out = source.rows[1], source.validation_rows[1]
@@ -46,6 +46,10 @@ class TissueSource:
         channels = training.sn_net.tissue.channels
         values = [[0.0, *(channel.get(str(k), 0.0) for k in ids)] for channel in channels]
         self.values = torch.tensor(values, device=self.device)  # (C, indices)
+        if not self.values.any(1).all():
+            raise UsageError(
+                "a map of the tissue net has no label in the label maps", "give it ids that they hold, in sn_net"
+            )
         named = {k for channel in channels for k in channel}
         self.brain = torch.tensor([False, *(str(k) in named for k in ids)], device=self.device)
         self.counted = source.counted
@@ -82,7 +86,7 @@ class TissueSource:
         middle = (2 * draws.uniform(3) - 1) * (0.9 - 0.8 * share).clamp_min(0)
         theta = torch.cat((matrix, middle[:, None]), dim=1).to(self.device)
         grid = F.affine_grid(theta[None], [1, 1, *size], align_corners=False)
-        for cells, most in ((5, 2.0), (9, 1.0)):  # mm
+        for cells, most in ((5, 2.0), (9, 1.0)):  # voxels
             bend = (most * draws.uniform(1) * draws.normal(1, 3, cells, cells, cells)).to(self.device)
             bend = F.interpolate(bend, size=size, mode="trilinear", align_corners=True)
             grid = grid + bend.movedim(1, -1) * (2 / full.to(self.device))

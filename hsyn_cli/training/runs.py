@@ -103,7 +103,7 @@ def load_state(run: RunFolder, training: Training, networks: Networks) -> State:
     """Bring `networks` to where the run stopped, cut later lines off its log. Raises WeightsError, UsageError."""
     checkpoint = weights.load(run.state)
     about = checkpoint.training
-    if about["training"] != json.loads(json.dumps(config.to_dict(training))):
+    if config.training_from_dict(about["training"]) != training:
         raise UsageError(
             f"{run.state} belongs to another config than {run.config}",
             "go on with the config it was begun with",
@@ -129,9 +129,13 @@ def load_start(name: str, training: Training, networks: Networks) -> None:
     """
     checkpoint = weights.load(name)
     sn, di = networks_of(checkpoint)
-    if (sn.learned, di) != (training.sn_net.learned, training.di_net):
+    same_tissue = sn.tissue in (None, training.sn_net.tissue)
+    if (sn.learned, di) != (training.sn_net.learned, training.di_net) or not same_tissue:
         text = f"checkpoint {checkpoint.path} has another architecture than the training config"
         raise WeightsError(text, "leave sn_net and di_net out of the config: the checkpoint's are then taken")
+    if sn.tissue != training.sn_net.tissue and not training.tissue_steps:
+        text = f"checkpoint {checkpoint.path} has no tissue net, and the config adds one that nothing would train"
+        raise WeightsError(text, "set tissue_steps, or leave tissue out of sn_net")
     fresh = {k: v for k, v in networks.tensors().items() if k.startswith("sn.tissue.")}
     networks.load(fresh | checkpoint.tensors)
 

@@ -86,6 +86,11 @@ class Session:
         self.training = runs.read_config(given) if given else Training()
         if start is not None:
             self.training = _for_checkpoint(self.training, start, given is not None)
+        elif self.training.sn_net.tissue is not None and not self.training.tissue_steps:
+            raise UsageError(
+                "the config has a tissue net that nothing would train",
+                "set tissue_steps, or leave tissue out of sn_net",
+            )
         if seed is not None:
             self.training = dataclasses.replace(self.training, seed=seed)
         if self.training.batch % self.world:
@@ -185,7 +190,8 @@ def _for_checkpoint(training: Training, start: str, given: bool) -> Training:
     sn, di = architecture(checkpoint)
     default = Training()
     if given and (training.sn_net, training.di_net) != (default.sn_net, default.di_net):
-        sn = training.sn_net if training.sn_net.learned == sn.learned else sn
+        same_tissue = sn.tissue in (None, training.sn_net.tissue)
+        sn = training.sn_net if training.sn_net.learned == sn.learned and same_tissue else sn
     if given and (training.sn_net, training.di_net) not in ((sn, di), (default.sn_net, default.di_net)):
         raise WeightsError(
             f"checkpoint {checkpoint.path} has another architecture than the training config",
