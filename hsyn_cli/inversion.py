@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ COARSE = 5  # voxels to a cube of the grid on which DI-Net begins
 SEED, SEED_SWEEPS = 2, 2  # voxels to one of the grid on which cheap Newton steps go on, and how many of these
 SWEEPS = 3  # cheap Newton steps at every voxel that is not there yet
 FEW = 0.1  # of the voxels: Newton's method proper takes them up
+FEW_STUCK = 500  # voxels of a slab that are worth more than one start
 SLAB = 250_000  # voxels worked on at once
 FIT_POINTS = 20_000
 
@@ -278,9 +280,23 @@ def _solved(u: Tensor, r: Tensor, v: Tensor, tolerance: float, to_axes: Array) -
     if len(few):
         at = _at(r, far).view(3, -1).T
         found = solve(u[0], at, _at(v, far).view(3, -1).T, tolerance)
+        left = found + sample_points(u[0], at + found)[0]
+        _try_elsewhere(u[0], at, found, left, tolerance)
         _put(v, far, found.T)
-        _put(rest, far, (found + sample_points(u[0], at + found)[0]).T)
+        _put(rest, far, left.T)
     return v, rest
+
+
+def _try_elsewhere(u: Tensor, at: Tensor, found: Tensor, left: Tensor, tolerance: float) -> None:
+    """Newton's method from a voxel away, in all directions, where it got stuck, which it does next to folds. In place, (N, 3)."""
+    for shift in itertools.product((-1.0, 0.0, 1.0), repeat=3):
+        (stuck,) = (left.norm(dim=1) > tolerance).nonzero(as_tuple=True)
+        if not 0 < len(stuck) <= FEW_STUCK:
+            return
+        trial = solve(u, at[stuck], found[stuck] + found.new_tensor(shift), tolerance)
+        rest = trial + sample_points(u, at[stuck] + trial)[0]
+        better = rest.norm(dim=1) < left[stuck].norm(dim=1)
+        found[stuck[better]], left[stuck[better]] = trial[better], rest[better]
 
 
 def _at(u: Tensor, which: Tensor) -> Tensor:

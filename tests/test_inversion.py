@@ -14,7 +14,8 @@ from samples import DIRECTIONS, GRIDS, field_image, smooth_field, turned, voxel_
 
 from hsyn_cli import cli
 from hsyn_cli.errors import GeometryError
-from hsyn_cli.inversion import FOLDED, OUTSIDE, SEED, best_affine, cubic, invert
+from hsyn_cli.inverse import sample_points
+from hsyn_cli.inversion import FOLDED, OUTSIDE, SEED, _try_elsewhere, best_affine, cubic, invert
 from hsyn_cli.space import Grid
 
 SIZE = (26, 22, 24)  # x, y, z
@@ -204,3 +205,18 @@ def test_bad_fields_are_told_in_one_line(
     assert str(path) in lines[0]
     assert len(lines) == 2
     assert not list(tmp_path.glob("*inverse*"))
+
+
+def test_points_where_newtons_method_got_stuck_are_tried_from_elsewhere() -> None:
+    """In the flat part of a fold no slope leads on; a voxel away it does."""
+    x = torch.arange(24.0)
+    ramp = torch.where(x < 10, 0.0, torch.where(x < 12, -(x - 10), torch.where(x < 18, -2 + 2 * (x - 12) / 6, 0.0)))
+    u = torch.zeros(3, 24, 24, 24)
+    u[0] = ramp  # x + u is 10 from x = 10 to 12
+    at = torch.tensor([[10.5, 12.0, 12.0]])
+    found = torch.tensor([[0.5, 0.0, 0.0]])  # at 11, in the middle of the plateau: 10
+    left = found + sample_points(u, at + found)[0]
+    assert left.norm() > 0.4
+    _try_elsewhere(u, at, found, left, 0.005)
+    assert left.norm() < 0.005
+    torch.testing.assert_close(left, found + sample_points(u, at + found)[0])
