@@ -185,7 +185,7 @@ def register(**values: Any) -> None:
     with files.claim(claimed, force=options.force, inputs=options.inputs.values()) as staging:
         percent = _run(options, wanted, staging, start)
     report.check_folding(
-        percent, options.max_folding, "the files were written; look at report.json, or try --preset accurate"
+        percent, options.max_folding, "the files were written; look at report.json, or try --preset fast, whose fields are smoother"
     )
 
 
