@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+ORGANS = ("brain", "lung")  # that networks are trained for; see `organs`
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -18,7 +20,7 @@ class Steps:
     step_sigma: float = 1.2  # of the Gaussian over each step, voxels of the images
     field_sigma: float = 0.4  # of the Gaussian over the field after it, voxels of the field
     window: int = 5  # of the NCC
-    tissue: float = 0.0  # weight of the squared difference of the tissue maps beside the NCC
+    tissue: float = 0.0  # weight of the squared difference of the maps (of tissue, of lungs) beside the NCC
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,12 @@ class SNNetConfig:
     )
 
     symmetric: bool = True  # False: the moving image alone is warped, all the way (an ablation of the paper)
+    organ: str = "brain"  # how images are looked at, and which presets hold; see `organs`
     tissue: TissueConfig | None = None  # what the refinement looks at beside the images
+
+    def __post_init__(self) -> None:
+        if self.organ not in ORGANS:
+            raise TypeError(f"organ is {self.organ!r}, not {' or '.join(ORGANS)}")
 
     @property
     def multiple(self) -> int:
@@ -110,8 +117,11 @@ class RefineStage:
 class Preset:
     """How much of SN-Net is asked, coarse levels first, and what goes on from there."""
 
-    coarser_than: float = 0.0  # scale of the levels asked; steps at full resolution do what the finest would, and more
+    coarser_than: float = (
+        0.0  # scale of the levels asked; steps at full resolution do what the finest would, and more
+    )
     refinement: tuple[RefineStage, ...] = ()
+    finer: float = 1.0  # of the working voxel: what is refined, where both images are about as fine
 
     def depth(self, levels: Sequence[Level]) -> int:
         """How many of them, at least one."""
@@ -122,6 +132,24 @@ PRESETS = {
     "fast": Preset(),
     "default": Preset(1, (RefineStage(1, Steps(7, step_sigma=1.4, field_sigma=0.5, tissue=16.0)),)),
     "accurate": Preset(1, (RefineStage(1, Steps(20, step_sigma=1.4, field_sigma=0.5, tissue=16.0)),)),
+}
+
+
+LUNG_STEPS = Steps(15, step_sigma=2.0, tissue=4.0)
+LUNG_COARSE = RefineStage(4 / 3, LUNG_STEPS)
+LUNG_PRESETS = {
+    "fast": Preset(),
+    "default": Preset(
+        1, (LUNG_COARSE, RefineStage(1, dataclasses.replace(LUNG_STEPS, steps=10))), finer=0.75
+    ),
+    "accurate": Preset(
+        1,
+        (
+            LUNG_COARSE,
+            RefineStage(1, dataclasses.replace(LUNG_STEPS, steps=40)),
+        ),
+        finer=0.75,
+    ),
 }
 
 
@@ -163,6 +191,11 @@ class Training:
     surroundings: float = (
         0.0  # share of the painted pairs that show the ids that do not count as well: whole heads
     )
+    breathing: float = (
+        0.0  # share of the image pairs that are one chest at two depths of breath, where labels are lungs
+    )
+    motion_mm: float = 40.0  # the largest of them
+    truth: float = 0.1  # weight of the distance in mm from the field of such a pair
     held_out: int = 2  # subjects of each kind kept for validation
     flip: bool = True  # left-right
     log_every: int = 10  # steps
@@ -254,7 +287,7 @@ def training_from_dict(data: dict[str, Any]) -> Training:
     for k, level in enumerate(out.sn_net.levels):
         if level.repeats < 1 or level.window < 3 or level.window % 2 == 0:
             raise ValueError(f"level {k} needs repeats of 1 or more and an odd window of 3 or more")
-        if level.steps is not None and level.steps.tissue:
+        if level.steps is not None and level.steps.tissue and out.sn_net.organ == "brain":
             raise ValueError(f"level {k} has steps that look at tissue, which is the refinement's")
         if level.steps is not None and level.stride != 1:
             raise ValueError(f"level {k} has steps along the forces, which need a stride of 1")

@@ -20,7 +20,7 @@ def pull(
     how: Steps,
     *,
     symmetric: bool = True,
-    weight: Tensor | None = None,
+    counts: Tensor | None = None,
     told: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Half-way fields after `how.steps` steps from `u`: both images are pulled towards each other by the mean of both forces.
@@ -30,9 +30,14 @@ def pull(
     Args:
         pair: (2B, 1 + C, Z, Y, X) in [0, 1], moving images first: each with its C tissue maps, if any. voxel: its voxel in mm.
         u: (2B, 3, ...) in mm, mid to moving first, on voxels as fine or coarser.
-        symmetric: False moves the moving images alone. weight: (B, 1, Z, Y, X), of the forces.
+        symmetric: False moves the moving images alone.
+        counts: (2B, 1, Z, Y, X), 0 where an image does not count: no force acts there, as `u` has it.
         told: called after each step.
     """
+    weight = None
+    if counts is not None:
+        of_moving, of_fixed = warp(counts, resampled(u, pair.shape[2:]), voxel).chunk(2)
+        weight = of_moving * of_fixed
     u_m, u_f = u.chunk(2)
     half = (u_m - u_f) / 2
     middle = (u_m + u_f) / 2 if symmetric else u_f

@@ -126,7 +126,10 @@ def taper(u: Tensor, voxels: int) -> Tensor:
     return u
 
 
-TILE, HALO = 16, 4  # voxels; a round of `repair` looks 2 voxels beyond what it changes, and determinants change 1 further
+TILE, HALO = (
+    16,
+    4,
+)  # voxels; a round of `repair` looks 2 voxels beyond what it changes, and determinants change 1 further
 TILES = 8  # worked on at once
 
 

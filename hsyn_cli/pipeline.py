@@ -15,20 +15,20 @@ import torch
 from torch import Tensor
 
 from hsyn_cli import affine as affine_step
-from hsyn_cli import config, report
+from hsyn_cli import organs, report
 from hsyn_cli.devices import choose_device, device_name, use_threads
-from hsyn_cli.errors import GeometryError, UsageError, WeightsError
+from hsyn_cli.errors import UsageError, WeightsError
 from hsyn_cli.fields import compose, downsample, resampled, resize, warp
 from hsyn_cli.images import ImageLike, as_image, read_mask
 from hsyn_cli.inverse import repair, taper
 from hsyn_cli.losses import ncc
 from hsyn_cli.networks import exact_inverse, load_networks
-from hsyn_cli.prepare import check_overlap, foreground, mask_on_grid, on_grid, pair_box, shows
+from hsyn_cli.prepare import check_overlap, on_grid
 from hsyn_cli.refine import refine
-from hsyn_cli.space import Grid, working_grid
+from hsyn_cli.scene import Scene, Subjects
+from hsyn_cli.space import Grid, strided
 from hsyn_cli.totals import on_target, to_image, total_fields
 from hsyn_cli.transforms import read_transform
-from hsyn_cli.weights import DEFAULT
 
 FIELD_STRIDE = 2  # SN-Net's half-way fields are brought to half the images' size
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
@@ -85,6 +85,7 @@ class Registration:
     inverse_warped: sitk.Image
     working: WorkingFields
     facts: report.Facts
+    outside: float = 0.0  # what warped images show where the other one ends
 
     @property
     def warp_field(self) -> sitk.Image:
@@ -103,8 +104,8 @@ class Registration:
             self.working.on(Grid.of(self.fixed), name) for name in ("mid_to_moving", "mid_to_fixed")
         )
         chain = sitk.CompositeTransform([self.affine, _as_transform(to_moving)])
-        moving = sitk.Resample(self.moving, self.fixed, chain, sitk.sitkLinear, 0.0)
-        fixed = sitk.Resample(self.fixed, self.fixed, _as_transform(to_fixed), sitk.sitkLinear, 0.0)
+        moving = sitk.Resample(self.moving, self.fixed, chain, sitk.sitkLinear, self.outside)
+        fixed = sitk.Resample(self.fixed, self.fixed, _as_transform(to_fixed), sitk.sitkLinear, self.outside)
         return Midspace(to_moving, to_fixed, moving, fixed)
 
 
@@ -127,9 +128,9 @@ def register(
 
     Args:
         preset: "fast" (networks and exact inverse only), "default" or "accurate" (with refinement).
-        weights: checkpoint name or path; None is the one that ships.
+        weights: "auto" (or None) goes by what the images show; "brain", "lung", or a checkpoint's name or path.
         device: "auto", "cpu", "cuda" or "mps". threads: CPU threads, None is all.
-        fixed_mask, moving_mask: on their image's grid, not 0 where the image counts (affine and refinement).
+        fixed_mask, moving_mask: on their image's grid, not 0 where the image counts; of chest CTs the lungs.
         initial_transform: fixed point -> moving point. The affine step starts there.
         affine: "affine", "rigid" or "none".
         progress: called with the step's name and the share of the work done.
@@ -137,9 +138,9 @@ def register(
     Raises:
         UsageError, DeviceError, WeightsError, GeometryError: see `errors`.
     """
-    how = config.PRESETS.get(preset)
-    if how is None:
-        raise UsageError(f"unknown preset {preset!r}", f"choose one of {', '.join(config.PRESETS)}")
+    presets = organs.ORGANS["brain"].presets
+    if preset not in presets:
+        raise UsageError(f"unknown preset {preset!r}", f"choose one of {', '.join(presets)}")
     moving, fixed = as_image(moving, "moving image"), as_image(fixed, "fixed image")
     if isinstance(initial_transform, str | os.PathLike):
         initial_transform = read_transform(Path(initial_transform)).transform
@@ -151,45 +152,45 @@ def register(
     use_threads(threads)
     torch.manual_seed(seed)
     clock = _Clock(progress, preset)
+    with clock.step("checks"):
+        looks = {"moving": organs.look(moving), "fixed": organs.look(fixed)}
+        shown = {role: look.shows for role, look in looks.items()}
     with clock.step("load networks"):
-        sn, di, checkpoint = load_networks(weights, where)
+        sn, di, checkpoint = load_networks(organs.checkpoint_for(weights, shown), where)
+        organ = organs.ORGANS[sn.config.organ]
+        how = organ.presets[preset]
+        found = (looks["moving"].lungs, looks["fixed"].lungs)
+        subjects = Subjects((moving, fixed), (moving_mask, fixed_mask), found, organ)
     with clock.step("affine"):
         check_overlap(fixed, moving, initial_transform)
         start = affine_step.as_affine(initial_transform) if initial_transform else None
+        to_align = subjects.to_align
         transform = affine_step.align(
-            fixed, moving, affine, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask, start=start
-        )
-    with clock.step("checks"):
-        shown = {"moving": shows(moving), "fixed": shows(fixed)} if checkpoint.name == DEFAULT else {}
+            to_align[1], to_align[0], affine, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask, start=start
+        )  # fmt: skip
     with clock.step("networks"):
         spacing = sn.config.spacing
-        box = pair_box(fixed, moving, transform)
-        multiple = math.lcm(sn.config.multiple, FIELD_STRIDE * di.config.stride)
-        grid = working_grid(Grid.of(fixed), box, spacing, MARGIN_MM * spacing, multiple)
-        pair = torch.cat((on_grid(moving, grid, transform), on_grid(fixed, grid))).to(where)
-        if not pair[0].any():
-            raise GeometryError(
-                "after the alignment nothing of the moving image lies on the fixed one",
-                "check the headers, the masks and the --initial-transform",
-            )
-        masks = None
-        if fixed_mask is not None or moving_mask is not None:
-            masks = torch.cat(
-                (mask_on_grid(moving_mask, grid, transform), mask_on_grid(fixed_mask, grid))
-            ).to(where)
-        half_size = torch.Size(n // FIELD_STRIDE for n in pair.shape[2:])
+        multiple = math.lcm(sn.config.multiple, FIELD_STRIDE * di.config.stride, 1 if how.finer == 1 else 12)
+        grid = subjects.grid(transform, spacing, MARGIN_MM * spacing, multiple)
+        scene = subjects.on(grid, transform, where)
+        half_size = torch.Size(n // FIELD_STRIDE for n in scene.pair.shape[2:])
         with torch.no_grad():
-            u = resize(torch.cat(sn(*pair.chunk(2), how.depth(sn.config.levels))), half_size)
+            halves = sn(*scene.pair.chunk(2), how.depth(sn.config.levels), scene.maps, scene.counts)
+            u = resize(torch.cat(halves), half_size)
         if not torch.isfinite(u).all():
             raise WeightsError(
                 f"checkpoint {checkpoint.name} gives displacements that are no numbers",
                 "its training went wrong; take another one",
             )
     with clock.step("refinement") as told:
-        seen = sn.look(pair) if how.refinement else pair
-        u = refine(u, seen, spacing, how.refinement, masks, sn.config.symmetric, told)
+        if how.finer < 1 and subjects.finer_than(how.finer * spacing):
+            grid = strided(grid, how.finer)
+            scene, spacing = subjects.on(grid, transform, where), grid.spacing[0]
+        pair = scene.pair
+        seen = torch.cat((sn.look(pair) if how.refinement else pair, scene.maps), dim=1)
+        u = refine(u, seen, spacing, how.refinement, scene.counts, sn.config.symmetric, told)
     field_voxel = spacing * pair.shape[-1] / u.shape[-1]
-    u = taper(u, round(MARGIN_MM * spacing / field_voxel))
+    u = taper(u, round(MARGIN_MM * sn.config.spacing / field_voxel))
     folded_before = None
     for least in LEAST_DETERMINANTS:
         with clock.step("fold repair"), torch.no_grad():
@@ -215,12 +216,12 @@ def register(
         if folding.voxels == 0 and inverse_folding.voxels == 0:
             break
     with clock.step("checks"), torch.no_grad():
-        errors = totals.inverse_errors(foreground(fixed), foreground(moving))
-        similarity = _similarity(moving, grid, pair, fixed_to_moving, masks)
+        errors = totals.inverse_errors(*subjects.foregrounds()[::-1])
+        similarity = _similarity(subjects.images[0], scene, fixed_to_moving)
     with clock.step("warping"):
         forward, inverse = totals.images()
-        warped = sitk.Resample(moving, fixed, _as_transform(forward), sitk.sitkLinear, 0.0)
-        inverse_warped = sitk.Resample(fixed, moving, _as_transform(inverse), sitk.sitkLinear, 0.0)
+        warped = sitk.Resample(moving, fixed, _as_transform(forward), sitk.sitkLinear, organ.outside)
+        inverse_warped = sitk.Resample(fixed, moving, _as_transform(inverse), sitk.sitkLinear, organ.outside)
     facts = report.Facts(
         folding=folding,
         inverse_folding=inverse_folding,
@@ -238,15 +239,16 @@ def register(
         * (folded_before or 0)
         / (u[:, 0].numel() if sn.config.symmetric else u[0, 0].numel()),
         shown=shown,
-        warnings=tuple(_warnings(shown, masks is not None and preset == "fast")),
+        warnings=tuple(_warnings(checkpoint.name, shown)),
     )
-    return Registration(moving, fixed, transform, forward, inverse, warped, inverse_warped, working, facts)
+    return Registration(
+        moving, fixed, transform, forward, inverse, warped, inverse_warped, working, facts, organ.outside
+    )
 
 
-def _warnings(shown: Mapping[str, str], masks_idle: bool) -> Iterator[str]:
-    if masks_idle:
-        yield "masks steer the affine step only: the fast preset has no refinement"
-    if len(set(shown.values())) == 2:
+def _warnings(checkpoint: str, shown: Mapping[str, str]) -> Iterator[str]:
+    yield from organs.warnings(checkpoint, shown)
+    if set(shown.values()) == {organs.BRAIN, organs.HEAD}:
         what = " and ".join(f"the {role} image looks like a {kind}" for role, kind in shown.items())
         yield f"{what}: strip the skull off both or off neither"
 
@@ -257,13 +259,11 @@ def _mask(mask: ImageLike | None, image: sitk.Image, what: str) -> sitk.Image | 
     return mask if isinstance(mask, sitk.Image) else read_mask(Path(mask), image, what).image
 
 
-def _similarity(
-    moving: sitk.Image, grid: Grid, pair: Tensor, u: Tensor, masks: Tensor | None
-) -> report.Similarity:
+def _similarity(moving: sitk.Image, scene: Scene, u: Tensor) -> report.Similarity:
     """Local NCC (squared, windows of 5 double voxels, mean over the working grid): at first, after the affine, at the end."""
-    aligned, fixed = pair.chunk(2)
-    weight = None if masks is None else downsample(masks[1:], 2)
-    images = (on_grid(moving, grid).to(pair.device), aligned, warp(aligned, u, grid.spacing[0]))
+    aligned, fixed = scene.pair.chunk(2)
+    weight = None if scene.counts is None else downsample(scene.counts[1:], 2)
+    images = (on_grid(moving, scene.grid).to(fixed.device), aligned, warp(aligned, u, scene.grid.spacing[0]))
     before, after_affine, after = (
         ncc(downsample(image, 2), downsample(fixed, 2), 5, weight).item() for image in images
     )

@@ -12,9 +12,6 @@ from torch import Tensor
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_parts
 
-BRAIN, HEAD = "skull-stripped brain", "whole head"
-HEAD_LITRES = 2.0
-
 
 def intensity_range(image: sitk.Image) -> tuple[float, float]:
     """Darkest value and the 99.5th percentile of what lies above it."""
@@ -25,13 +22,11 @@ def intensity_range(image: sitk.Image) -> tuple[float, float]:
     return low, float(np.percentile(above, 99.5)) if above.size else float(values.max())
 
 
-def shows(image: sitk.Image) -> str:
-    """`BRAIN` or `HEAD`, by the volume of what is brighter than a tenth of the range: adult brains have up to 1.7 litres
-    of it, heads 3 and more."""
-    low, high = intensity_range(image)
-    bright = sitk.GetArrayViewFromImage(image)[::2, ::2, ::2] > low + 0.1 * (high - low)
-    litres = 1e-6 * float(np.prod(image.GetSpacing())) * image.GetNumberOfPixels() * float(bright.mean())
-    return HEAD if litres > HEAD_LITRES else BRAIN
+def windowed(image: sitk.Image, window: tuple[float, float] | None) -> sitk.Image:
+    """Grey values from 0 to 1 over a window, float32; without one `image` itself."""
+    if window is None:
+        return image
+    return sitk.IntensityWindowing(sitk.Cast(image, sitk.sitkFloat32), *window, 0.0, 1.0)
 
 
 def foreground(image: sitk.Image) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hsyn_cli.config import RefineStage
-from hsyn_cli.fields import gaussian, resampled, separable, warp
+from hsyn_cli.fields import gaussian, resampled, separable
 from hsyn_cli.forces import pull
 
 
@@ -26,7 +26,7 @@ def refine(
 
     Args:
         u: (2, 3, Z/s, Y/s, X/s) half-way fields in mm, mid to moving first.
-        pair: (2, 1 + C, Z, Y, X) moving and fixed on the working grid, in [0, 1], and their tissue maps.
+        pair: (2, 1 + C, Z, Y, X) moving and fixed on the working grid, in [0, 1], and their maps.
         spacing: working voxel in mm.
         masks: (2, 1, Z, Y, X), 1 where moving and fixed count; no force acts where either does not.
         symmetric: False moves the moving image alone.
@@ -37,14 +37,14 @@ def refine(
         size, voxel = torch.Size(round(n / stage.scale) for n in pair.shape[2:]), spacing * stage.scale
         images = at_scale(pair, size)
         u = resampled(u, size)
-        weight = None if masks is None else _both(at_scale(masks, size), u, voxel)
+        counts = None if masks is None else at_scale(masks, size)
 
         def told(share: float = stage.scale**-3 / work) -> None:
             nonlocal done
             done += share
             progress(done)
 
-        u = pull(images, u, voxel, stage.how, symmetric=symmetric, weight=weight, told=told)
+        u = pull(images, u, voxel, stage.how, symmetric=symmetric, counts=counts, told=told)
     return u
 
 
@@ -52,8 +52,3 @@ def at_scale(images: Tensor, size: torch.Size) -> Tensor:
     """Images smoothed to the voxel size of `size` (Z, Y, X) voxels of the same extent, and seen there."""
     scale = images.shape[-1] / size[-1]
     return images if scale == 1 else separable(images, gaussian(images, size, 0.4 * scale))
-
-
-def _both(masks: Tensor, u: Tensor, voxel: float) -> Tensor:
-    moving, fixed = warp(masks, u, voxel).chunk(2)
-    return moving * fixed

@@ -31,39 +31,49 @@ class SNNet(nn.Module):
         )
         self.tissue = None if config.tissue is None else TissueNet(config.tissue)
 
-    def forward(self, moving: Tensor, fixed: Tensor, depth: int | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        moving: Tensor,
+        fixed: Tensor,
+        depth: int | None = None,
+        maps: Tensor | None = None,
+        counts: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """(B, 1, Z, Y, X) twice, same grid, intensities in [0, 1] -> (u_mid_to_moving, u_mid_to_fixed), in mm.
 
-        The fields are (B, 3, Z/s, Y/s, X/s) at the stride s of the last level used (`depth` levels, or all).
+        The fields are (B, 3, Z/s, Y/s, X/s) at the stride s of the last level used (`depth` levels, or all). The steps along
+        the forces look at `maps` (2B, C, Z, Y, X) as well, and take none where `counts` (2B, 1, Z, Y, X) are 0; moving first.
         """
         pair = torch.cat((moving, fixed))
-        used = self.config.levels[:depth]
-        u_moving, u_fixed = self.fields([downsample(pair, level.scale) for level in used]).chunk(2)
+        pair = pair if maps is None else torch.cat((pair, maps), dim=1)
+        scales = [level.scale for level in self.config.levels[:depth]]
+        where = None if counts is None else [downsample(counts, scale) for scale in scales]
+        u_moving, u_fixed = self.fields([downsample(pair, scale) for scale in scales], where).chunk(2)
         return u_moving, u_fixed
 
     def look(self, images: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) -> (B, 1 + C, Z, Y, X): images, and what the tissue net makes of each, if there is one, to refine by."""
         return images if self.tissue is None else self.tissue.beside(images)
 
-    def fields(self, pyramid: Sequence[Tensor]) -> Tensor:
-        """The levels in turn. pyramid[k]: (2B, 1, ...) at level k's scale, moving images first -> (2B, 3, ...), mm."""
+    def fields(self, pyramid: Sequence[Tensor], counts: Sequence[Tensor] | None = None) -> Tensor:
+        """The levels in turn. pyramid[k]: (2B, 1 + C, ...) at level k's scale, moving images first -> (2B, 3, ...), mm."""
         u: Tensor | None = None
         for level, pair in enumerate(pyramid):
-            u = self.level(level, pair, u)
+            u = self.level(level, pair, u, None if counts is None else counts[level])
         assert u is not None
         return u
 
-    def level(self, level: int, pair: Tensor, u: Tensor | None) -> Tensor:
+    def level(self, level: int, pair: Tensor, u: Tensor | None, counts: Tensor | None = None) -> Tensor:
         """All of one level: steps along the forces where it has them, then its net, as often as it is asked. As `step`."""
         spec = self.config.levels[level]
         if spec.steps is not None:
-            u = self._pulled(level, pair, u)
+            u = self._pulled(level, pair, u, counts)
         for _ in range(spec.repeats):
-            u = self.step(level, pair, u)
+            u = self.step(level, pair[:, :1], u)
         assert u is not None
         return u
 
-    def _pulled(self, level: int, pair: Tensor, u: Tensor | None) -> Tensor:
+    def _pulled(self, level: int, pair: Tensor, u: Tensor | None, counts: Tensor | None) -> Tensor:
         """Steps along the forces, at the level's resolution, which the net then corrects. No gradient goes through them."""
         spec = self.config.levels[level]
         assert spec.steps is not None
@@ -72,7 +82,8 @@ class SNNet(nn.Module):
             if u is None
             else resampled(u.detach(), pair.shape[2:])
         )
-        return pull(pair, u, self.config.spacing * spec.scale, spec.steps, symmetric=self.config.symmetric)
+        voxel = self.config.spacing * spec.scale
+        return pull(pair, u, voxel, spec.steps, symmetric=self.config.symmetric, counts=counts)
 
     def step(self, level: int, pair: Tensor, u: Tensor | None) -> Tensor:
         """The net of one level: warp by the field so far, predict a residual in mid space, compose.

@@ -141,12 +141,12 @@ def working_grid(image: Grid, box: tuple[Array, Array], spacing: float, margin: 
     )
 
 
-def strided(grid: Grid, stride: int) -> Grid:
+def strided(grid: Grid, stride: float) -> Grid:
     """The grid of a field with that stride on `grid` (see the module text); sizes must divide by it."""
     if any(n % stride for n in grid.size):
         raise ValueError(f"grid {grid.size} does not divide by {stride}")
     first = grid.points(np.full(3, (stride - 1) / 2))
-    size = [n // stride for n in grid.size]
+    size = [round(n / stride) for n in grid.size]
     spacing = [s * stride for s in grid.spacing]
     return Grid(
         (size[0], size[1], size[2]),

@@ -108,6 +108,25 @@ def save_checkpoint(path: Path, sn: SNNet, di: DINet) -> Path:
     return path
 
 
+def chest(breath: float = 0.0, direction: tuple[float, ...] = LPS, voxel: float = 4.0) -> tuple[sitk.Image, sitk.Image]:
+    """A chest CT in HU and its lungs: two ellipsoids with vessels in a body, their lower end `breath` mm lower."""
+    size = tuple(int(n / voxel) for n in (320, 240, 300))
+    grid = Grid((size[0], size[1], size[2]), (voxel,) * 3, (-160.0, -120.0, -150.0), LPS)
+    x, y, z = np.moveaxis(voxel_points(grid), -1, 0)
+    depth = np.clip((90 - z) / 180, 0, 1)
+    z = z + breath * depth  # the same anatomy, stretched downwards
+    lungs = np.zeros(x.shape, bool)
+    for side in (-70.0, 70.0):
+        lungs |= ((x - side) / 50) ** 2 + (y / 80) ** 2 + (z / 95) ** 2 < 1
+    values = np.where((x / 145) ** 2 + (y / 105) ** 2 < 1, 20.0, -1000.0)
+    values = np.where(lungs, -830 + 130 * np.sin(x / 6) * np.sin(y / 7) * np.sin(z / 8), values)
+    values += np.random.default_rng(0).normal(0, 8, values.shape)
+    parts = [grid.stamp(sitk.GetImageFromArray(v)) for v in (values.astype(np.float32), lungs.astype(np.uint8))]
+    for part in parts:  # turned as a whole, voxels and all
+        part.SetDirection(direction)
+    return parts[0], parts[1]
+
+
 def balls(shape: tuple[int, int, int]) -> Cache:
     """Four scans, then four label maps with the ids 2, 3, 41: soft balls that differ in place, size and contrast; z, y, x."""
     rng = np.random.default_rng(0)

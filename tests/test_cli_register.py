@@ -158,7 +158,7 @@ def test_the_pipeline_gets_what_was_asked_for(here: Path, calls: list[dict[str, 
     plain = {key: call[key] for key in call if key not in ("moving", "fixed", "progress")}
     assert plain == {
         "preset": "fast",
-        "weights": None,
+        "weights": "auto",
         "device": "cpu",
         "threads": 2,
         "seed": 5,

@@ -7,8 +7,8 @@ PACKAGE = Path(__file__).parents[1] / "hsyn_cli"
 LAYERS = [
     {"__init__", "errors", "config"},
     {"space", "files", "nifti", "report", "slabs"},
-    {"images", "fields", "prepare", "devices"},
-    {"transforms"},
+    {"images", "fields", "prepare", "devices", "lungs"},
+    {"transforms", "organs"},
     {
         "affine",
         "inverse",
@@ -22,6 +22,7 @@ LAYERS = [
         "chain",
         "labels",
         "lanczos",
+        "scene",
         "points",
         "series",
     },

@@ -139,12 +139,11 @@ def test_an_initial_transform_is_used(folder: Path, tmp_path: Path, more: list[s
     assert similarity["affine"] > similarity["before"]
 
 
-def test_masks_are_accepted_and_the_fast_preset_says_what_they_do(folder: Path, tmp_path: Path) -> None:
+def test_masks_are_accepted(folder: Path, tmp_path: Path) -> None:
     masks = ("--fixed-mask", str(folder / "f_mask.nii.gz"), "--moving-mask", str(folder / "m_mask.nii.gz"))
-    for preset, warned in (("default", False), ("fast", True)):
+    for preset in ("default", "fast"):
         assert register(folder, tmp_path / preset, "--preset", preset, "--quiet", *masks) == 0
         report = json.loads((tmp_path / preset / "report.json").read_text())
-        assert any("mask" in line for line in report["warnings"]) == warned
         assert set(report["inputs"]) == {"moving", "fixed", "fixed_mask", "moving_mask"}
         np.testing.assert_allclose(shift_of(tmp_path / preset)[1], SHIFT, atol=0.5)
 

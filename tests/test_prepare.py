@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 from samples import DIRECTIONS
 
-from hsyn_cli.prepare import BRAIN, HEAD, content_box, pair_box, shows
+from hsyn_cli.prepare import content_box, pair_box
 from hsyn_cli.space import Grid
 
 IDENTITY = sitk.AffineTransform(3)
@@ -34,17 +34,3 @@ def test_moving_content_counts_where_the_affine_puts_it_and_inside_the_fixed_ima
         (-5 * 1.2, 0.0, -6 * 1.5)
     )  # fixed point -> moving point: the content comes 5 and 6 voxels later
     np.testing.assert_allclose(pair_box(a, b, shift), [(3, 2, 5), (21, 9, 17)], atol=1e-9)
-
-
-@pytest.mark.parametrize(("radius", "expected"), [(65.0, BRAIN), (90.0, HEAD)])
-@pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (3.0, 3.0, 11.0)])
-def test_a_brain_has_up_to_two_litres(
-    radius: float, expected: str, spacing: tuple[float, float, float]
-) -> None:
-    """Balls of 1.2 and 3.1 litres on a noisy ground."""
-    size = tuple(int(200 / s) for s in spacing)
-    grid = Grid(size, spacing, (0.0, 0.0, 0.0), DIRECTIONS["LPS"])
-    index = np.stack(np.meshgrid(*(np.arange(n) for n in size[::-1]), indexing="ij"), -1)[..., ::-1]
-    away = np.linalg.norm((index - (np.array(size) - 1) / 2) * spacing, axis=-1)
-    values = np.where(away < radius, 100.0, np.random.default_rng(0).uniform(0, 5, away.shape))
-    assert shows(grid.stamp(sitk.GetImageFromArray(values.astype(np.float32)))) == expected

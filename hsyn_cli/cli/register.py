@@ -47,7 +47,7 @@ class Options:
     no_html: bool
     force: bool
     preset: str
-    weights: str | None
+    model: str
     no_affine: bool
     rigid: bool
     max_folding: float | None
@@ -93,7 +93,7 @@ class Inputs:
     heading=INPUT,
     help="Label map of the moving image, warped with its ids kept.",
 )
-@option("--fixed-mask", type=FILE, heading=INPUT, help="Only where it is not 0 does the fixed image count.")
+@option("--fixed-mask", type=FILE, heading=INPUT, help="Only where it is not 0 does the fixed image count; of a chest, the lungs.")
 @option("--moving-mask", type=FILE, heading=INPUT, help="The same for the moving image.")
 @option(
     "--initial-transform",
@@ -119,10 +119,14 @@ class Inputs:
     "accurate: refines longer.",
 )
 @option(
+    "--model",
     "--weights",
+    "model",
+    default="auto",
+    show_default=True,
     metavar="NAME|PATH",
     heading=METHOD,
-    help="Checkpoint to use; see `hsyn weights list`.  [default: brain-t1]",
+    help="auto: as the images look; brain, lung; or a checkpoint: brain-t1, lung-ct (`hsyn weights list`), a path.",
 )
 @option("--rigid", is_flag=True, heading=METHOD, help="Rigid instead of affine alignment first.")
 @option(
@@ -165,15 +169,16 @@ def register(**values: Any) -> None:
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --moving-labels m_seg.nii.gz
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --ants-prefix out/m_to_f_
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --preset fast --json
+      hsyn register -m expiration.nii.gz -f inspiration.nii.gz -o out/ --model lung
     """
     start = time.monotonic()
     options = Options(**values)
     if options.no_affine and options.rigid:
         raise UsageError("--no-affine and --rigid contradict each other", "give one of them")
-    from hsyn_cli import files, outputs, report, weights
+    from hsyn_cli import config, files, outputs, report, weights
 
-    if options.weights is not None:
-        weights.find(options.weights)
+    if options.model not in ("auto", *config.ORGANS):
+        weights.find(options.model)
     wanted = outputs.Wanted(
         options.out,
         options.ants_prefix,
@@ -206,7 +211,7 @@ def _run(options: Options, wanted: Wanted, staging: Staging, start: float) -> fl
             inputs.moving.image,
             inputs.fixed.image,
             preset=options.preset,
-            weights=options.weights,
+            weights=options.model,
             device=options.device,
             threads=options.threads,
             seed=options.seed,

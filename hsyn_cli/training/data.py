@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from hsyn_cli import affine, files, images
 from hsyn_cli.config import Training
-from hsyn_cli.errors import HsynError, InputError
-from hsyn_cli.prepare import content_box, intensity_range
+from hsyn_cli.errors import HsynError, InputError, Interrupted
+from hsyn_cli.organs import ORGANS
+from hsyn_cli.prepare import content_box, intensity_range, windowed
 from hsyn_cli.space import Grid, working_grid
 from hsyn_cli.training.cache import Cache, Volume, save_cache, settings
 
@@ -91,13 +92,15 @@ def build_cache(subjects: Sequence[Subject], training: Training, out: Path, prog
     for k, subject in enumerate(subjects):
         progress(f"preparing {k + 1}/{len(subjects)}", k / len(subjects))
         try:
-            image, labels = _read(subject)
+            image, labels = _read(subject, ORGANS[training.sn_net.organ].window)
             picture = image if image is not None else _painted(cast(sitk.Image, labels), training)
             if reference is None or grid is None:
                 reference, grid = picture, _frame(picture, training)
             transform = affine.align(
                 *_comparable(reference, picture, image is None and not training.intensities)
             )
+        except Interrupted:
+            raise
         except HsynError as error:
             left_out.append(error.message)
             continue
@@ -118,12 +121,14 @@ def build_cache(subjects: Sequence[Subject], training: Training, out: Path, prog
     return cache
 
 
-def _read(subject: Subject) -> tuple[sitk.Image | None, sitk.Image | None]:
+def _read(
+    subject: Subject, window: tuple[float, float] | None
+) -> tuple[sitk.Image | None, sitk.Image | None]:
     image = images.read_image(subject.image).image if subject.image else None
-    if subject.labels is None:
-        return image, None
     if image is not None:
-        return image, images.read_labels(subject.labels, image).image
+        labels = images.read_labels(subject.labels, image).image if subject.labels else None
+        return windowed(image, window), labels
+    assert subject.labels is not None
     blank = images.read_image(subject.labels, "label map").image
     return None, images.read_labels(subject.labels, blank).image
 

@@ -144,7 +144,7 @@ def _di_step(
 ) -> tuple[Tensor, Parts]:
     pair = source.draw(DI_SCALE, number, step, item)
     draws = Draws(source.device, training.seed, number, step, item, 1)
-    return di_loss(networks.di, networks.sn, pair.images, DI_SCALE, draws)
+    return di_loss(networks.di, networks.sn, pair.seen, DI_SCALE, draws)
 
 
 def rank_and_world() -> tuple[int, int]:

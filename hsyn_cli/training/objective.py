@@ -43,7 +43,23 @@ def pair_loss(
         dice = soft_dice(*warp(classes, resize(u, classes.shape[2:]), voxel * k).chunk(2))
         loss = loss + training.dice * dice
         parts["dice"] = 1 - dice
+    if pair.truth is not None and pair.maps is not None:
+        parts["error"] = true_error(u, pair.truth, pair.maps[1:], voxel)
+        loss = loss + training.truth * parts["error"]
     return loss, {"loss": loss, **parts}
+
+
+def true_error(u: Tensor, truth: Tensor, lungs: Tensor, voxel: float) -> Tensor:
+    """Mean distance in mm, in the lungs, between where a point of the mean space goes in the moving image and where `truth` sends
+    its place in the fixed one.
+
+    u: (2, 3, ...) half-way fields, mm, moving first. truth: (1, 3, ...) and lungs: (1, 1, ...) on the fixed grid of `voxel` mm.
+    """
+    u_m, u_f = resize(u, truth.shape[2:]).chunk(2)
+    there, inside = warp(torch.cat((truth, lungs), dim=1), u_f, voxel).split((3, 1), dim=1)
+    away = (u_m - u_f - there).square().sum(1, keepdim=True).add(0.01).sqrt()
+    error: Tensor = (away * inside).sum() / inside.sum().clamp_min(1.0)
+    return error
 
 
 def stage_loss(
@@ -52,14 +68,14 @@ def stage_loss(
     """The loss of one pair, given at the scale that the stage looks at."""
     levels = net.config.levels[: stage.depth]
     finest, look = levels[-1], look_scale(net, stage)
-    pyramid = [downsample(pair.images, level.scale // look) for level in levels]
+    pyramid = [downsample(pair.seen, level.scale // look) for level in levels]
     if stage.crop is None:
         u = net.fields(pyramid)
     else:
         with torch.no_grad():
             before = net.fields(pyramid[:-1])
         pair, before = crop_pair(pair, before, stage.crop, levels[-2].field_stride // finest.scale, draws)
-        u = net.level(stage.depth - 1, pair.images, before)
+        u = net.level(stage.depth - 1, pair.seen, before)
     spacing = net.config.spacing
     return pair_loss(u, pair, spacing * look, spacing * finest.field_stride, finest.window, training)
 
@@ -79,20 +95,21 @@ def crop_pair(
         start = int(torch.randint(0, (n - want) // ratio + 1, (1,), generator=draws.small))
         cut_u.append(slice(start, start + want // ratio))
         cut.append(slice(start * ratio, start * ratio + want))
-    labels = None if pair.labels is None else pair.labels[tuple(cut)]
-    return Pair(pair.images[tuple(cut)], labels, pair.count), u[tuple(cut_u)]
+    parts = (v if v is None else v[tuple(cut)] for v in (pair.labels, pair.maps, pair.truth))
+    labels, maps, truth = parts
+    return Pair(pair.images[tuple(cut)], labels, pair.count, maps, truth), u[tuple(cut_u)]
 
 
-def di_loss(di: DINet, net: SNNet, images: Tensor, scale: int, draws: Draws) -> tuple[Tensor, Parts]:
-    """DI-Net's residual on both halves of SN-Net's fields, or on two random smooth ones; images averaged down by `scale`."""
+def di_loss(di: DINet, net: SNNet, seen: Tensor, scale: int, draws: Draws) -> tuple[Tensor, Parts]:
+    """DI-Net's residual on both halves of SN-Net's fields, or on two random smooth ones; `seen` averaged down by `scale`."""
     voxel = net.config.spacing * scale
     if draws.chance(0.5):
         levels = [level for level in net.config.levels if level.scale >= scale]
         with torch.no_grad():
-            u = net.fields([downsample(images, level.scale // scale) for level in levels])
-            u = resize(u, images.shape[2:])
+            u = net.fields([downsample(seen, level.scale // scale) for level in levels])
+            u = resize(u, seen.shape[2:])
     else:
-        u = random_field(images.shape[2:], voxel, draws)
+        u = random_field(seen.shape[2:], voxel, draws)
     loss = inverse_loss(di(u, voxel), u, voxel)
     return loss, {"loss": loss}
 
@@ -114,7 +131,7 @@ def validate(net: SNNet, pairs: list[Pair], stage: Stage, training: Training) ->
     levels, look = net.config.levels[: stage.depth], look_scale(net, stage)
     found: dict[str, list[float]] = {}
     for pair in pairs:
-        u = net.fields([downsample(pair.images, level.scale // look) for level in levels])
+        u = net.fields([downsample(pair.seen, level.scale // look) for level in levels])
         spacing = net.config.spacing
         _, parts = pair_loss(
             u, pair, spacing * look, spacing * levels[-1].field_stride, levels[-1].window, training
@@ -122,4 +139,6 @@ def validate(net: SNNet, pairs: list[Pair], stage: Stage, training: Training) ->
         for key in ("ncc", "dice"):
             if key in parts:
                 found.setdefault(f"val_{key}", []).append(float(parts[key]))
+        if "error" in parts:  # cm, so that more is better and the sum of the scores has a use for it
+            found.setdefault("val_truth", []).append(-float(parts["error"]) / 10)
     return {key: sum(values) / len(values) for key, values in found.items()}

@@ -15,18 +15,31 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from hsyn_cli.config import Training
+from hsyn_cli.errors import UsageError
+from hsyn_cli.training.breathing import NUMBERS, breathe
 from hsyn_cli.training.cache import Cache
 
+CUT_SHARE = 0.2  # of the chests lack slices
 BACKGROUND_NOISE = 0.15  # share of the pairs whose background is noisy too, as unmasked scans are
 
 
 @dataclass(frozen=True)
 class Pair:
-    """images: (2, 1, Z, Y, X) in [0, 1]; labels: int64 indices below `count`, same shape, or None."""
+    """images: (2, 1, Z, Y, X) in [0, 1]; labels: int64 indices below `count`, same shape, or None.
+
+    Of chests, `maps` (2, 1, ...) are the lungs, and `truth` (1, 3, ...) is the field from fixed to moving, mm, where it is known.
+    """
 
     images: Tensor
     labels: Tensor | None
     count: int = 1
+    maps: Tensor | None = None
+    truth: Tensor | None = None
+
+    @property
+    def seen(self) -> Tensor:
+        """Images and maps."""
+        return self.images if self.maps is None else torch.cat((self.images, self.maps), dim=1)
 
 
 class Draws:
@@ -72,6 +85,10 @@ class PairSource:
             self.validation_rows.append(
                 rows[len(rows) - kept :] if kept else rows[-2:] if len(rows) > 1 else []
             )
+        if training.breathing and not all(map(self.has_labels.__getitem__, cache.rows(False))):
+            raise UsageError(
+                "an image without a map of its lungs cannot breathe", "set breathing to 0, or add label maps"
+            )
         grey = training.intensities or {}
         self.t1_like = (
             torch.tensor([0.0, *(grey.get(str(k), torch.nan) for k in cache.ids)]) if grey else None
@@ -86,6 +103,8 @@ class PairSource:
         flip = self.training.flip and draws.chance(0.5)
         common = random_affine(draws, 0.12, 0.08, 0.08)
         theta = torch.stack([common @ random_affine(draws, 0.04, 0.03, 0.02) for _ in range(2)])
+        if self.training.breathing and not of_maps and draws.chance(self.training.breathing):
+            return self._breath(rows[i], scale, theta[:1, :3], flip, draws)
         return self._make(of_maps, (rows[i], rows[j]), scale, theta[:, :3], flip, draws)
 
     def validation(self, scale: int) -> list[Pair]:
@@ -98,7 +117,22 @@ class PairSource:
                 out.append(
                     self._make(of_maps, (rows[k], rows[k + 1]), scale, theta, False, draws, plain=True)
                 )
+                if self.training.breathing and not of_maps:
+                    out.append(self._breath(rows[k], scale, theta[:1], False, draws))
         return out
+
+    def _breath(self, row: int, scale: int, theta: Tensor, flip: bool, draws: Draws) -> Pair:
+        """One chest at two depths of breath; its labels are its lungs. Its voxels are `scale` times the cache's."""
+        theta = theta.to(self.device)
+        volumes = (self.images[[row]].float() / 255, (self.labels[[row]] > 0).float())
+        image, lungs = (F.avg_pool3d(_flipped(v[:, None], flip), scale) for v in volumes)
+        grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+        image, lungs = (F.grid_sample(v, grid, align_corners=False) for v in (image, lungs))
+        motion = self.training.motion_mm * (2 * float(draws.uniform(1)) - 1)
+        breath = breathe(image, lungs, self.training.sn_net.spacing * scale, motion, draws.normal(NUMBERS))
+        images = torch.cat((breath.moving, breath.fixed))
+        maps = torch.cat((breath.moving_lungs, breath.fixed_lungs))
+        return Pair(scanned(images, draws), (maps > 0.5).long(), 2, maps, breath.truth)
 
     def _make(
         self,
@@ -127,6 +161,9 @@ class PairSource:
             images = F.avg_pool3d(images, scale) if scale > 1 else images
             grid = F.affine_grid(theta, list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, align_corners=False)
+        if self.training.sn_net.organ != "brain":
+            maps = None if labels is None else (labels > 0).float()
+            return Pair(images if plain else scanned(images, draws), labels, self.counted, maps)
         return Pair((images if plain else spoil(images, draws)).clamp_(0, 1), labels, self.counted)
 
     def _paint(self, labels: Tensor, draws: Draws, plain: bool) -> Tensor:
@@ -174,3 +211,20 @@ def spoil(images: Tensor, draws: Draws) -> Tensor:
     if not draws.chance(BACKGROUND_NOISE):
         noise = noise * (images > 0)
     return (images.clamp(1e-6, 1).pow(gamma) * bias + noise).clamp(0, 1)
+
+
+def scanned(images: Tensor, draws: Draws) -> Tensor:
+    """As CT scanners might have shown them, drawn apart for each: kernel from soft to sharp, noise, a little offset, and slices
+    cut off at one end."""
+    soft = F.avg_pool3d(images, 3, stride=1, padding=1)
+    n = len(images)
+    sharpness = (1.5 * draws.uniform(n, 1, 1, 1, 1) - 1).to(images.device)  # -1 soft, 0.5 sharp
+    noise = (0.06 * draws.uniform(n, 1, 1, 1, 1)).to(images.device) * draws.noise(images)
+    offset = (0.01 * draws.normal(n, 1, 1, 1, 1)).to(images.device)
+    out = (images + sharpness * (images - soft) + noise + offset).clamp(0, 1)
+    for k in range(n):
+        if draws.chance(CUT_SHARE):
+            slices = int(float(draws.uniform(1)) * 0.12 * images.shape[2])
+            ends = slice(0, slices) if draws.chance(0.5) else slice(images.shape[2] - slices, None)
+            out[k, :, ends] = 0
+    return out

@@ -1,0 +1,113 @@
+"""Synthetic breathing: a chest CT seen at two depths of breath, with the field between them known at every voxel.
+
+Chest CT that may be learned from is scarce, and two breaths of one person with a known field do not exist; so one is made from
+the other. The diaphragm moves most, the apex hardly, the chest wall slides along the lungs and stays behind, ribs move a little
+forwards and sideways, and small smooth motion is added at random. Density follows volume: what air a voxel gains, it loses in
+Hounsfield units (conservation of mass; see Reinhardt et al., Medical Image Analysis 2008).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hsyn_cli.fields import compose, determinant, downsample, gaussian, length, resampled, separable, warp
+
+SQUARINGS = 6
+NUMBERS = 300
+COARSE_MM = 3.0  # finer fields are made of ones half as fine
+WALL_MM = (4.0, 10.0)  # deviation of the Gaussian across which the chest wall slides
+FORWARD, SIDEWAYS, WAVES = 0.3, 0.1, 0.25  # largest shares of the motion beside that along the body
+PARENCHYMA = 0.42  # value in [0, 1] (-500 HU): what is darker gains and loses air
+DENSITIES = (0.5, 2.0)  # of a lung, at most so much changed
+
+
+@dataclass(frozen=True)
+class Breath:
+    """moving, fixed (1, 1, Z, Y, X) in [0, 1] and their lungs; `truth` (1, 3, Z, Y, X) mm, pull-back, on the fixed grid."""
+
+    moving: Tensor
+    fixed: Tensor
+    moving_lungs: Tensor
+    fixed_lungs: Tensor
+    truth: Tensor
+
+
+def breathe(image: Tensor, lungs: Tensor, voxel: float, motion: float, random: Tensor) -> Breath:
+    """`image` is the moving one, and the fixed one is made of it.
+
+    Args:
+        image: (1, 1, Z, Y, X) in [0, 1] over the lung window, axes nearest to LPS. lungs: the same, 1 in the lungs.
+        voxel: mm. motion: largest displacement in the fixed lungs, mm, but for a few percent; negative where the fixed image
+            breathes out.
+        random: NUMBERS standard normal numbers; the same give the same motion.
+    """
+    factor = 2 if voxel < COARSE_MM and not any(n % 2 for n in lungs.shape[2:]) else 1
+    small, coarse = downsample(lungs, factor), voxel * factor
+    velocity, share = _velocity(small, coarse, random), motion
+    truth = velocity
+    for _ in range(2):  # the exponential is not quite linear in its argument
+        truth = exponential(velocity * share, coarse)
+        inside = warp(small, truth, coarse)[:, 0] > 0.5
+        share *= abs(motion) / float((length(truth) * inside).max().clamp_min(1e-6))
+    truth = resampled(truth, lungs.shape[2:])
+    fixed_lungs = warp(lungs, truth, voxel)
+    fixed = warp(image, truth, voxel)
+    growth = determinant(truth, voxel)[:, None].clamp(*DENSITIES)
+    airy = fixed_lungs * ((PARENCHYMA - fixed) / 0.1).clamp(0, 1)
+    return Breath(image, (fixed * (1 + airy * (growth - 1))).clamp(0, 1), lungs, fixed_lungs, truth)
+
+
+def exponential(velocity: Tensor, voxel: float) -> Tensor:
+    """Displacement (1, 3, Z, Y, X) in mm after unit time in a stationary velocity: scaling and squaring."""
+    u: Tensor = velocity / 2.0**SQUARINGS
+    for _ in range(SQUARINGS):
+        u = compose(u, u, voxel)
+    return u
+
+
+def _velocity(lungs: Tensor, voxel: float, random: Tensor) -> Tensor:
+    """Of about unit size at the diaphragm, upwards (+z) there."""
+    random = random.to(lungs.device)
+    spread, (forward, sideways, wall) = random[3:], random[:3].sigmoid().tolist()
+    size = lungs.shape[2:]
+    x, y, z = (
+        _between(lungs, axis, low, high)
+        for axis, low, high in ((4, 0.0, 1.0), (3, 0.0, 1.0), (2, 0.02, 0.98))
+    )
+    depth = (1 - z).clamp(0, 1)  # 0 at the apex, 1 at the lowest point
+    power = 1.0 + 0.5 * wall
+    below = lungs.flip(2).cummax(2).values.flip(2)  # the lungs and all that lies beneath them
+    inner = separable(below, gaussian(below, size, (WALL_MM[0] + wall * (WALL_MM[1] - WALL_MM[0])) / voxel))
+    along = depth**power * inner
+    rib = 4 * depth * (1 - depth)
+    out = torch.cat(
+        (
+            SIDEWAYS * sideways * (2 * x - 1).clamp(-1, 1) * rib * torch.ones_like(inner),
+            -FORWARD * forward * (1 - y).clamp(0, 1) * rib * torch.ones_like(inner),
+            along,
+        ),
+        dim=1,
+    )
+    for cells, numbers in ((3, spread[:81]), (4, spread[81 : 81 + 192])):
+        waves = numbers[: 3 * cells**3].view(1, 3, cells, cells, cells)
+        waves = F.interpolate(waves, size=size, mode="trilinear", align_corners=True)
+        out = out + WAVES / cells * forward * waves * (0.2 + depth) * inner
+    return out
+
+
+def _between(lungs: Tensor, axis: int, low: float, high: float) -> Tensor:
+    """Coordinate along an axis, 0 and 1 where those shares of the lungs' volume lie before; shape to broadcast."""
+    others = [k for k in range(5) if k != axis]
+    volume = lungs.sum(others).cumsum(0)
+    share = volume / volume[-1].clamp_min(1e-6)
+    first, last = (
+        int((share < value).sum().clamp_max(len(share) - 1)) for value in (max(low, 1e-3), min(high, 0.999))
+    )
+    t = (torch.arange(len(share), device=lungs.device) - first) / max(1, last - first)
+    shape = [1] * 5
+    shape[axis] = -1
+    return t.view(shape)

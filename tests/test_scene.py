@@ -1,0 +1,115 @@
+"""What the networks are shown: brains as they are, chests in their window, cut to the lungs, with what was not scanned left out."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from samples import DIRECTIONS, chest
+
+from hsyn_cli import lungs
+from hsyn_cli.errors import GeometryError
+from hsyn_cli.organs import ORGANS
+from hsyn_cli.scene import NEAR_MM, Scene, Subjects
+from hsyn_cli.space import Grid
+
+IDENTITY = sitk.AffineTransform(3)
+CPU = torch.device("cpu")
+Masks = tuple[sitk.Image | None, sitk.Image | None]
+
+
+def chests(masks: Masks = (None, None), direction: str = "LPS") -> Subjects:
+    images = tuple(chest(breath, DIRECTIONS[direction])[0] for breath in (0.0, 20.0))
+    found = tuple(lungs.segment(image) for image in images)
+    return Subjects((images[0], images[1]), masks, (found[0], found[1]), ORGANS["lung"])
+
+
+def seen(subjects: Subjects, margin: float = 8.0) -> Scene:
+    grid = subjects.grid(IDENTITY, 4.0, margin, 4)
+    return subjects.on(grid, IDENTITY, CPU)
+
+
+@pytest.mark.parametrize("direction", ["LPS", "oblique"])
+def test_the_grid_of_a_chest_holds_both_lungs_and_what_is_near(direction: str) -> None:
+    subjects = chests(direction=direction)
+    grid = subjects.grid(IDENTITY, 4.0, 0.0, 1)
+    assert subjects.lungs is not None
+    for lung in subjects.lungs:
+        z, y, x = np.nonzero(sitk.GetArrayFromImage(lung))
+        assert grid.contains(Grid.of(lung).points(np.stack((x, y, z), -1).astype(float))).all()
+    whole = Grid.of(subjects.images[1])
+    extent = [n * s for n, s in zip(whole.size, whole.spacing, strict=True)]
+    assert np.prod(grid.size) * 4.0**3 < 0.95 * np.prod(extent)
+    assert NEAR_MM > 0
+
+
+def test_a_chest_is_seen_in_its_window_with_its_lungs_as_a_map() -> None:
+    scene = seen(chests())
+    assert scene.pair.shape[1] == scene.maps.shape[1] == 1
+    inside = scene.maps[1] > 0.99
+    assert float(scene.pair[1][inside].mean()) == pytest.approx((-830 + 1000) / 1200, abs=0.05)
+    assert scene.counts is not None
+    assert float(scene.counts[1][inside].mean()) == 1
+
+
+def test_what_was_not_scanned_does_not_count_nor_do_the_edges_it_makes() -> None:
+    image, _ = chest()
+    values = sitk.GetArrayFromImage(image)
+    values[60:] = -2000
+    cut = sitk.GetImageFromArray(values)
+    cut.CopyInformation(image)
+    found = lungs.segment(image)
+    subjects = Subjects((image, cut), (None, None), (found, found), ORGANS["lung"])
+    grid = Grid.of(image)
+    counts = subjects.on(grid, IDENTITY, CPU).counts
+    assert counts is not None
+    inner = counts[1, 0, 3:-3, 3:-3, 3:-3]
+    assert float(inner[:55].min()) == 1
+    assert float(counts[1, 0, 59:].max()) == 0  # a voxel of the cut one beside it
+    assert float(counts[0, 0, 3:-3, 3:-3, 3:-3].min()) == 1
+
+
+def test_lung_masks_restrict_what_counts_to_where_either_image_has_lung() -> None:
+    masks = tuple(chest(breath)[1] for breath in (0.0, 20.0))
+    free, masked = seen(chests()), seen(chests((masks[0], masks[1])))
+    assert free.counts is not None
+    assert masked.counts is not None
+    either = masked.maps.amax(0) > 0.5
+    assert float(masked.counts[:, either].min()) == 1
+    assert float(masked.counts.mean()) < 0.8 * float(free.counts.mean())
+
+
+def test_lungs_in_one_image_alone_are_no_map() -> None:
+    image, _ = chest()
+    subjects = Subjects((image, image), (None, None), (lungs.segment(image), None), ORGANS["lung"])
+    assert subjects.lungs is None
+    assert subjects.to_align == subjects.images
+    assert seen(subjects).maps.shape[1] == 0
+
+
+def test_a_brain_is_seen_as_it_is_and_masks_count_only_if_given() -> None:
+    image, mask = chest()
+    brain = sitk.Maximum(image, 0.0)
+    bare = Subjects((brain, brain), (None, None), (None, None), ORGANS["brain"])
+    assert bare.images == (brain, brain)
+    assert seen(bare).counts is None
+    assert seen(bare).maps.shape[1] == 0
+    masked = seen(Subjects((brain, brain), (mask, None), (None, None), ORGANS["brain"])).counts
+    assert masked is not None
+    assert 0 < float(masked[0].mean()) < 1 == float(masked[1].mean())
+
+
+def test_images_that_miss_each_other_are_refused() -> None:
+    image, _ = chest()
+    brain = sitk.Maximum(image, 0.0)
+    away = sitk.AffineTransform(3)
+    away.SetTranslation((1000.0, 0.0, 0.0))
+    subjects = Subjects((brain, brain), (None, None), (None, None), ORGANS["brain"])
+    with pytest.raises(GeometryError, match="nothing of the moving image lies on the fixed one"):
+        subjects.on(Grid.of(brain), away, CPU)
+
+
+def test_foregrounds_leave_air_out() -> None:
+    subjects = chests()
+    for image, inside in zip(subjects.originals, subjects.foregrounds(), strict=True):
+        assert inside[sitk.GetArrayViewFromImage(image) > -900].all()
+        assert not inside[sitk.GetArrayViewFromImage(image) < -960].any()
