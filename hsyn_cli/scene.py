@@ -14,7 +14,7 @@ from torch import Tensor
 from hsyn_cli import lungs
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.organs import Organ
-from hsyn_cli.prepare import content_box, foreground, mask_on_grid, on_grid, pair_box, windowed
+from hsyn_cli.prepare import content_box, flattened, foreground, mask_on_grid, on_grid, pair_box, windowed
 from hsyn_cli.space import Array, Grid, working_grid
 
 NEAR_MM = 24.0  # so much around the lungs is registered with them
@@ -59,9 +59,12 @@ class Subjects:
 
     @property
     def to_align(self) -> tuple[sitk.Image, sitk.Image]:
-        """What the affine step is to look at: the images, chests cut to the lungs and what is near them."""
-        moving, fixed = self.images
-        if self.lungs is not None:
+        """What the affine step is to look at: images without bias field, or chests cut to the lungs and what is near them."""
+        if self.organ.window is None:
+            moving, fixed = (flattened(v) for v in self.images)
+        elif self.lungs is None:
+            moving, fixed = self.images
+        else:
             moving, fixed = (_cropped(v, lung) for v, lung in zip(self.images, self.lungs, strict=True))
         return moving, fixed
 
