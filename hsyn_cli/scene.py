@@ -65,7 +65,7 @@ class Subjects:
         elif self.lungs is None:
             moving, fixed = self.images
         else:
-            moving, fixed = (_cropped(v, lung) for v, lung in zip(self.images, self.lungs, strict=True))
+            moving, fixed = (near_lungs(v, lung) for v, lung in zip(self.images, self.lungs, strict=True))
         return moving, fixed
 
     def grid(self, transform: sitk.AffineTransform, spacing: float, margin: float, multiple: int) -> Grid:
@@ -118,7 +118,8 @@ def _around(whole: Grid, of_lungs: Grid, box: tuple[Array, Array]) -> tuple[Arra
     return (first - widths).clip(0, end), (last + widths).clip(0, end)
 
 
-def _cropped(image: sitk.Image, lung: sitk.Image) -> sitk.Image:
+def near_lungs(image: sitk.Image, lung: sitk.Image) -> sitk.Image:
+    """The part of `image` within NEAR_MM of the box around a mask, which may be on another grid of the same direction."""
     first, last = (np.rint(v).astype(int) for v in _around(Grid.of(image), Grid.of(lung), content_box(lung)))
     return sitk.RegionOfInterest(image, (last - first + 1).tolist(), first.tolist())
 

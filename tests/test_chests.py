@@ -1,4 +1,4 @@
-"""Chests from training to use: pairs that breathe, a step of each phase, the lungs' checkpoint on two breaths by the command line."""
+"""Chests from training to use: pairs that breathe, a step of each phase, two breaths registered by the command line."""
 
 from __future__ import annotations
 

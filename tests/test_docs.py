@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from hsyn_cli import __version__, cli, config, errors, outputs, weights
+from hsyn_cli import __version__, cli, config, errors, organs, outputs, weights
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -129,9 +129,9 @@ def test_presets_and_files_are_those_of_the_program() -> None:
 
 
 def test_the_default_checkpoint_is_the_one_named() -> None:
-    options = [parameter for parameter in cli.register.params if isinstance(parameter, click.Option)]
-    (text,) = [option.help or "" for option in options if option.name == "weights"]
-    assert f"`{weights.DEFAULT}` ships" in README
+    for organ in organs.ORGANS.values():
+        assert f"`{organ.checkpoint}`" in README
+    assert weights.DEFAULT == organs.ORGANS["brain"].checkpoint
 
 
 def test_the_changelog_knows_this_version() -> None:

@@ -20,6 +20,7 @@ from hsyn_cli.config import Training
 from hsyn_cli.errors import HsynError, InputError, Interrupted
 from hsyn_cli.organs import ORGANS
 from hsyn_cli.prepare import content_box, intensity_range, windowed
+from hsyn_cli.scene import near_lungs
 from hsyn_cli.space import Grid, working_grid
 from hsyn_cli.training.cache import Cache, Volume, save_cache, settings
 
@@ -94,6 +95,8 @@ def build_cache(subjects: Sequence[Subject], training: Training, out: Path, prog
         try:
             image, labels = _read(subject, ORGANS[training.sn_net.organ].window)
             picture = image if image is not None else _painted(cast(sitk.Image, labels), training)
+            if training.sn_net.organ == "lung" and labels is not None:
+                picture = near_lungs(picture, labels)
             if reference is None or grid is None:
                 reference, grid = picture, _frame(picture, training)
             transform = affine.align(
