@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-ORGANS = ("brain", "lung")  # that networks are trained for; see `organs`
+CHECKPOINTS = {"brain": "brain-t1", "lung": "lung-ct"}  # that ship, by the organ they are trained for; see `organs`
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class SNNetConfig:
     tissue: TissueConfig | None = None  # what the refinement looks at beside the images
 
     def __post_init__(self) -> None:
-        if self.organ not in ORGANS:
-            raise TypeError(f"organ is {self.organ!r}, not {' or '.join(ORGANS)}")
+        if self.organ not in CHECKPOINTS:
+            raise TypeError(f"organ is {self.organ!r}, not {' or '.join(CHECKPOINTS)}")
 
     @property
     def multiple(self) -> int:
@@ -238,7 +238,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def sn_net_from_dict(data: dict[str, Any]) -> SNNetConfig:
     """Inverse of `to_dict`; raises TypeError or KeyError on unknown or missing keys."""
-    levels = tuple(_level_from_dict(v) for v in data["levels"])
+    levels = tuple(_level_from_dict(v) for v in data["levels"]) if "levels" in data else SNNetConfig.levels
     tissue = _tissue_from_dict(data["tissue"]) if data.get("tissue") else None
     return SNNetConfig(**{**data, "levels": levels, "tissue": tissue})
 
@@ -280,6 +280,8 @@ def training_from_dict(data: dict[str, Any]) -> Training:
         raise ValueError(f"validate_every {out.validate_every} is no multiple of log_every {out.log_every}")
     if out.tissue_steps and out.sn_net.tissue is None:
         raise ValueError("tissue_steps train a tissue net, but sn_net has none")
+    if out.breathing and out.sn_net.organ != "lung":
+        raise ValueError('breathing is for "organ": "lung" in sn_net')
     tissue = out.sn_net.tissue
     if tissue is not None and any(n % tissue.stride for n in (*out.tissue_crop, *out.size)):
         raise ValueError(f"tissue_crop and size must divide by the tissue net's stride {tissue.stride}")

@@ -15,7 +15,8 @@ WINDOW = (-1000.0, 200.0)  # HU that the networks see as 0 and 1: air, and all v
 AIR = -400.0  # HU; the lungs and what is around the body are darker
 HOUNSFIELD = -500.0  # an image that reaches below it holds Hounsfield units
 PADDING = -1500.0  # HU; nothing is as dark, so such voxels were never scanned
-PADDINGS = (-1024.0, -1000.0)  # or, where it is the darkest value, these, in regions without any noise
+PADDINGS = (-1024.0, -1000.0)  # so may these where they are the darkest value
+LEAST_VOXELS = 8  # along each axis, however few slices
 VOXEL_MM = 2.0  # lungs are looked for at about this
 LEAST_LITRES = 0.5  # of both together
 LEAST_SHARE = 0.1  # of the larger lung's volume
@@ -34,7 +35,10 @@ def segment(image: sitk.Image) -> sitk.Image | None:
 
     Pieces of air of some size that hardly touch the sides of the image; slices may cut through them above and below.
     """
-    factor = [max(1, round(VOXEL_MM / s)) for s in image.GetSpacing()]
+    factor = [
+        max(1, min(round(VOXEL_MM / s), n // LEAST_VOXELS))
+        for s, n in zip(image.GetSpacing(), image.GetSize(), strict=True)
+    ]
     small = sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), factor)
     scanned = sitk.BinShrink(sitk.Cast(unscanned(image), sitk.sitkFloat32), factor) < 0.5
     inner = sitk.BinaryErode((small < AIR) & scanned, [1] * 3, sitk.sitkCross)  # thin bridges are cut
@@ -66,7 +70,7 @@ def _sides(labels: NDArray[Any], image: sitk.Image) -> list[NDArray[Any]]:
 
 
 def unscanned(image: sitk.Image) -> sitk.Image:
-    """1 where a CT in Hounsfield units is padded, outside the scanner's field of view: uint8."""
+    """1 where a CT in Hounsfield units may be padded, outside the scanner's field of view, or is as dark: uint8."""
     values = sitk.GetArrayViewFromImage(image)
     low = float(values.min())
     padded = values <= max(PADDING, low if low in PADDINGS else PADDING)

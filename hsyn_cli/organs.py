@@ -25,20 +25,22 @@ class Organ:
     """`checkpoint` ships for it; `shows` are what its images are taken for; `presets` are tuned for it.
 
     Attributes:
-        window: grey values that become 0 and 1 where they have a unit (HU), else None: each image's own range.
+        hounsfield: its images are in Hounsfield units and show lungs.
         outside: what a warped image shows where the other one ends.
     """
 
     checkpoint: str
     shows: tuple[str, ...]
     presets: Mapping[str, Preset]
-    window: tuple[float, float] | None = None
+    hounsfield: bool = False
     outside: float = 0.0
 
 
 ORGANS = {
-    "brain": Organ("brain-t1", (BRAIN, HEAD), config.PRESETS),
-    "lung": Organ("lung-ct", (CHEST,), config.LUNG_PRESETS, lungs.WINDOW, outside=-1024.0),
+    "brain": Organ(config.CHECKPOINTS["brain"], (BRAIN, HEAD), config.PRESETS),
+    "lung": Organ(
+        config.CHECKPOINTS["lung"], (CHEST,), config.LUNG_PRESETS, hounsfield=True, outside=-1024.0
+    ),
 }
 AUTO = "auto"
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hsyn_cli import affine as affine_step
-from hsyn_cli import organs, report
+from hsyn_cli import config, organs, report
 from hsyn_cli.devices import choose_device, device_name, use_threads
 from hsyn_cli.errors import UsageError, WeightsError
 from hsyn_cli.fields import compose, downsample, resampled, resize, warp
@@ -23,7 +23,7 @@ from hsyn_cli.images import ImageLike, as_image, read_mask
 from hsyn_cli.inverse import repair, taper
 from hsyn_cli.losses import ncc
 from hsyn_cli.networks import exact_inverse, load_networks
-from hsyn_cli.prepare import check_overlap, on_grid
+from hsyn_cli.prepare import check_overlap, foreground, on_grid
 from hsyn_cli.refine import refine
 from hsyn_cli.scene import Scene, Subjects
 from hsyn_cli.space import Grid, strided
@@ -31,6 +31,7 @@ from hsyn_cli.totals import on_target, to_image, total_fields
 from hsyn_cli.transforms import read_transform
 
 FIELD_STRIDE = 2  # SN-Net's half-way fields are brought to half the images' size
+FINER_MULTIPLE = 12  # sizes divide by 4 at 3/4 of the voxel too
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
 # Of the half-way fields, by one-sided differences; the next is tried where a total field still folds.
 LEAST_DETERMINANTS = (0.4, 0.5)
@@ -159,18 +160,19 @@ def register(
         sn, di, checkpoint = load_networks(organs.checkpoint_for(weights, shown), where)
         organ = organs.ORGANS[sn.config.organ]
         how = organ.presets[preset]
+        shown = shown if checkpoint.name in config.CHECKPOINTS.values() else {}  # what others are for is not known
         found = (looks["moving"].lungs, looks["fixed"].lungs)
         subjects = Subjects((moving, fixed), (moving_mask, fixed_mask), found, organ)
     with clock.step("affine"):
         check_overlap(fixed, moving, initial_transform)
         start = affine_step.as_affine(initial_transform) if initial_transform else None
-        to_align = subjects.to_align
+        to_align = (moving, fixed) if affine == "none" else subjects.to_align
         transform = affine_step.align(
             to_align[1], to_align[0], affine, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask, start=start
         )  # fmt: skip
     with clock.step("networks"):
         spacing = sn.config.spacing
-        multiple = math.lcm(sn.config.multiple, FIELD_STRIDE * di.config.stride, 1 if how.finer == 1 else 12)
+        multiple = math.lcm(sn.config.multiple, FIELD_STRIDE * di.config.stride, FINER_MULTIPLE if how.finer < 1 else 1)
         grid = subjects.grid(transform, spacing, MARGIN_MM * spacing, multiple)
         scene = subjects.on(grid, transform, where)
         half_size = torch.Size(n // FIELD_STRIDE for n in scene.pair.shape[2:])
@@ -216,8 +218,8 @@ def register(
         if folding.voxels == 0 and inverse_folding.voxels == 0:
             break
     with clock.step("checks"), torch.no_grad():
-        errors = totals.inverse_errors(*subjects.foregrounds()[::-1])
-        similarity = _similarity(subjects.images[0], scene, fixed_to_moving)
+        errors = totals.inverse_errors(foreground(fixed), foreground(moving))
+        similarity = _similarity(moving, scene, fixed_to_moving)
     with clock.step("warping"):
         forward, inverse = totals.images()
         warped = sitk.Resample(moving, fixed, _as_transform(forward), sitk.sitkLinear, organ.outside)

@@ -9,15 +9,20 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
+from hsyn_cli import lungs
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_parts
 
+LEAST_VOXELS = 8  # along each axis, however thin the image
+NO_AIR = -940.0  # HU
 FLAT_MM = 2.0  # what `flattened` gives, and half of what it looks at
 AROUND_MM = 12.0  # deviation of its Gaussian: bias fields are wider, tissues narrower
 
 
 def intensity_range(image: sitk.Image) -> tuple[float, float]:
-    """Darkest value and the 99.5th percentile of what lies above it."""
+    """Darkest value and the 99.5th percentile of what lies above it; of Hounsfield units always the lungs' window."""
+    if lungs.in_hounsfield(image):
+        return lungs.WINDOW
     values = sitk.GetArrayViewFromImage(image)
     low = float(values.min())
     sample = values[::2, ::2, ::2]
@@ -25,34 +30,39 @@ def intensity_range(image: sitk.Image) -> tuple[float, float]:
     return low, float(np.percentile(above, 99.5)) if above.size else float(values.max())
 
 
-def windowed(image: sitk.Image, window: tuple[float, float] | None) -> sitk.Image:
-    """Grey values from 0 to 1 over a window, float32; without one `image` itself."""
-    if window is None:
-        return image
-    return sitk.IntensityWindowing(sitk.Cast(image, sitk.sitkFloat32), *window, 0.0, 1.0)
-
-
 def flattened(image: sitk.Image) -> sitk.Image:
     """Each voxel over the mean of the content around it, float32, voxels of up to 2 mm: no bias field remains, tissue does."""
     image = sitk.Cast(image, sitk.sitkFloat32)
     low, high = intensity_range(image)
-    fine = sitk.BinShrink(image - low, [max(1, int(FLAT_MM / s)) for s in image.GetSpacing()])
-    coarse = sitk.BinShrink(fine, [max(1, round(2 * FLAT_MM / s)) for s in fine.GetSpacing()])
-    least = 0.05 * (high - low)
-    content = sitk.Cast(coarse > least, sitk.sitkFloat32)
+    fine = shrunk(image - low, FLAT_MM)
+    coarse = shrunk(fine, 2 * FLAT_MM)
+    scale = max(high - low, 1e-12)
+    content = sitk.Cast(coarse > 0.05 * scale, sitk.sitkFloat32)
     border = [int(3 * AROUND_MM / s) + 1 for s in coarse.GetSpacing()]
     total, weight = (
         sitk.SmoothingRecursiveGaussian(sitk.ConstantPad(v, border, border, 0.0), AROUND_MM)
         for v in (coarse * content, content)
     )
-    mean = sitk.Cast(sitk.Maximum(total / sitk.Maximum(weight, 1e-3), least), sitk.sitkFloat32)
-    return fine / sitk.Resample(mean, fine, sitk.Transform(), sitk.sitkLinear, least, sitk.sitkFloat32)
+    mean = sitk.Cast(
+        (total + 0.05 * scale) / (weight + 0.05), sitk.sitkFloat32
+    )  # far from content that of the whole range
+    mean = sitk.Maximum(mean, 0.05 * scale)
+    return fine / sitk.Resample(mean, fine, sitk.Transform(), sitk.sitkLinear, scale, sitk.sitkFloat32)
+
+
+def shrunk(image: sitk.Image, mm: float) -> sitk.Image:
+    """Averaged over whole voxels to at most `mm`, where it is finer, and to no fewer than LEAST_VOXELS along any axis."""
+    factors = [
+        max(1, min(int(mm / s + 1e-6), n // LEAST_VOXELS))
+        for s, n in zip(image.GetSpacing(), image.GetSize(), strict=True)
+    ]
+    return sitk.BinShrink(image, factors)
 
 
 def foreground(image: sitk.Image) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """(Z, Y, X) True above the darkest value."""
+    """(Z, Y, X) True above the darkest value; of Hounsfield units above air."""
     values = sitk.GetArrayViewFromImage(image)
-    return np.asarray(values > values.min())
+    return np.asarray(values > (NO_AIR if lungs.in_hounsfield(image) else values.min()))
 
 
 def content_box(image: sitk.Image) -> tuple[Array, Array]:
@@ -85,6 +95,7 @@ def _content_ends(image: sitk.Image) -> Array:
     """
     low, high = intensity_range(image)
     bright = sitk.GetArrayViewFromImage(image) > low + 0.02 * (high - low)
+    bright = bright if bright.any() else np.ones_like(bright)  # a mask of all
     z, y = np.nonzero(bright.any(axis=2))
     lines = bright[z, y]
     first, last = lines.argmax(1), lines.shape[1] - 1 - lines[:, ::-1].argmax(1)

@@ -89,7 +89,7 @@ class Facts:
     seconds: Mapping[str, float]
     shown: Mapping[str, str] = field(
         default_factory=dict
-    )  # what each image was taken for, where the weights are for brains
+    )  # what each image was taken for, where the weights are ours
     folded_before_repair_percent: float = 0.0  # of the half-way fields' voxels, by the stricter corner rule
     warnings: tuple[str, ...] = ()
 

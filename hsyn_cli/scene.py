@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hsyn_cli import lungs
-from hsyn_cli.errors import GeometryError
+from hsyn_cli.errors import GeometryError, InputError, UsageError
 from hsyn_cli.organs import Organ
-from hsyn_cli.prepare import content_box, flattened, foreground, mask_on_grid, on_grid, pair_box, windowed
+from hsyn_cli.prepare import content_box, flattened, mask_on_grid, on_grid, pair_box
 from hsyn_cli.space import Array, Grid, working_grid
 
 NEAR_MM = 24.0  # so much around the lungs is registered with them
-NO_AIR = 0.05  # -940 HU
 EDGE_MM = 4.0  # next to what was not scanned, images show edges that are none
-AROUND_MM = 6.0  # around lungs whose masks are given, the images count as well
+BESIDE_MM = 6.0  # around lungs whose masks are given, the images count as well
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,10 @@ class Subjects:
     """A moving and a fixed image, to be put on a grid.
 
     Attributes:
-        images: moving, fixed, in the organ's window.
-        lungs: of both, where the organ has some: the mask given, or what was found; None where either has none.
+        lungs: of both, where the organ is one: the masks given, or what was found; None where either has none.
+
+    Raises:
+        InputError: a chest is not in Hounsfield units. UsageError: only one chest has a mask.
     """
 
     def __init__(
@@ -49,18 +50,24 @@ class Subjects:
         found: tuple[sitk.Image | None, sitk.Image | None],
         organ: Organ,
     ) -> None:
-        self.originals, self.masks, self.organ = images, masks, organ
-        self.images = (windowed(images[0], organ.window), windowed(images[1], organ.window))
-        moving, fixed = (
-            f if m is None else sitk.Cast(m != 0, sitk.sitkFloat32) for m, f in zip(masks, found, strict=True)
-        )
-        known = organ.window is not None and moving is not None and fixed is not None
-        self.lungs = (moving, fixed) if known else None
+        self.images, self.masks, self.organ, self.lungs = images, masks, organ, None
+        if organ.hounsfield:
+            for role, image in zip(("moving", "fixed"), images, strict=True):
+                if not lungs.in_hounsfield(image):
+                    text = f"the {role} image is no CT in Hounsfield units: its darkest value is above -500"
+                    raise InputError(text, "add the rescale intercept, or choose another --model")
+            if masks.count(None) == 1:
+                raise UsageError(
+                    "of two chests one has a mask of its lungs", "give masks of both, or of neither"
+                )
+            moving, fixed = found if None in masks else (sitk.Cast(m != 0, sitk.sitkFloat32) for m in masks)
+            if moving is not None and fixed is not None:
+                self.lungs = (moving, fixed)
 
     @property
     def to_align(self) -> tuple[sitk.Image, sitk.Image]:
         """What the affine step is to look at: images without bias field, or chests cut to the lungs and what is near them."""
-        if self.organ.window is None:
+        if not self.organ.hounsfield:
             moving, fixed = (flattened(v) for v in self.images)
         elif self.lungs is None:
             moving, fixed = self.images
@@ -77,16 +84,9 @@ class Subjects:
         return working_grid(whole, box, spacing, margin, multiple)
 
     def finer_than(self, mm: float) -> bool:
-        """Whether the voxels of both are, but for a sixth, as small as cubes of `mm`."""
-        return all(float(np.prod(v.GetSpacing())) ** (1 / 3) < 7 / 6 * mm for v in self.images)
-
-    def foregrounds(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """(Z, Y, X) of each, moving first: brighter than its darkest value, or than air."""
-        if self.organ.window is None:
-            moving, fixed = (foreground(v) for v in self.images)
-        else:
-            moving, fixed = (np.asarray(sitk.GetArrayViewFromImage(v) > NO_AIR) for v in self.images)
-        return moving, fixed
+        """Whether voxels of `mm` are worth it: those of both are, but for a sixth, as small, and no slice twice as thick."""
+        spacings = [np.array(v.GetSpacing()) for v in self.images]
+        return all(s.prod() ** (1 / 3) < 7 / 6 * mm and s.max() <= 2 * mm for s in spacings)
 
     def on(self, grid: Grid, transform: sitk.AffineTransform, device: torch.device) -> Scene:
         """Both on `grid`, the moving one through `transform` (fixed point -> moving point). Raises GeometryError."""
@@ -98,13 +98,13 @@ class Subjects:
                 "check the headers, the masks and the --initial-transform",
             )
         maps, counts = pair[:, :0], None
-        if self.organ.window is not None:
-            counts = torch.cat([_scanned(v, grid, t) for v, t in zip(self.originals, chains, strict=True)])
+        if self.organ.hounsfield:
+            counts = torch.cat([_scanned(v, grid, t) for v, t in zip(self.images, chains, strict=True)])
             if self.lungs is not None:
                 maps = torch.cat([_soft(v, grid, t) for v, t in zip(self.lungs, chains, strict=True)])
                 if any(mask is not None for mask in self.masks):
                     counts = counts * _widened(
-                        (maps > 0.5).float().amax(0, keepdim=True), AROUND_MM / grid.spacing[0]
+                        (maps > 0.5).float().amax(0, keepdim=True), BESIDE_MM / grid.spacing[0]
                     )
         elif any(mask is not None for mask in self.masks):
             counts = torch.cat([mask_on_grid(v, grid, t) for v, t in zip(self.masks, chains, strict=True)])
@@ -113,9 +113,10 @@ class Subjects:
 
 def _around(whole: Grid, of_lungs: Grid, box: tuple[Array, Array]) -> tuple[Array, Array]:
     """First and last index of `whole` within NEAR_MM of a box that is told in indices of another grid."""
-    first, last = (whole.indices(of_lungs.points(end)) for end in box)
+    corners = np.array(list(itertools.product(*zip(*box, strict=True))))
+    there = whole.indices(of_lungs.points(corners))
     widths, end = NEAR_MM / np.array(whole.spacing), np.array(whole.size) - 1.0
-    return (first - widths).clip(0, end), (last + widths).clip(0, end)
+    return (there.min(0) - widths).clip(0, end), (there.max(0) + widths).clip(0, end)
 
 
 def near_lungs(image: sitk.Image, lung: sitk.Image) -> sitk.Image:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hsyn_cli import files
+from hsyn_cli.config import CHECKPOINTS
 from hsyn_cli.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-DEFAULT = "brain-t1"
+DEFAULT = CHECKPOINTS["brain"]
 SUFFIX = ".safetensors"
 MANIFEST = "manifest.json"
 LIST_HINT = "`hsyn weights list` shows what is there"

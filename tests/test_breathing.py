@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 import torch
 from samples import chest
 from torch import Tensor
 
 from hsyn_cli.fields import compose, corner_determinant, determinant, length, warp
 from hsyn_cli.inverse import invert
-from hsyn_cli.lungs import WINDOW
-from hsyn_cli.prepare import windowed
+from hsyn_cli.prepare import mask_on_grid, on_grid
+from hsyn_cli.space import Grid
 from hsyn_cli.training.breathing import NUMBERS, Breath, breathe
 from hsyn_cli.training.objective import true_error
 
@@ -19,8 +18,8 @@ VOXEL = 5.0
 
 def tensors() -> tuple[Tensor, Tensor]:
     image, lungs = chest(voxel=VOXEL)
-    values = [sitk.GetArrayFromImage(v).astype(np.float32) for v in (windowed(image, WINDOW), lungs)]
-    return torch.from_numpy(values[0])[None, None], torch.from_numpy(values[1])[None, None]
+    grid = Grid.of(image)
+    return on_grid(image, grid), mask_on_grid(lungs, grid)
 
 
 def breath(motion: float, seed: int = 0) -> Breath:
@@ -65,6 +64,16 @@ def test_the_chest_wall_stays_behind_the_lungs() -> None:
     middle = made.truth[0, 2, 14:40, 24]  # z, x through both lungs
     assert float(middle[:, 0].abs().max()) < 0.5
     assert float(middle[:, 18].abs().max()) > 5.0  # x = -70 mm, in a lung
+
+
+@pytest.mark.parametrize("motion", [-30.0, 30.0])
+def test_a_chest_that_breathes_in_is_wider_and_deeper(motion: float) -> None:
+    """The moving image is the smaller one then: left goes right, front goes back. Axes point left, back and up."""
+    made = breath(motion)
+    middle = made.truth[0, :, 20:40].mean(1)  # (3, y, x)
+    sign = np.sign(motion)
+    assert float(middle[0, 24, 46:54].mean()) * sign < 0 < float(middle[0, 24, 10:18].mean()) * sign
+    assert float(middle[1, 8:16, 18].mean()) * sign > 0
 
 
 def test_true_halves_have_no_error_and_none_at_all_has_that_of_the_motion() -> None:

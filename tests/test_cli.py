@@ -82,7 +82,7 @@ def test_register_help_lists_every_option_of_the_command(capsys: pytest.CaptureF
             "--no-affine",
             "--rigid",
             "--preset",
-            "--weights",
+            "--model",
             "--ants-prefix",
             "--save-midspace",
             "--max-folding",

@@ -131,7 +131,7 @@ def test_presets_and_files_are_those_of_the_program() -> None:
 def test_the_default_checkpoint_is_the_one_named() -> None:
     for organ in organs.ORGANS.values():
         assert f"`{organ.checkpoint}`" in README
-    assert weights.DEFAULT == organs.ORGANS["brain"].checkpoint
+    assert organs.ORGANS["brain"].checkpoint == weights.DEFAULT
 
 
 def test_the_changelog_knows_this_version() -> None:

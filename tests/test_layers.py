@@ -7,7 +7,8 @@ PACKAGE = Path(__file__).parents[1] / "hsyn_cli"
 LAYERS = [
     {"__init__", "errors", "config"},
     {"space", "files", "nifti", "report", "slabs"},
-    {"images", "fields", "prepare", "devices", "lungs"},
+    {"lungs"},
+    {"images", "fields", "prepare", "devices"},
     {"transforms", "organs"},
     {
         "affine",

@@ -6,7 +6,7 @@ import SimpleITK as sitk
 from samples import DIRECTIONS, chest
 
 from hsyn_cli import organs
-from hsyn_cli.config import ORGANS
+from hsyn_cli.config import CHECKPOINTS
 from hsyn_cli.errors import InputError
 from hsyn_cli.organs import BRAIN, CHEST, HEAD, OTHER, checkpoint_for, look
 from hsyn_cli.space import Grid
@@ -70,5 +70,5 @@ def test_a_wrong_organ_is_warned_about_and_other_checkpoints_are_not_judged() ->
 
 
 def test_every_organ_that_a_config_may_name_is_described() -> None:
-    assert set(organs.ORGANS) == set(ORGANS)
+    assert set(organs.ORGANS) == set(CHECKPOINTS)
     assert all(set(organ.presets) == {"fast", "default", "accurate"} for organ in organs.ORGANS.values())

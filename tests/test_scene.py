@@ -7,7 +7,7 @@ import torch
 from samples import DIRECTIONS, chest
 
 from hsyn_cli import lungs
-from hsyn_cli.errors import GeometryError
+from hsyn_cli.errors import GeometryError, InputError, UsageError
 from hsyn_cli.organs import ORGANS
 from hsyn_cli.scene import NEAR_MM, Scene, Subjects
 from hsyn_cli.space import Grid
@@ -108,8 +108,22 @@ def test_images_that_miss_each_other_are_refused() -> None:
         subjects.on(Grid.of(brain), away, CPU)
 
 
-def test_foregrounds_leave_air_out() -> None:
-    subjects = chests()
-    for image, inside in zip(subjects.originals, subjects.foregrounds(), strict=True):
-        assert inside[sitk.GetArrayViewFromImage(image) > -900].all()
-        assert not inside[sitk.GetArrayViewFromImage(image) < -960].any()
+def test_a_chest_that_is_not_in_hounsfield_units_is_refused() -> None:
+    image, _ = chest()
+    shifted = image + 1024
+    with pytest.raises(InputError, match="the fixed image is no CT in Hounsfield units"):
+        Subjects((image, shifted), (None, None), (None, None), ORGANS["lung"])
+
+
+def test_one_mask_of_two_chests_is_refused() -> None:
+    image, mask = chest()
+    with pytest.raises(UsageError, match="of two chests one has a mask"):
+        Subjects((image, image), (mask, None), (None, None), ORGANS["lung"])
+
+
+def test_a_mask_of_everything_is_a_mask() -> None:
+    image, mask = chest()
+    everything = mask * 0 + 1
+    scene = seen(Subjects((image, image), (everything, everything), (None, None), ORGANS["lung"]))
+    assert scene.counts is not None
+    assert float(scene.counts.mean()) > 0.5

@@ -93,7 +93,12 @@ class Inputs:
     heading=INPUT,
     help="Label map of the moving image, warped with its ids kept.",
 )
-@option("--fixed-mask", type=FILE, heading=INPUT, help="Only where it is not 0 does the fixed image count; of a chest, the lungs.")
+@option(
+    "--fixed-mask",
+    type=FILE,
+    heading=INPUT,
+    help="Only where it is not 0 does the fixed image count. Of chests: masks of the lungs, of both images.",
+)
 @option("--moving-mask", type=FILE, heading=INPUT, help="The same for the moving image.")
 @option(
     "--initial-transform",
@@ -177,8 +182,8 @@ def register(**values: Any) -> None:
         raise UsageError("--no-affine and --rigid contradict each other", "give one of them")
     from hsyn_cli import config, files, outputs, report, weights
 
-    if options.model not in ("auto", *config.ORGANS):
-        weights.find(options.model)
+    if options.model != "auto":
+        weights.find(config.CHECKPOINTS.get(options.model, options.model))
     wanted = outputs.Wanted(
         options.out,
         options.ants_prefix,

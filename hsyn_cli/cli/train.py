@@ -1,4 +1,4 @@
-"""`hsyn train`: from a folder of images to a checkpoint that `hsyn register --weights` takes."""
+"""`hsyn train`: from a folder of images to a checkpoint that `hsyn register --model` takes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def train(
       hsyn train --data scans/ -o run/ --dry-run
       hsyn train --data scans/ -o run/ --from brain-t1 --minutes 30
       hsyn train -o run/ --resume
-      hsyn register -m m.nii.gz -f f.nii.gz -o out/ --weights run/checkpoint.safetensors
+      hsyn register -m m.nii.gz -f f.nii.gz -o out/ --model run/checkpoint.safetensors
     """
     if resume and (config_path or start or minutes or seed is not None):
         raise UsageError(
@@ -191,6 +191,6 @@ def _train(session: Session, plan: Plan, stop_after: float | None, talks: bool, 
         raise
     if talks and not as_json:
         if session.finished:
-            click.echo(f"trained: hsyn register -m MOVING -f FIXED -o OUT --weights {session.run.checkpoint}")
+            click.echo(f"trained: hsyn register -m MOVING -f FIXED -o OUT --model {session.run.checkpoint}")
         else:
             click.echo(f"stopped in time; go on with: hsyn train -o {session.run.folder} --resume")

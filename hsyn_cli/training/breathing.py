@@ -86,8 +86,8 @@ def _velocity(lungs: Tensor, voxel: float, random: Tensor) -> Tensor:
     rib = 4 * depth * (1 - depth)
     out = torch.cat(
         (
-            SIDEWAYS * sideways * (2 * x - 1).clamp(-1, 1) * rib * torch.ones_like(inner),
-            -FORWARD * forward * (1 - y).clamp(0, 1) * rib * torch.ones_like(inner),
+            -SIDEWAYS * sideways * (2 * x - 1).clamp(-1, 1) * rib * torch.ones_like(inner),
+            FORWARD * forward * (1 - y).clamp(0, 1) * rib * torch.ones_like(inner),
             along,
         ),
         dim=1,

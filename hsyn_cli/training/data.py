@@ -15,11 +15,10 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from hsyn_cli import affine, files, images
+from hsyn_cli import affine, files, images, lungs
 from hsyn_cli.config import Training
 from hsyn_cli.errors import HsynError, InputError, Interrupted
-from hsyn_cli.organs import ORGANS
-from hsyn_cli.prepare import content_box, intensity_range, windowed
+from hsyn_cli.prepare import content_box, intensity_range
 from hsyn_cli.scene import near_lungs
 from hsyn_cli.space import Grid, working_grid
 from hsyn_cli.training.cache import Cache, Volume, save_cache, settings
@@ -90,12 +89,13 @@ def build_cache(subjects: Sequence[Subject], training: Training, out: Path, prog
     grid: Grid | None = None
     kept: list[tuple[Subject, Volume | None, NDArray[np.int64] | None]] = []
     left_out: list[str] = []
+    chests = training.sn_net.organ == "lung"
     for k, subject in enumerate(subjects):
         progress(f"preparing {k + 1}/{len(subjects)}", k / len(subjects))
         try:
-            image, labels = _read(subject, ORGANS[training.sn_net.organ].window)
+            image, labels = _read(subject, chests)
             picture = image if image is not None else _painted(cast(sitk.Image, labels), training)
-            if training.sn_net.organ == "lung" and labels is not None:
+            if chests and labels is not None:
                 picture = near_lungs(picture, labels)
             if reference is None or grid is None:
                 reference, grid = picture, _frame(picture, training)
@@ -110,10 +110,10 @@ def build_cache(subjects: Sequence[Subject], training: Training, out: Path, prog
         arrays = [
             _on(grid, v, transform, labels=v is labels) if v is not None else None for v in (image, labels)
         ]
-        if not any((v > 0).any() for v in arrays if v is not None):
+        if not any((v > v.min()).any() for v in arrays if v is not None):
             left_out.append(f"{subject.name} found no place on {subjects[0].name}")
             continue
-        kept.append((subject, None if arrays[0] is None else _to_uint8(arrays[0]), arrays[1]))
+        kept.append((subject, None if arrays[0] is None else _to_uint8(arrays[0], chests), arrays[1]))
     if len(kept) < 2:
         raise InputError(
             f"{len(kept)} of {len(subjects)} subjects can be used", "; ".join(left_out[:3]) or "give more"
@@ -124,13 +124,14 @@ def build_cache(subjects: Sequence[Subject], training: Training, out: Path, prog
     return cache
 
 
-def _read(
-    subject: Subject, window: tuple[float, float] | None
-) -> tuple[sitk.Image | None, sitk.Image | None]:
+def _read(subject: Subject, chests: bool) -> tuple[sitk.Image | None, sitk.Image | None]:
     image = images.read_image(subject.image).image if subject.image else None
+    if image is not None and lungs.in_hounsfield(image) != chests:
+        what, organ = ("no", "brain") if chests else ("a", "lung")
+        raise InputError(f'{subject.image} is {what} CT in Hounsfield units', f'set "organ": "{organ}" in sn_net')
     if image is not None:
         labels = images.read_labels(subject.labels, image).image if subject.labels else None
-        return windowed(image, window), labels
+        return image, labels
     assert subject.labels is not None
     blank = images.read_image(subject.labels, "label map").image
     return None, images.read_labels(subject.labels, blank).image
@@ -154,13 +155,17 @@ def _frame(picture: sitk.Image, training: Training) -> Grid:
 
 
 def _on(grid: Grid, image: sitk.Image, transform: sitk.Transform, labels: bool) -> NDArray[Any]:
-    """(Z, Y, X) on the common grid: linear, or nearest neighbour for labels; 0 outside."""
+    """(Z, Y, X) on the common grid: linear, or nearest neighbour for labels; 0, or air, outside."""
     how, pixel = (sitk.sitkNearestNeighbor, sitk.sitkInt64) if labels else (sitk.sitkLinear, sitk.sitkFloat32)
-    moved = sitk.Resample(image, grid.empty_image(sitk.sitkUInt8), transform, how, 0.0, pixel)
+    outside = lungs.WINDOW[0] if not labels and lungs.in_hounsfield(image) else 0.0
+    moved = sitk.Resample(image, grid.empty_image(sitk.sitkUInt8), transform, how, outside, pixel)
     return cast(NDArray[Any], sitk.GetArrayFromImage(moved))
 
 
-def _to_uint8(values: NDArray[np.float32]) -> Volume:
+def _to_uint8(values: NDArray[np.float32], chests: bool) -> Volume:
+    if chests:
+        low, high = lungs.WINDOW
+        return np.rint(np.clip((values - low) * (255 / (high - low)), 0, 255)).astype(np.uint8)
     low = float(values.min())
     above = values[values > low]
     high = float(np.percentile(above, 99.7)) if above.size else low + 1.0

@@ -118,10 +118,12 @@ class PairSource:
                     self._make(of_maps, (rows[k], rows[k + 1]), scale, theta, False, draws, plain=True)
                 )
                 if self.training.breathing and not of_maps:
-                    out.append(self._breath(rows[k], scale, theta[:1], False, draws))
+                    out.append(self._breath(rows[k], scale, theta[:1], False, draws, plain=True))
         return out
 
-    def _breath(self, row: int, scale: int, theta: Tensor, flip: bool, draws: Draws) -> Pair:
+    def _breath(
+        self, row: int, scale: int, theta: Tensor, flip: bool, draws: Draws, plain: bool = False
+    ) -> Pair:
         """One chest at two depths of breath; its labels are its lungs. Its voxels are `scale` times the cache's."""
         theta = theta.to(self.device)
         volumes = (self.images[[row]].float() / 255, (self.labels[[row]] > 0).float())
@@ -132,7 +134,8 @@ class PairSource:
         breath = breathe(image, lungs, self.training.sn_net.spacing * scale, motion, draws.normal(NUMBERS))
         images = torch.cat((breath.moving, breath.fixed))
         maps = torch.cat((breath.moving_lungs, breath.fixed_lungs))
-        return Pair(scanned(images, draws), (maps > 0.5).long(), 2, maps, breath.truth)
+        images, maps = (images, maps) if plain else scanned(images, maps, draws)
+        return Pair(images, (maps > 0.5).long(), 2, maps, breath.truth)
 
     def _make(
         self,
@@ -162,8 +165,9 @@ class PairSource:
             grid = F.affine_grid(theta, list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, align_corners=False)
         if self.training.sn_net.organ != "brain":
-            maps = None if labels is None else (labels > 0).float()
-            return Pair(images if plain else scanned(images, draws), labels, self.counted, maps)
+            lungs = torch.zeros_like(images) if labels is None else (labels > 0).float()
+            images, lungs = (images, lungs) if plain else scanned(images, lungs, draws)
+            return Pair(images, labels, self.counted, None if labels is None else lungs)
         return Pair((images if plain else spoil(images, draws)).clamp_(0, 1), labels, self.counted)
 
     def _paint(self, labels: Tensor, draws: Draws, plain: bool) -> Tensor:
@@ -213,18 +217,19 @@ def spoil(images: Tensor, draws: Draws) -> Tensor:
     return (images.clamp(1e-6, 1).pow(gamma) * bias + noise).clamp(0, 1)
 
 
-def scanned(images: Tensor, draws: Draws) -> Tensor:
+def scanned(images: Tensor, lungs: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     """As CT scanners might have shown them, drawn apart for each: kernel from soft to sharp, noise, a little offset, and slices
-    cut off at one end."""
+    cut off at one end, where no lungs are found either. Both (N, 1, Z, Y, X)."""
     soft = F.avg_pool3d(images, 3, stride=1, padding=1)
     n = len(images)
     sharpness = (1.5 * draws.uniform(n, 1, 1, 1, 1) - 1).to(images.device)  # -1 soft, 0.5 sharp
     noise = (0.06 * draws.uniform(n, 1, 1, 1, 1)).to(images.device) * draws.noise(images)
     offset = (0.01 * draws.normal(n, 1, 1, 1, 1)).to(images.device)
     out = (images + sharpness * (images - soft) + noise + offset).clamp(0, 1)
+    found = lungs.clone()
     for k in range(n):
         if draws.chance(CUT_SHARE):
             slices = int(float(draws.uniform(1)) * 0.12 * images.shape[2])
             ends = slice(0, slices) if draws.chance(0.5) else slice(images.shape[2] - slices, None)
-            out[k, :, ends] = 0
-    return out
+            out[k, :, ends] = found[k, :, ends] = 0
+    return out, found
