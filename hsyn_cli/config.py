@@ -130,8 +130,8 @@ class Preset:
 
 PRESETS = {
     "fast": Preset(),
-    "default": Preset(1, (RefineStage(1, Steps(7, step_sigma=1.4, field_sigma=0.5, tissue=16.0)),)),
-    "accurate": Preset(1, (RefineStage(1, Steps(20, step_sigma=1.4, field_sigma=0.5, tissue=16.0)),)),
+    "default": Preset(1, (RefineStage(1, Steps(10, step_sigma=1.3, field_sigma=0.5, tissue=16.0)),)),
+    "accurate": Preset(1, (RefineStage(1, Steps(22, step_sigma=1.3, field_sigma=0.5, tissue=16.0)),)),
 }
 
 

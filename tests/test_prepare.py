@@ -59,8 +59,8 @@ def test_flattening_takes_a_bias_out_and_leaves_noise_dark() -> None:
         spread[name] = flat[inner].std() / flat[inner].mean()
         assert flat[away > 70].mean() < 0.05 * flat[inner].mean()
     before = sitk.GetArrayFromImage(biased)[inner]
-    assert spread["biased"] < 0.2 * before.std() / before.mean()
-    assert spread["biased"] < spread["plain"] + 0.05
+    assert spread["plain"] < 0.05
+    assert spread["biased"] < 0.35 * before.std() / before.mean()
 
 
 @pytest.mark.parametrize("size", [(60, 60, 4), (30, 30, 30), (9, 40, 40)])
