@@ -19,6 +19,8 @@ import SimpleITK as sitk
 from matplotlib.axes import Axes
 from PIL import Image
 
+from hsyn_cli.prepare import foreground, intensity_range
+
 GRID_MM = 5.0  # between the lines of the deformed grid
 INK, OUTLINE = "#1b1b1b", "#ff9f1c"
 
@@ -64,18 +66,18 @@ def main() -> None:
     affine = sitk.ReadTransform(str(arguments.out / "affine.mat"))
     field = lps(sitk.ReadImage(str(arguments.out / "forward_field.nii.gz"), sitk.sitkVectorFloat32))
     columns = {
-        "moving, affine only": sitk.Resample(moving, fixed, affine, sitk.sitkLinear, 0.0),
+        "moving, affine only": sitk.Resample(moving, fixed, affine, sitk.sitkLinear, intensity_range(moving)[0]),
         "fixed": fixed,
         "warped": sitk.ReadImage(str(arguments.out / "warped.nii.gz"), sitk.sitkFloat32),
     }
     arrays = {name: sitk.GetArrayFromImage(lps(image)) for name, image in columns.items()}
-    target = arrays["fixed"]
-    threshold = sitk.OtsuThreshold(fixed, 0, 1)
+    content = foreground(lps(fixed))
+    threshold = sitk.OtsuThreshold(sitk.Clamp(fixed, sitk.sitkFloat32, *intensity_range(fixed)), 0, 1)
     smooth = sitk.SmoothingRecursiveGaussian(sitk.Cast(threshold, sitk.sitkFloat32), 0.7)
     outline = sitk.GetArrayFromImage(lps(smooth))
     det, sent = determinant(field), targets_mm(field)
     x, y, z = field.GetSpacing()
-    middle = [int(np.median(np.flatnonzero((target > 0).any(axis=tuple({0, 1, 2} - {k}))))) for k in range(3)]
+    middle = [int(np.median(np.flatnonzero(content.any(axis=tuple({0, 1, 2} - {k}))))) for k in range(3)]
     cuts = (
         ((middle[0], slice(None), slice(None)), (x, y), (0, 1), False),
         ((slice(None), middle[1], slice(None)), (x, z), (0, 2), True),
@@ -86,14 +88,14 @@ def main() -> None:
         rows, across = det[cut].shape
         extent = (0.0, across * width, rows * height, 0.0)
         for axes, (name, array) in zip(panels[row], arrays.items(), strict=False):
-            high = float(np.percentile(array[array > 0], 99.5))
-            show(axes, turn(array[cut]), extent, cmap="gray", vmin=0, vmax=high)
+            low, high = intensity_range(fixed if name == "fixed" else moving)
+            show(axes, turn(array[cut]), extent, cmap="gray", vmin=low, vmax=high)
             at = ((np.arange(across) + 0.5) * width, (np.arange(rows) + 0.5) * height)
             axes.contour(*at, turn(outline[cut]), levels=[0.5], colors=OUTLINE, linewidths=0.7)
             if row == 0:
                 axes.set_title(name, fontsize=13)
         axes = panels[row, 3]
-        inside = np.where(turn(target[cut]) > 0, turn(det[cut]), np.nan)
+        inside = np.where(turn(content[cut]), turn(det[cut]), np.nan)
         factor = np.log2(np.maximum(inside, 2.0**-3))
         drawn = axes.imshow(factor, extent=extent, cmap="RdBu_r", vmin=-2, vmax=2)
         axes.set_axis_off()

@@ -17,7 +17,7 @@ HOUNSFIELD = -500.0  # an image that reaches below it holds Hounsfield units
 PADDING = -1500.0  # HU; nothing is as dark, so such voxels were never scanned
 PADDINGS = (-1024.0, -1000.0)  # so may these where they are the darkest value
 LEAST_VOXELS = 8  # along each axis, however few slices
-VOXEL_MM = 2.0  # lungs are looked for at about this
+ROUGH_MM, VOXEL_MM = 4.0, 2.0  # lungs are looked for at about the first, and outlined at the second
 LEAST_LITRES = 0.5  # of both together
 LEAST_SHARE = 0.1  # of the larger lung's volume
 MOST_CUT = 0.01  # share of a lung's voxels on the sides of the image; of the air around a body it is more
@@ -35,12 +35,8 @@ def segment(image: sitk.Image) -> sitk.Image | None:
 
     Pieces of air of some size that hardly touch the sides of the image; slices may cut through them above and below.
     """
-    factor = [
-        max(1, min(round(VOXEL_MM / s), n // LEAST_VOXELS))
-        for s, n in zip(image.GetSpacing(), image.GetSize(), strict=True)
-    ]
-    small = sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), factor)
-    scanned = sitk.BinShrink(sitk.Cast(unscanned(image), sitk.sitkFloat32), factor) < 0.5
+    small = _shrunk(image, ROUGH_MM)
+    scanned = _shrunk(unscanned(image), ROUGH_MM) < 0.5
     inner = sitk.BinaryErode((small < AIR) & scanned, [1] * 3, sitk.sitkCross)  # thin bridges are cut
     pieces = sitk.ConnectedComponent(inner)
     labels = sitk.GetArrayViewFromImage(pieces)
@@ -56,9 +52,21 @@ def segment(image: sitk.Image) -> sitk.Image | None:
         return None
     mask = sitk.GetImageFromArray(lung[labels].astype(np.uint8))
     mask.CopyInformation(small)
-    radius = [max(1, round(0.5 * CLOSING_MM / s)) for s in small.GetSpacing()]
-    whole = sitk.BinaryDilate(mask, [1] * 3, sitk.sitkCross)
-    return sitk.Cast(sitk.BinaryMorphologicalClosing(whole, radius, sitk.sitkBall), sitk.sitkFloat32)
+    mask = sitk.BinaryDilate(mask, [2] * 3, sitk.sitkBall)
+    factor = np.array(image.GetSize()) // np.array(small.GetSize())
+    near = np.argwhere(sitk.GetArrayViewFromImage(mask))[:, ::-1]
+    first, end = near.min(0) * factor, np.minimum((near.max(0) + 1) * factor, image.GetSize())
+    part = _shrunk(sitk.RegionOfInterest(image, (end - first).tolist(), first.tolist()), VOXEL_MM)
+    inside = sitk.Resample(mask, part, sitk.Transform(), sitk.sitkNearestNeighbor, 0) & (part < AIR)
+    radius = [max(1, round(0.5 * CLOSING_MM / s)) for s in part.GetSpacing()]
+    return sitk.Cast(sitk.BinaryMorphologicalClosing(inside, radius, sitk.sitkBall), sitk.sitkFloat32)
+
+
+def _shrunk(image: sitk.Image, mm: float) -> sitk.Image:
+    """Averaged over whole voxels to about `mm`, float32, along no axis to fewer than LEAST_VOXELS."""
+    sizes = zip(image.GetSpacing(), image.GetSize(), strict=True)
+    factors = [max(1, min(round(mm / s), n // LEAST_VOXELS)) for s, n in sizes]
+    return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), factors)
 
 
 def _sides(labels: NDArray[Any], image: sitk.Image) -> list[NDArray[Any]]:

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-BRAIN = EXAMPLES / "brain"
+BRAIN, LUNG = EXAMPLES / "brain", EXAMPLES / "lung"
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, -1.0)  # rotated about z, z flipped
 
 
@@ -186,3 +186,19 @@ def test_benchmark_from_pairs_to_json(tmp_path, monkeypatch, capsys):
     assert 0.01 < scores["peak_gb"] < 2
     assert report["mean"]["default"] == {}
     assert "default: exit code 1: AssertionError" in capsys.readouterr().out
+
+
+def test_the_lungs_landmarks_lie_where_their_table_says():
+    fixed, moving = (sitk.ReadImage(str(LUNG / f"{name}.nii.gz")) for name in ("fixed", "moving"))
+    with (LUNG / "landmarks.csv").open(newline="") as stream:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+    assert len(rows) == 10
+    for row in rows:
+        for image, point, index in ((fixed, "f", "ijk"), (moving, "m", "ijk")):
+            there = image.TransformContinuousIndexToPhysicalPoint([row[point + k] for k in index])
+            np.testing.assert_allclose(there, [row[point + k] for k in "xyz"], atol=1.3)
+    apart = [np.linalg.norm([row["f" + k] - row["m" + k] for k in "xyz"]) for row in rows]
+    assert np.mean(apart) == pytest.approx(34.9, abs=0.05)  # as its README says
+    for name, image in (("fixed", fixed), ("moving", moving)):
+        mask = sitk.ReadImage(str(LUNG / f"{name}_lungmask.nii.gz"))
+        assert (mask.GetSize(), mask.GetOrigin()) == (image.GetSize(), image.GetOrigin())
