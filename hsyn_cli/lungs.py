@@ -53,7 +53,7 @@ def segment(image: sitk.Image) -> sitk.Image | None:
     mask = sitk.GetImageFromArray(lung[labels].astype(np.uint8))
     mask.CopyInformation(small)
     mask = sitk.BinaryDilate(mask, [2] * 3, sitk.sitkBall)
-    factor = np.array(image.GetSize()) // np.array(small.GetSize())
+    factor = np.array(_factors(image, ROUGH_MM))
     near = np.argwhere(sitk.GetArrayViewFromImage(mask))[:, ::-1]
     first, end = near.min(0) * factor, np.minimum((near.max(0) + 1) * factor, image.GetSize())
     part = _shrunk(sitk.RegionOfInterest(image, (end - first).tolist(), first.tolist()), VOXEL_MM)
@@ -64,9 +64,12 @@ def segment(image: sitk.Image) -> sitk.Image | None:
 
 def _shrunk(image: sitk.Image, mm: float) -> sitk.Image:
     """Averaged over whole voxels to about `mm`, float32, along no axis to fewer than LEAST_VOXELS."""
+    return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), _factors(image, mm))
+
+
+def _factors(image: sitk.Image, mm: float) -> list[int]:
     sizes = zip(image.GetSpacing(), image.GetSize(), strict=True)
-    factors = [max(1, min(round(mm / s), n // LEAST_VOXELS)) for s, n in sizes]
-    return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), factors)
+    return [max(1, min(round(mm / s), n // LEAST_VOXELS)) for s, n in sizes]
 
 
 def _sides(labels: NDArray[Any], image: sitk.Image) -> list[NDArray[Any]]:
