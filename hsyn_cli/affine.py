@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.prepare import intensity_range
-from hsyn_cli.space import Array, affine_from, affine_parts
+from hsyn_cli.space import LEAST_VOXELS, Array, affine_from, affine_parts
 
 Kind = Literal["affine", "rigid", "none"]
 
@@ -21,7 +21,7 @@ SEARCH_MM, STAGES_MM = 8.0, (4.0, 2.0)
 SAMPLED = (0.15, 0.03)  # share of the voxels looked at in each of STAGES_MM ...
 LEAST_SAMPLES = 20_000  # ... but at least so many
 LEAST_VOLUME = 0.1  # of the moving image's, as the transform has it; less is no alignment
-LEAST_VOXELS = 8  # along each axis, however thin the image
+
 SEARCH_ANGLES = (-0.6, 0.0, 0.6)  # radians about each axis, tried before anything is optimised
 SEARCH_KEPT = 3
 

@@ -9,14 +9,13 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from hsyn_cli.space import nearest_lps
+from hsyn_cli.space import Grid, nearest_lps, shrink_factors
 
 WINDOW = (-1000.0, 200.0)  # HU that the networks see as 0 and 1: air, and all vessels
 AIR = -400.0  # HU; the lungs and what is around the body are darker
 HOUNSFIELD = -500.0  # an image that reaches below it holds Hounsfield units
 PADDING = -1500.0  # HU; nothing is as dark, so such voxels were never scanned
 PADDINGS = (-1024.0, -1000.0)  # so may these where they are the darkest value
-LEAST_VOXELS = 8  # along each axis, however few slices
 ROUGH_MM, VOXEL_MM = 4.0, 2.0  # lungs are looked for at about the first, and outlined at the second
 LEAST_LITRES = 0.5  # of both together
 LEAST_SHARE = 0.1  # of the larger lung's volume
@@ -53,7 +52,7 @@ def segment(image: sitk.Image) -> sitk.Image | None:
     mask = sitk.GetImageFromArray(lung[labels].astype(np.uint8))
     mask.CopyInformation(small)
     mask = sitk.BinaryDilate(mask, [2] * 3, sitk.sitkBall)
-    factor = np.array(_factors(image, ROUGH_MM))
+    factor = np.array(shrink_factors(Grid.of(image), ROUGH_MM))
     near = np.argwhere(sitk.GetArrayViewFromImage(mask))[:, ::-1]
     first, end = near.min(0) * factor, np.minimum((near.max(0) + 1) * factor, image.GetSize())
     part = _shrunk(sitk.RegionOfInterest(image, (end - first).tolist(), first.tolist()), VOXEL_MM)
@@ -63,13 +62,7 @@ def segment(image: sitk.Image) -> sitk.Image | None:
 
 
 def _shrunk(image: sitk.Image, mm: float) -> sitk.Image:
-    """Averaged over whole voxels to about `mm`, float32, along no axis to fewer than LEAST_VOXELS."""
-    return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), _factors(image, mm))
-
-
-def _factors(image: sitk.Image, mm: float) -> list[int]:
-    sizes = zip(image.GetSpacing(), image.GetSize(), strict=True)
-    return [max(1, min(round(mm / s), n // LEAST_VOXELS)) for s, n in sizes]
+    return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), shrink_factors(Grid.of(image), mm))
 
 
 def _sides(labels: NDArray[Any], image: sitk.Image) -> list[NDArray[Any]]:

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from hsyn_cli import lungs
 from hsyn_cli.errors import GeometryError
-from hsyn_cli.space import Array, Grid, affine_parts
+from hsyn_cli.space import Array, Grid, affine_parts, shrink_factors
 
-LEAST_VOXELS = 8  # along each axis, however thin the image
 NO_AIR = -940.0  # HU
 FLAT_MM = 2.0  # what `flattened` gives, and half of what it looks at
 AROUND_MM = 12.0  # deviation of its Gaussian: bias fields are wider, tissues narrower
@@ -34,8 +33,8 @@ def flattened(image: sitk.Image) -> sitk.Image:
     """Each voxel over the mean of the content around it, float32, voxels of up to 2 mm: no bias field remains, tissue does."""
     image = sitk.Cast(image, sitk.sitkFloat32)
     low, high = intensity_range(image)
-    fine = shrunk(image - low, FLAT_MM)
-    coarse = shrunk(fine, 2 * FLAT_MM)
+    fine = sitk.BinShrink(image - low, shrink_factors(Grid.of(image), FLAT_MM))
+    coarse = sitk.BinShrink(fine, shrink_factors(Grid.of(fine), 2 * FLAT_MM))
     scale = max(high - low, 1e-12)
     content = sitk.Cast(coarse > 0.05 * scale, sitk.sitkFloat32)
     border = [int(3 * AROUND_MM / s) + 1 for s in coarse.GetSpacing()]
@@ -48,15 +47,6 @@ def flattened(image: sitk.Image) -> sitk.Image:
     )  # far from content that of the whole range
     mean = sitk.Maximum(mean, 0.05 * scale)
     return fine / sitk.Resample(mean, fine, sitk.Transform(), sitk.sitkLinear, scale, sitk.sitkFloat32)
-
-
-def shrunk(image: sitk.Image, mm: float) -> sitk.Image:
-    """Averaged over whole voxels to at most `mm`, where it is finer, and to no fewer than LEAST_VOXELS along any axis."""
-    factors = [
-        max(1, min(int(mm / s + 1e-6), n // LEAST_VOXELS))
-        for s, n in zip(image.GetSpacing(), image.GetSize(), strict=True)
-    ]
-    return sitk.BinShrink(image, factors)
 
 
 def foreground(image: sitk.Image) -> np.ndarray[Any, np.dtype[np.bool_]]:

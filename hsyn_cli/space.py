@@ -141,6 +141,15 @@ def working_grid(image: Grid, box: tuple[Array, Array], spacing: float, margin: 
     )
 
 
+LEAST_VOXELS = 8
+
+
+def shrink_factors(grid: Grid, mm: float) -> list[int]:
+    """How many voxels (x, y, z) may be averaged to one of at most `mm`, no axis to fewer than LEAST_VOXELS; at least 1 each."""
+    sizes = zip(grid.spacing, grid.size, strict=True)
+    return [max(1, min(int(mm / s + 1e-6), n // LEAST_VOXELS)) for s, n in sizes]
+
+
 def strided(grid: Grid, stride: float) -> Grid:
     """The grid of a field with that stride on `grid` (see the module text); sizes must divide by it."""
     if any(n % stride for n in grid.size):
