@@ -4,10 +4,12 @@ import pytest
 import torch
 from samples import picture, smooth_field
 
+from hsyn_cli import config
 from hsyn_cli.config import Steps
 from hsyn_cli.fields import warp
 from hsyn_cli.forces import forces, pull
 from hsyn_cli.losses import ncc
+from hsyn_cli.sn_net import SNNet
 
 
 def test_forces_point_where_the_similarity_rises_on_both_sides_alike() -> None:
@@ -69,10 +71,10 @@ def test_steps_in_one_direction_move_the_moving_image_alone() -> None:
     assert u[0, 0, 12, 12, 12] == pytest.approx(-2.0, abs=0.6)
 
 
-def test_no_weight_no_step_and_a_batch_is_that_of_each() -> None:
+def test_where_nothing_counts_no_step_is_taken_and_a_batch_is_that_of_each() -> None:
     pairs = [torch.cat((ball(a), ball(b))) for a, b in ((11, 13), (12, 11))]
     zero = torch.zeros(2, 3, 24, 24, 24)
-    assert not pull(pairs[0], zero, 1.0, Steps(3), weight=torch.zeros(1, 1, 24, 24, 24)).any()
+    assert not pull(pairs[0], zero, 1.0, Steps(3), counts=torch.zeros(2, 1, 24, 24, 24)).any()
     both = torch.stack(pairs, 1).flatten(0, 1)  # moving images first
     together = pull(both, torch.zeros(4, 3, 24, 24, 24), 1.0, Steps(3))
     for k, pair in enumerate(pairs):
@@ -97,3 +99,17 @@ def test_forces_of_maps_are_those_of_both_sides() -> None:
     one, other = forces(a, b, 5)
     for force, swapped in zip((other, one), forces(b, a, 5), strict=True):
         torch.testing.assert_close(force, swapped, atol=1e-5, rtol=1e-5)
+
+
+def test_levels_look_at_maps_and_at_what_counts() -> None:
+    level = config.Level(1, 1, (4, 4), (4,), 5, forces=True, steps=Steps(10, tissue=16.0))
+    net = SNNet(config.SNNetConfig(1.0, (level,), organ="lung"))
+    flat = torch.full((1, 1, 24, 24, 24), 0.5)
+    maps = torch.cat((ball(10), ball(14)))
+    with torch.no_grad():
+        still = net(flat, flat)[0]
+        pulled = net(flat, flat, maps=maps)[0]
+        held = net(flat, flat, maps=maps, counts=torch.zeros(2, 1, 24, 24, 24))[0]
+    assert still.abs().max() < 0.1  # an untrained net alone
+    assert pulled[0, 0, 12, 12, 12] == pytest.approx(-2.0, abs=0.5)
+    torch.testing.assert_close(held, still)
