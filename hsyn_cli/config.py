@@ -135,12 +135,12 @@ PRESETS = {
 }
 
 
-LUNG_STEPS = Steps(15, step_sigma=2.0, tissue=4.0)
+LUNG_STEPS = Steps(12, step_sigma=2.0, tissue=4.0)
 LUNG_COARSE = RefineStage(4 / 3, LUNG_STEPS)
 LUNG_PRESETS = {
     "fast": Preset(),
     "default": Preset(
-        1, (LUNG_COARSE, RefineStage(1, dataclasses.replace(LUNG_STEPS, steps=10))), finer=0.75
+        1, (LUNG_COARSE, RefineStage(1, dataclasses.replace(LUNG_STEPS, steps=8))), finer=0.75
     ),
     "accurate": Preset(
         1,

@@ -166,9 +166,9 @@ def register(
     with clock.step("affine"):
         check_overlap(fixed, moving, initial_transform)
         start = affine_step.as_affine(initial_transform) if initial_transform else None
-        to_align = (moving, fixed) if affine == "none" else subjects.to_align
+        aligning = (moving, fixed) if affine == "none" else subjects.to_align
         transform = affine_step.align(
-            to_align[1], to_align[0], affine, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask, start=start
+            aligning[1], aligning[0], affine, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask, start=start
         )  # fmt: skip
     with clock.step("networks"):
         spacing = sn.config.spacing

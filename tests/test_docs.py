@@ -61,7 +61,7 @@ def test_every_option_named_exists() -> None:
     assert named - known == foreign
     short = {"--help", "--out", "--input", "--transform"}  # named by their letters
     unnamed = {name for name in known - named - short if name.startswith("--")}
-    assert unnamed <= {"--save-midspace", "--ignore", "--default-value", "--json-file"}
+    assert unnamed <= {"--save-midspace", "--ignore", "--json-file"}
 
 
 @pytest.mark.parametrize("block", blocks("python"))
