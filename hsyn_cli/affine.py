@@ -35,20 +35,28 @@ def align(
     fixed_mask: sitk.Image | None = None,
     moving_mask: sitk.Image | None = None,
     start: sitk.AffineTransform | None = None,
+    finest_mm: float = STAGES_MM[-1],
 ) -> sitk.AffineTransform:
     """Affine or rigid transform, fixed point -> moving point.
 
     Centres of mass give the shift, second moments the scale, a grid of rotations the pose; the best few are
     optimised at 8 mm as similarities, and the best of those at 4 and 2 mm as `kind`. Cost: correlation (Pearson).
-    With `start` nothing is searched; kind "none" returns `start` or the identity as it is.
+    Stages finer than `finest_mm` are left out, but for the first. With `start` nothing is searched; kind "none" returns
+    `start` or the identity as it is.
     """
     if kind == "none":
         return start if start is not None else sitk.AffineTransform(3)
     fixed, moving = _robust(fixed), _robust(moving)
-    levels = {mm: (_at_spacing(fixed, mm), _at_spacing(moving, mm)) for mm in (SEARCH_MM, *STAGES_MM)}
+    stages = [
+        (mm, share)
+        for mm, share in zip(STAGES_MM, SAMPLED, strict=True)
+        if mm >= min(finest_mm, STAGES_MM[0])
+    ]
+    spacings = (SEARCH_MM, *(mm for mm, _ in stages))
+    levels = {mm: (_at_spacing(fixed, mm), _at_spacing(moving, mm)) for mm in spacings}
     masks = (fixed_mask, moving_mask)
     transform: sitk.Transform = start or _search(*levels[SEARCH_MM], masks, kind)
-    for mm, share in zip(STAGES_MM, SAMPLED, strict=True):
+    for mm, share in stages:
         method = _method(*masks)
         method.SetMetricSamplingStrategy(method.RANDOM)
         method.SetMetricSamplingPercentage(

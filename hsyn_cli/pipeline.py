@@ -168,7 +168,8 @@ def register(
         start = affine_step.as_affine(initial_transform) if initial_transform else None
         aligning = (moving, fixed) if affine == "none" else subjects.to_align
         transform = affine_step.align(
-            aligning[1], aligning[0], affine, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask, start=start
+            aligning[1], aligning[0], affine, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask, start=start,
+            finest_mm=2 * sn.config.spacing,
         )  # fmt: skip
     with clock.step("networks"):
         spacing = sn.config.spacing

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 Array = NDArray[np.float64]
+Box = tuple[tuple[int, ...], tuple[int, ...]]  # first index x, y, z, and the one after the last
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,28 @@ class Grid:
         moved = self.shifted(np.array([0.0, 0.0, first]))
         return replace(moved, size=(*self.size[:2], last - first))
 
+    def corners(self) -> Array:
+        """(8, 3): where its outermost centres lie, mm LPS."""
+        return self.points(np.array(list(itertools.product(*[(0.0, n - 1.0) for n in self.size]))))
+
+    def covered(self, points: Array) -> Box:
+        """The part of the grid, a voxel more on each side, in the box around `points` (N, 3) mm LPS; at least 2 voxels wide."""
+        index, last = self.indices(points), np.array(self.size) - 2
+        first = np.clip(np.floor(index.min(0)).astype(int) - 1, 0, last)
+        end = np.clip(np.ceil(index.max(0)).astype(int) + 2, first + 2, last + 2)
+        return tuple(map(int, first)), tuple(map(int, end))
+
+    def part(self, box: Box) -> tuple[Grid, tuple[slice, ...]]:
+        """The grid of a box, and where its voxels lie in (1, C, Z, Y, X)."""
+        first, end = box
+        size = [b - a for a, b in zip(first, end, strict=True)]
+        where = (
+            slice(None),
+            slice(None),
+            *(slice(a, b) for a, b in zip(first[::-1], end[::-1], strict=True)),
+        )
+        return replace(self.shifted(np.array(first, float)), size=(size[0], size[1], size[2])), where
+
     def thinned(self, most: int) -> Grid:
         """Every k-th voxel along each axis, k the smallest that leaves at most `most`."""
         x, y, z = (-(-n // most) for n in self.size)
@@ -87,8 +110,7 @@ class Grid:
         """True if both have the same size and no corner voxel lies further apart than `tolerance` voxels."""
         if self.size != other.size:
             return False
-        corners = np.array(list(itertools.product(*[(0.0, n - 1.0) for n in self.size])))
-        apart = np.abs(self.points(corners) - other.points(corners)).max()
+        apart = np.abs(self.corners() - other.corners()).max()
         return bool(apart <= tolerance * min(self.spacing))
 
     def empty_image(self, pixel: int) -> sitk.Image:
