@@ -30,7 +30,7 @@ def in_hounsfield(image: sitk.Image) -> bool:
 
 
 def segment(image: sitk.Image) -> sitk.Image | None:
-    """The lungs of a CT with vessels and airways, float32 in [0, 1], voxels of about 2 mm; None if it shows none.
+    """The lungs of a CT with vessels and airways, float32, voxels of up to 2 mm or its own; None if it shows none.
 
     Pieces of air of some size that hardly touch the sides of the image; slices may cut through them above and below.
     """
@@ -54,9 +54,11 @@ def segment(image: sitk.Image) -> sitk.Image | None:
     mask = sitk.BinaryDilate(mask, [2] * 3, sitk.sitkBall)
     factor = np.array(shrink_factors(Grid.of(image), ROUGH_MM))
     near = np.argwhere(sitk.GetArrayViewFromImage(mask))[:, ::-1]
-    first, end = near.min(0) * factor, np.minimum((near.max(0) + 1) * factor, image.GetSize())
+    last = np.array(small.GetSize()) - 1
+    first, end = near.min(0) * factor, np.where(near.max(0) == last, image.GetSize(), (near.max(0) + 1) * factor)
     part = _shrunk(sitk.RegionOfInterest(image, (end - first).tolist(), first.tolist()), VOXEL_MM)
-    inside = sitk.Resample(mask, part, sitk.Transform(), sitk.sitkNearestNeighbor, 0) & (part < AIR)
+    found = sitk.Resample(mask, part, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8, True)
+    inside = found & (part < AIR)  # the last slices, too, that fill no rough voxel
     radius = [max(1, round(0.5 * CLOSING_MM / s)) for s in part.GetSpacing()]
     return sitk.Cast(sitk.BinaryMorphologicalClosing(inside, radius, sitk.sitkBall), sitk.sitkFloat32)
 

@@ -137,7 +137,7 @@ def register(
         progress: called with the step's name and the share of the work done.
 
     Raises:
-        UsageError, DeviceError, WeightsError, GeometryError: see `errors`.
+        UsageError, InputError, DeviceError, WeightsError, GeometryError: see `errors`.
     """
     presets = organs.ORGANS["brain"].presets
     if preset not in presets:

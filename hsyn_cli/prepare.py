@@ -33,7 +33,7 @@ def flattened(image: sitk.Image) -> sitk.Image:
     """Each voxel over the mean of the content around it, float32, voxels of up to 2 mm: no bias field remains, tissue does."""
     image = sitk.Cast(image, sitk.sitkFloat32)
     low, high = intensity_range(image)
-    fine = sitk.BinShrink(image - low, shrink_factors(Grid.of(image), FLAT_MM))
+    fine = sitk.BinShrink(sitk.Maximum(image - low, 0.0), shrink_factors(Grid.of(image), FLAT_MM))
     coarse = sitk.BinShrink(fine, shrink_factors(Grid.of(fine), 2 * FLAT_MM))
     scale = max(high - low, 1e-12)
     content = sitk.Cast(coarse > 0.05 * scale, sitk.sitkFloat32)
@@ -61,21 +61,22 @@ def content_box(image: sitk.Image) -> tuple[Array, Array]:
     return ends.min(0), ends.max(0)
 
 
-def pair_box(fixed: sitk.Image, moving: sitk.Image, transform: sitk.AffineTransform) -> tuple[Array, Array]:
-    """Box (first, last index of `fixed`) that holds what both images show, inside the fixed one's extent.
+def pair_box(
+    fixed: sitk.Image, moving: sitk.Image, transform: sitk.AffineTransform, whole: Grid | None = None
+) -> tuple[Array, Array]:
+    """Box (first, last index of `whole`, by default the grid of `fixed`) that holds what both images show, inside its extent.
 
     The content of the moving image counts where `transform` (fixed point -> moving point) puts it, so two images of one
     grid that lie on each other already have the same box whichever is called fixed.
     """
+    whole = Grid.of(fixed) if whole is None else whole
     a, t = affine_parts(transform)
     points = Grid.of(moving).points(_content_ends(moving))
-    other = Grid.of(fixed).indices((points - t) @ np.linalg.inv(a).T)
-    own = _content_ends(fixed)
-    last = np.array(fixed.GetSize()) - 1.0
-    return (
-        np.minimum(own.min(0), other.min(0).clip(0, last)),
-        np.maximum(own.max(0), other.max(0).clip(0, last)),
-    )
+    other = whole.indices((points - t) @ np.linalg.inv(a).T)
+    own = whole.indices(Grid.of(fixed).points(_content_ends(fixed)))
+    last = np.array(whole.size) - 1.0
+    both = np.concatenate((own, other)).clip(0, last)
+    return both.min(0), both.max(0)
 
 
 def _content_ends(image: sitk.Image) -> Array:

@@ -79,9 +79,10 @@ class Subjects:
     def grid(self, transform: sitk.AffineTransform, spacing: float, margin: float, multiple: int) -> Grid:
         """Around all that both show, of chests around the lungs and what is near them; see `working_grid`."""
         moving, fixed = self.images if self.lungs is None else self.lungs
-        box, whole = pair_box(fixed, moving, transform), Grid.of(self.images[1])
+        whole = Grid.of(self.images[1])
+        box = pair_box(fixed, moving, transform, whole)
         if self.lungs is not None:
-            box = _around(whole, Grid.of(fixed), box, NEAR_MM)
+            box = _around(whole, whole, box, NEAR_MM)
         return working_grid(whole, box, spacing, margin, multiple)
 
     def finer_than(self, mm: float) -> bool:
@@ -121,7 +122,7 @@ def _around(whole: Grid, of_lungs: Grid, box: tuple[Array, Array], mm: float) ->
 
 
 def near_lungs(image: sitk.Image, lung: sitk.Image) -> sitk.Image:
-    """The part of `image` within CHEST_MM of the box around a mask, which may be on another grid of the same direction."""
+    """The part of `image` within CHEST_MM of the box around a mask."""
     first, last = (
         np.rint(v).astype(int) for v in _around(Grid.of(image), Grid.of(lung), content_box(lung), CHEST_MM)
     )

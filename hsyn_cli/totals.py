@@ -96,6 +96,11 @@ def sharpened(inverse: Tensor, moving: Grid, forward: Tensor, fixed: Grid, bent:
     u, v = forward[here], inverse[there]
     points = affine_displacement(grid, np.eye(3), np.zeros(3), u.device, absolute=True) + u
     error = sampled_at(inverse, moving, points) + u
+    for axis in range(3):  # beyond, nothing is to be corrected
+        if bent[0][0][axis] > 0:
+            error.select(-1 - axis, 0).zero_()
+        if bent[0][1][axis] < fixed.size[axis]:
+            error.select(-1 - axis, -1).zero_()
     points = affine_displacement(other, np.eye(3), np.zeros(3), u.device, absolute=True) + v
     out = inverse.clone()
     out[there] = v - sampled_at(error, grid, points)

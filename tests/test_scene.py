@@ -9,6 +9,7 @@ from samples import DIRECTIONS, chest
 from hsyn_cli import lungs
 from hsyn_cli.errors import GeometryError, InputError, UsageError
 from hsyn_cli.organs import ORGANS
+from hsyn_cli.prepare import content_box
 from hsyn_cli.scene import NEAR_MM, Scene, Subjects
 from hsyn_cli.space import Grid
 
@@ -127,3 +128,13 @@ def test_a_mask_of_everything_is_a_mask() -> None:
     scene = seen(Subjects((image, image), (everything, everything), (None, None), ORGANS["lung"]))
     assert scene.counts is not None
     assert float(scene.counts.mean()) > 0.5
+
+
+@pytest.mark.parametrize("roles", [(0.0, 40.0), (40.0, 0.0)])
+def test_the_grid_holds_lungs_that_lie_deeper_in_the_moving_image_too(roles: tuple[float, float]) -> None:
+    moving, fixed = (chest(breath)[0] for breath in roles)
+    subjects = Subjects((moving, fixed), (None, None), (lungs.segment(moving), lungs.segment(fixed)), ORGANS["lung"])
+    grid = subjects.grid(IDENTITY, 4.0, 0.0, 1)
+    assert subjects.lungs is not None
+    lowest = min(Grid.of(v).points(content_box(v)[0])[2] for v in subjects.lungs)
+    assert grid.origin[2] == pytest.approx(max(lowest - NEAR_MM, fixed.GetOrigin()[2]), abs=4.0)

@@ -163,3 +163,18 @@ def test_slabs_cover_the_reference_whatever_their_size(voxels: int) -> None:
     assert 0 < inside.sum() < inside.size
     np.testing.assert_allclose(seen[inside], target.indices(points)[inside])
     assert np.isnan(seen[~inside]).all()
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_part_holds_the_points_it_covers_and_lies_where_it_did(name: str) -> None:
+    grid = GRIDS[name]
+    points = grid.points(np.array([[2.2, 3.0, 1.5], [5.7, 8.1, 3.9]]))
+    part, where = grid.part(grid.covered(points))
+    assert part.contains(points).all()
+    assert np.prod(part.size) < np.prod(grid.size)
+    whole = voxel_points(grid)[where[2:]]
+    np.testing.assert_allclose(voxel_points(part), whole, atol=1e-9)
+    everything, _ = grid.part(grid.covered(grid.corners()))
+    assert everything.same_as(grid)
+    outside, _ = grid.part(grid.covered(points + 1000.0))
+    assert min(outside.size) >= 2

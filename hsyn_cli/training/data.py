@@ -1,7 +1,8 @@
 """Training data: every subject once, on one common grid, as small integers in a cache folder.
 
 A subject is an image, a label map, or both on one grid. `collect` lists those of a folder or a CSV, `build_cache`
-aligns them to the first that can be read. Grey values are kept in steps of 4 of 255: noise in training is larger.
+aligns them to the first that can be read. Grey values, but for those of CT, are kept in steps of 4 of 255: noise in training is
+larger.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def build_cache(subjects: Sequence[Subject], training: Training, out: Path, prog
             image, labels = _read(subject, chests)
             picture = image if image is not None else _painted(cast(sitk.Image, labels), training)
             if chests and labels is not None:
-                picture = near_lungs(picture, labels)
+                picture = near_lungs(picture, _counted(labels, training))
             if reference is None or grid is None:
                 reference, grid = picture, _frame(picture, training)
             transform = affine.align(
@@ -126,15 +127,21 @@ def build_cache(subjects: Sequence[Subject], training: Training, out: Path, prog
 
 def _read(subject: Subject, chests: bool) -> tuple[sitk.Image | None, sitk.Image | None]:
     image = images.read_image(subject.image).image if subject.image else None
-    if image is not None and lungs.in_hounsfield(image) != chests:
-        what, organ = ("no", "brain") if chests else ("a", "lung")
-        raise InputError(f'{subject.image} is {what} CT in Hounsfield units', f'set "organ": "{organ}" in sn_net')
+    if image is not None and chests and not lungs.in_hounsfield(image):
+        raise InputError(f"{subject.image} is no CT in Hounsfield units, which the organ lung has")
     if image is not None:
         labels = images.read_labels(subject.labels, image).image if subject.labels else None
         return image, labels
     assert subject.labels is not None
     blank = images.read_image(subject.labels, "label map").image
     return None, images.read_labels(subject.labels, blank).image
+
+
+def _counted(labels: sitk.Image, training: Training) -> sitk.Image:
+    """1 where a label counts, float32."""
+    values = sitk.GetArrayViewFromImage(labels)
+    counts = values != 0 if training.labels is None else np.isin(values, training.labels)
+    return Grid.of(labels).stamp(sitk.GetImageFromArray(counts.astype(np.float32)))
 
 
 def _comparable(fixed: sitk.Image, moving: sitk.Image, shapes: bool) -> tuple[sitk.Image, sitk.Image]:
