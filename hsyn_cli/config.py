@@ -130,7 +130,7 @@ class Preset:
 
 PRESETS = {
     "fast": Preset(),
-    "default": Preset(1, (RefineStage(1, Steps(10, step_sigma=1.3, field_sigma=0.5, tissue=16.0)),)),
+    "default": Preset(1, (RefineStage(1, Steps(8, step_sigma=1.3, field_sigma=0.5, tissue=16.0)),)),
     "accurate": Preset(1, (RefineStage(1, Steps(22, step_sigma=1.3, field_sigma=0.5, tissue=16.0)),)),
 }
 
@@ -140,7 +140,7 @@ LUNG_COARSE = RefineStage(4 / 3, LUNG_STEPS)
 LUNG_PRESETS = {
     "fast": Preset(),
     "default": Preset(
-        1, (LUNG_COARSE, RefineStage(1, dataclasses.replace(LUNG_STEPS, steps=8))), finer=0.75
+        1, (LUNG_COARSE, RefineStage(1, dataclasses.replace(LUNG_STEPS, steps=6))), finer=0.75
     ),
     "accurate": Preset(
         1,
