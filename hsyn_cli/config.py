@@ -140,7 +140,7 @@ LUNG_COARSE = RefineStage(4 / 3, LUNG_STEPS)
 LUNG_PRESETS = {
     "fast": Preset(),
     "default": Preset(
-        1, (LUNG_COARSE, RefineStage(1, dataclasses.replace(LUNG_STEPS, steps=6))), finer=0.75
+        1, (LUNG_COARSE, RefineStage(1, dataclasses.replace(LUNG_STEPS, steps=8))), finer=0.75
     ),
     "accurate": Preset(
         1,
