@@ -174,7 +174,7 @@ def register(**values: Any) -> None:
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --moving-labels m_seg.nii.gz
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --ants-prefix out/m_to_f_
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --preset fast --json
-      hsyn register -m expiration.nii.gz -f inspiration.nii.gz -o out/ --model lung
+      hsyn register -m exhale.nii.gz -f inhale.nii.gz -o out/ --model lung
     """
     start = time.monotonic()
     options = Options(**values)
