@@ -35,7 +35,7 @@ FINER_MULTIPLE = 12  # sizes divide by 4 at 3/4 of the voxel too
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
 # Of the half-way fields, by one-sided differences; the next is tried where a total field still folds.
 LEAST_DETERMINANTS = (0.4, 0.5)
-SHARPENINGS = (2, 1)  # of the total inverse, likewise
+SHARPENINGS = (2, 1)  # of the total inverse, likewise; none where all else folds
 
 Progress = Callable[[str, float], None]
 
@@ -207,7 +207,7 @@ def register(
             fixed_to_moving = compose(fixed_to_mid, mid_to_moving, spacing)
             moving_to_fixed = compose(moving_to_mid, mid_to_fixed, spacing)
             working = WorkingFields(grid, mid_to_moving, mid_to_fixed, fixed_to_moving, moving_to_fixed)
-        for sharpenings in SHARPENINGS:
+        for sharpenings in SHARPENINGS if least < LEAST_DETERMINANTS[-1] else (*SHARPENINGS, 0):
             with clock.step("composition"), torch.no_grad():
                 totals = total_fields(
                     fixed_to_moving, moving_to_fixed, grid, transform, Grid.of(fixed), Grid.of(moving), sharpenings
