@@ -11,8 +11,6 @@ from hsyn_cli.errors import InputError
 from hsyn_cli.organs import BRAIN, CHEST, HEAD, OTHER, checkpoint_for, look
 from hsyn_cli.space import Grid
 
-ABDOMEN_RADIUS = 150.0
-
 
 @pytest.mark.parametrize(("radius", "expected"), [(65.0, BRAIN), (90.0, HEAD), (145.0, OTHER)])
 @pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (3.0, 3.0, 11.0)])
