@@ -11,11 +11,9 @@ from torch import Tensor
 
 from hsyn_cli import lungs
 from hsyn_cli.errors import GeometryError
-from hsyn_cli.space import Array, Grid, affine_parts, shrink_factors
+from hsyn_cli.space import Array, Grid, affine_parts
 
 NO_AIR = -940.0  # HU
-FLAT_MM = 2.0  # what `flattened` gives, and half of what it looks at
-AROUND_MM = 12.0  # deviation of its Gaussian: bias fields are wider, tissues narrower
 
 
 def intensity_range(image: sitk.Image) -> tuple[float, float]:
@@ -27,26 +25,6 @@ def intensity_range(image: sitk.Image) -> tuple[float, float]:
     sample = values[::2, ::2, ::2]
     above = sample[sample > low]
     return low, float(np.percentile(above, 99.5)) if above.size else float(values.max())
-
-
-def flattened(image: sitk.Image) -> sitk.Image:
-    """Each voxel over the mean of the content around it, float32, voxels of up to 2 mm: no bias field remains, tissue does."""
-    image = sitk.Cast(image, sitk.sitkFloat32)
-    low, high = intensity_range(image)
-    fine = sitk.BinShrink(sitk.Maximum(image - low, 0.0), shrink_factors(Grid.of(image), FLAT_MM))
-    coarse = sitk.BinShrink(fine, shrink_factors(Grid.of(fine), 2 * FLAT_MM))
-    scale = max(high - low, 1e-12)
-    content = sitk.Cast(coarse > 0.05 * scale, sitk.sitkFloat32)
-    border = [int(3 * AROUND_MM / s) + 1 for s in coarse.GetSpacing()]
-    total, weight = (
-        sitk.SmoothingRecursiveGaussian(sitk.ConstantPad(v, border, border, 0.0), AROUND_MM)
-        for v in (coarse * content, content)
-    )
-    mean = sitk.Cast(
-        (total + 0.05 * scale) / (weight + 0.05), sitk.sitkFloat32
-    )  # far from content that of the whole range
-    mean = sitk.Maximum(mean, 0.05 * scale)
-    return fine / sitk.Resample(mean, fine, sitk.Transform(), sitk.sitkLinear, scale, sitk.sitkFloat32)
 
 
 def foreground(image: sitk.Image) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hsyn_cli import lungs
+from hsyn_cli.bias import without_bias
 from hsyn_cli.errors import GeometryError, InputError, UsageError
 from hsyn_cli.organs import Organ
-from hsyn_cli.prepare import content_box, flattened, mask_on_grid, on_grid, pair_box
+from hsyn_cli.prepare import content_box, mask_on_grid, on_grid, pair_box
 from hsyn_cli.space import Array, Grid, working_grid
 
 CHEST_MM = 60.0  # around the lungs there is chest, by which the affine step goes
@@ -38,6 +39,7 @@ class Subjects:
     """A moving and a fixed image, to be put on a grid.
 
     Attributes:
+        images: both, without their bias fields where the organ's intensities have no unit.
         lungs: of both, where the organ is one: the masks given, or what was found; None where either has none.
 
     Raises:
@@ -52,7 +54,9 @@ class Subjects:
         organ: Organ,
     ) -> None:
         self.images, self.masks, self.organ, self.lungs = images, masks, organ, None
-        if organ.hounsfield:
+        if not organ.hounsfield:
+            self.images = (without_bias(images[0]), without_bias(images[1]))
+        else:
             for role, image in zip(("moving", "fixed"), images, strict=True):
                 if not lungs.in_hounsfield(image):
                     text = f"the {role} image is no CT in Hounsfield units: its darkest value is above -500"
@@ -67,13 +71,10 @@ class Subjects:
 
     @property
     def to_align(self) -> tuple[sitk.Image, sitk.Image]:
-        """What the affine step is to look at: images without bias field, or chests without table and arms."""
-        if not self.organ.hounsfield:
-            moving, fixed = (flattened(v) for v in self.images)
-        elif self.lungs is None:
-            moving, fixed = self.images
-        else:
-            moving, fixed = (near_lungs(v, lung) for v, lung in zip(self.images, self.lungs, strict=True))
+        """What the affine step is to look at: chests without table and arms."""
+        if self.lungs is None:
+            return self.images
+        moving, fixed = (near_lungs(v, lung) for v, lung in zip(self.images, self.lungs, strict=True))
         return moving, fixed
 
     def grid(self, transform: sitk.AffineTransform, spacing: float, margin: float, multiple: int) -> Grid:

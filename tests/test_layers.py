@@ -9,7 +9,7 @@ LAYERS = [
     {"space", "files", "nifti", "report", "slabs"},
     {"lungs"},
     {"images", "fields", "prepare", "devices"},
-    {"transforms", "organs"},
+    {"transforms", "organs", "bias"},
     {
         "affine",
         "inverse",

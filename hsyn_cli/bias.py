@@ -1,0 +1,118 @@
+"""Bias fields: how the brightness of one tissue drifts through an image, found and taken out before anything looks at it."""
+
+from __future__ import annotations
+
+import itertools
+
+import SimpleITK as sitk
+import torch
+from numpy.polynomial.legendre import legvander
+from torch import Tensor
+
+from hsyn_cli.prepare import intensity_range
+from hsyn_cli.space import Grid, shrink_factors
+
+LOOK_MM = 4.0  # voxels that a bias field is found on
+EDGE_MM = 8.0  # so deep inside the content edges are no longer seen
+DARKEST = 0.05  # of the range: what is below shows nothing
+DEGREE = 6  # of the polynomial
+CLASSES, ROUNDS = 3, 12
+LEAST_DEVIATION = 0.02  # of a class, in the logarithm
+STIFFNESS = 1e-5  # against high degrees
+LEAST_VOXELS = 1000
+UNSURE = 0.06  # deviation of what is found where there is no bias field, in the logarithm
+
+
+def without_bias(image: sitk.Image) -> sitk.Image:
+    """`image` over its bias field, float32; `image` itself where the bias field is too weak to be told from the anatomy.
+
+    The estimate is shrunk by what its own error explains (James and Stein 1961), so a weak one does no harm.
+    """
+    image = sitk.Cast(image, sitk.sitkFloat32)
+    low, _ = intensity_range(image)
+    found = _log_bias(image)
+    if found is None:
+        return image
+    field, deviation = found
+    share = 1 - (UNSURE / max(deviation, 1e-6)) ** 2
+    if share <= 0:
+        return image
+    gain = sitk.Exp(field * -share)
+    everywhere = sitk.Resample(gain, image, sitk.Transform(), sitk.sitkLinear, 1.0, sitk.sitkFloat32, True)
+    return (image - low) * everywhere + low
+
+
+def _log_bias(image: sitk.Image) -> tuple[sitk.Image, float] | None:
+    """Logarithm of the bias field on voxels of LOOK_MM and its deviation inside the content; None if there is too little.
+
+    Van Leemput et al., IEEE TMI 18(10), 1999: intensities are a mixture of Gaussians times a polynomial, and each is fitted
+    in turn to what the other leaves. Sizes of tensors: N voxels, K classes, P terms.
+    """
+    small = sitk.BinShrink(image, shrink_factors(Grid.of(image), LOOK_MM))
+    low, high = intensity_range(small)
+    values = torch.from_numpy(sitk.GetArrayFromImage(small)).double().sub_(low).div_(max(high - low, 1e-12))
+    content = sitk.GetImageFromArray((values > DARKEST).byte().numpy())
+    radius = [round(EDGE_MM / s) for s in small.GetSpacing()]
+    inside = torch.from_numpy(sitk.GetArrayFromImage(sitk.BinaryErode(content, radius, sitk.sitkBall))) != 0
+    if inside.sum() < LEAST_VOXELS:
+        return None
+    log = values[inside].log()  # (N,)
+    index = inside.nonzero(as_tuple=True)
+    ends = [(int(i.min()), int(i.max())) for i in index]
+    degrees = torch.tensor(
+        [d for d in itertools.product(range(DEGREE + 1), repeat=3) if 0 < sum(d) <= DEGREE]
+    )  # (P, 3)
+    along = [_polynomials(i, *e)[:, d] for i, e, d in zip(index, ends, degrees.T, strict=True)]
+    terms = along[0] * along[1] * along[2]  # (N, P)
+    stiffness = torch.diag(degrees.square().sum(1).double() ** 2) * (STIFFNESS * len(log))
+    bias, classes = torch.zeros_like(log), _Mixture(log)
+    for _ in range(ROUNDS):
+        expected, precision = classes.fitted(log - bias)
+        weights = _least_squares(terms, log - expected, precision / precision.mean(), stiffness)
+        bias = terms @ weights
+        middle = bias.mean()
+        bias -= middle
+    axes = [_polynomials(torch.arange(n), *e) for n, e in zip(values.shape, ends, strict=True)]
+    cube = log.new_zeros((DEGREE + 1,) * 3)
+    cube[tuple(degrees.T)] = weights
+    field = torch.einsum("ijk,zi,yj,xk->zyx", cube, *axes).sub_(middle).clamp_(bias.min(), bias.max())
+    out = sitk.GetImageFromArray(field.float().numpy())
+    out.CopyInformation(small)
+    return out, float(bias.std())
+
+
+class _Mixture:
+    """K Gaussians, at first on equal shares of `values`."""
+
+    def __init__(self, values: Tensor) -> None:
+        at = ((torch.arange(CLASSES) + 0.5) / CLASSES * len(values)).long()
+        self.means = values.sort().values[at]
+        self.deviations = (values.std() / CLASSES + 0.05).expand(CLASSES)
+        self.shares = torch.full_like(self.means, 1 / CLASSES)
+
+    def fitted(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) the expected value of each, and its precision, after three rounds of expectation and maximisation."""
+        for _ in range(3):
+            z = (values[:, None] - self.means) / self.deviations
+            of = torch.softmax((self.shares / self.deviations + 1e-9).log() - 0.5 * z * z, dim=1)  # (N, K)
+            counts = of.sum(0) + 1e-6
+            self.means = of.T @ values / counts
+            spread = (of * (values[:, None] - self.means).square()).sum(0) / counts
+            self.deviations = (spread + LEAST_DEVIATION**2).sqrt()
+            self.shares = counts / counts.sum()
+        precision = of @ self.deviations**-2
+        return of @ (self.means / self.deviations**2) / precision, precision
+
+
+def _polynomials(index: Tensor, first: int, last: int) -> Tensor:
+    """(N, DEGREE + 1) Legendre's, -1 and 1 at the first and last index, constant beyond."""
+    half = max(last - first, 1) / 2
+    return torch.from_numpy(legvander(((index - first) / half - 1).clamp(-1, 1).double().numpy(), DEGREE))
+
+
+def _least_squares(terms: Tensor, values: Tensor, weight: Tensor, stiffness: Tensor) -> Tensor:
+    """(P,) of the terms without their weighted means, as a constant is the classes' affair."""
+    weighted = terms * weight[:, None]
+    mean, total = weighted.sum(0), weight.sum()
+    normal = terms.T @ weighted - torch.outer(mean, mean) / total + stiffness
+    return torch.linalg.solve(normal, weighted.T @ values - mean * (weight @ values) / total)

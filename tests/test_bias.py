@@ -1,0 +1,83 @@
+"""Bias fields are found and taken out; images without one stay as they are."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from samples import DIRECTIONS
+
+from hsyn_cli.bias import without_bias
+from hsyn_cli.space import Grid
+
+Values = np.ndarray
+
+
+def onion(direction: str = "LPS", spacing: tuple[float, float, float] = (2.0, 2.0, 2.0)) -> sitk.Image:
+    """Three tissues in shells and blobs inside a ball, 200 mm wide, in the noise of a magnitude image."""
+    size = tuple(round(220 / s) for s in spacing)
+    z, y, x = np.meshgrid(*(s * np.arange(n) - 110 for n, s in zip(size[::-1], spacing[::-1], strict=True)), indexing="ij")
+    away = np.sqrt(x**2 + y**2 + z**2)
+    texture = np.sin(x / 7) + np.sin(y / 6) + np.sin(z / 8)
+    values = np.select([away > 100, texture > 0.6, texture > -1.2], [0.0, 100.0, 65.0], 30.0)
+    rng = np.random.default_rng(0)
+    values = np.hypot(values + rng.normal(0, 2, x.shape), rng.normal(0, 2, x.shape))
+    return Grid(size, spacing, (12.0, -30.0, 5.0), DIRECTIONS[direction]).stamp(
+        sitk.GetImageFromArray(values.astype(np.float32))
+    )
+
+
+def field(image: sitk.Image, strength: float) -> Values:
+    """(Z, Y, X) a smooth gain about 1."""
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in image.GetSize()[::-1]), indexing="ij")
+    return np.exp(strength * (x + 0.7 * np.sin(2.5 * y) - 0.8 * z * z + 0.5 * x * z))
+
+
+def times(image: sitk.Image, gain: Values) -> sitk.Image:
+    return Grid.of(image).stamp(sitk.GetImageFromArray((sitk.GetArrayFromImage(image) * gain).astype(np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("direction", "spacing"), [("LPS", (2.0, 2.0, 2.0)), ("oblique", (1.5, 2.5, 5.0)), ("RAS", (3.0, 2.0, 2.0))]
+)
+def test_a_strong_bias_field_is_taken_out(direction: str, spacing: tuple[float, float, float]) -> None:
+    image = onion(direction, spacing)
+    spoiled = times(image, field(image, 0.7))
+    clean, before, after = (sitk.GetArrayFromImage(v) for v in (image, spoiled, without_bias(spoiled)))
+    tissue = clean > 20
+
+    def drift(values: Values) -> float:
+        return float(np.log(values[tissue] / clean[tissue]).std())
+
+    assert drift(before) > 0.35
+    assert drift(after) < 0.25 * drift(before)
+    assert after[clean < 8].mean() < 0.1 * after[tissue].mean()  # noise outside is not blown up
+
+
+def test_what_has_none_stays_as_it_is() -> None:
+    image = onion()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(without_bias(image)), sitk.GetArrayFromImage(image))
+
+
+def test_a_weak_one_is_not_made_worse() -> None:
+    image = onion()
+    clean, before = sitk.GetArrayFromImage(image), times(image, field(image, 0.15))
+    tissue = clean > 20
+    drifts = [
+        np.log(sitk.GetArrayFromImage(v)[tissue] / clean[tissue]).std() for v in (before, without_bias(before))
+    ]
+    assert drifts[1] <= drifts[0]
+
+
+def test_the_grey_value_of_nothing_stays() -> None:
+    image = onion()
+    spoiled = times(image, field(image, 0.7)) - 300
+    low = float(sitk.GetArrayViewFromImage(spoiled).min())
+    assert sitk.GetArrayFromImage(without_bias(spoiled)).min() == pytest.approx(low, abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [(40, 40, 4), (12, 12, 12), (3, 40, 40)])
+@pytest.mark.parametrize("value", [0.0, 7.0])
+def test_too_little_to_tell_stays_as_it_is(size: tuple[int, int, int], value: float) -> None:
+    values = np.full(size[::-1], value, np.float32)
+    values[0, 0, 0] = 3 * value
+    image = sitk.GetImageFromArray(values)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(without_bias(image)), values)
