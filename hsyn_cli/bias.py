@@ -115,4 +115,5 @@ def _least_squares(terms: Tensor, values: Tensor, weight: Tensor, stiffness: Ten
     weighted = terms * weight[:, None]
     mean, total = weighted.sum(0), weight.sum()
     normal = terms.T @ weighted - torch.outer(mean, mean) / total + stiffness
-    return torch.linalg.solve(normal, weighted.T @ values - mean * (weight @ values) / total)
+    out: Tensor = torch.linalg.solve(normal, weighted.T @ values - mean * (weight @ values) / total)
+    return out

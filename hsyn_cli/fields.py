@@ -170,6 +170,27 @@ def corner_determinant(u: Tensor, spacing: Spacing) -> Tensor:
     return determinants(u, spacing)[1]
 
 
+def corner_determinant_at(u: Tensor, voxels: Tensor, spacing: float) -> Tensor:
+    """`corner_determinant` of one field (3, Z, Y, X) at N voxels, flat indices -> (N,)."""
+    flat, step, columns = u.reshape(3, -1), 1, []
+    for axis, index in zip((2, 1, 0), torch.unravel_index(voxels, u.shape[1:])[::-1], strict=True):
+        last = u.shape[1 + axis] - 1
+        sides = []
+        for start in (
+            (index - 1).clamp_min(0),
+            index.clamp_max(last - 1),
+        ):  # the one difference there is at the border
+            first = voxels + (start - index) * step
+            d = (flat.index_select(1, first + step) - flat.index_select(1, first)).div_(spacing)
+            d[2 - axis] += 1
+            sides.append(d.unbind(0))
+        columns.append((sides[0], sides[1]))
+        step *= last + 1
+    central, least = (torch.empty(len(voxels), device=u.device) for _ in range(2))
+    _corners(columns, central, least)
+    return least
+
+
 def determinants(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor]:
     """`determinant` and `corner_determinant`, (B, 3, Z, Y, X) -> (B, Z, Y, X) each.
 

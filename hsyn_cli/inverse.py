@@ -1,18 +1,14 @@
-"""The exact inverse of a displacement field, its residual, and the repair of what folds.
+"""The exact inverse of a displacement field, and its residual.
 
 A field is inverted as the trilinear function that every other program takes it for: v with v(x) + u(x + v(x)) = 0.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from hsyn_cli.fields import box_operator, corner_determinant, separable, warp
-from hsyn_cli.slabs import each_slab
+from hsyn_cli.fields import warp
 
 
 def sample_points(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,93 +120,3 @@ def taper(u: Tensor, voxels: int) -> Tensor:
         weight = 0.5 - 0.5 * torch.cos(torch.pi * (depth / voxels).clamp_max(1.0))
         u = u * weight.view([n if k == axis else 1 for k in range(5)])
     return u
-
-
-TILE, HALO = (
-    16,
-    4,
-)  # voxels; a round of `repair` looks 2 voxels beyond what it changes, and determinants change 1 further
-TILES = 8  # worked on at once
-
-
-def repair(u: Tensor, spacing: float, least: float, rounds: int = 50) -> tuple[Tensor, int]:
-    """Smooth a field where it folds, and only there, until no one-sided determinant lies below `least`.
-
-    Each round finds the voxels below `least`, widens that set by a voxel with a soft edge and blends the field there with its
-    own 3^3 mean. The mean of a field has a determinant nearer to 1, so it ends. After the first round only the tiles of the field
-    that are still in question are looked at.
-
-    Args:
-        u: (B, 3, Z, Y, X) in mm, B fields apart.
-
-    Returns:
-        the field and how many voxels folded at first: had a one-sided determinant of 0 or less.
-    """
-    det = corner_determinant(u, spacing)
-    out = u.detach().clone()
-    for field, low in zip(out, det < least, strict=True):  # views
-        for _ in range(rounds):
-            voxels = low.nonzero()
-            if not len(voxels):  # tiles take what lies beyond the border for what lies at it
-                low.copy_(corner_determinant(field[None], spacing)[0] < least)
-                voxels = low.nonzero()
-            if not len(voxels):
-                break
-            at = _tiles(voxels, low.shape)
-            field[_index(at, HALO)] = _blended(field, low, at)
-            low[_index(at, 1)[1:]] = _low(field, at, spacing, least)
-    return out, int((~(det > 0)).sum())
-
-
-def _blended(field: Tensor, low: Tensor, at: list[Tensor]) -> Tensor:
-    """The tiles without their halo, (3, N, z, y, x), blended with their mean next to voxels that are `low` (Z, Y, X)."""
-    out = field.new_empty(3, len(at[0]), *(of.shape[1] - 2 * HALO for of in at))
-
-    def work(first: int, last: int) -> None:
-        index = _index([of[first:last] for of in at])
-        parts, weight = field[index].movedim(1, 0), low[index[1:]][:, None].float()
-        mean_of_27, core = box_operator(parts, 3), slice(HALO, -HALO)
-        weight = separable((separable(weight, mean_of_27) > 0).float(), mean_of_27)
-        blended = torch.lerp(parts, separable(parts, mean_of_27), weight)
-        out[:, first:last] = blended[..., core, core, core].movedim(0, 1)
-
-    each_slab(work, len(at[0]), TILES, field.device)
-    return out
-
-
-def _low(field: Tensor, at: list[Tensor], spacing: float, least: float) -> Tensor:
-    """(N, z, y, x): which voxels of the tiles are below `least`, their outermost layer left out."""
-    out = torch.empty(len(at[0]), *(of.shape[1] - 2 for of in at), dtype=torch.bool, device=field.device)
-    inner = slice(1, -1)
-
-    def work(first: int, last: int) -> None:
-        parts = field[_index([of[first:last] for of in at])].movedim(1, 0)
-        out[first:last] = (corner_determinant(parts, spacing) < least)[:, inner, inner, inner]
-
-    each_slab(work, len(at[0]), TILES, field.device)
-    return out
-
-
-def _tiles(voxels: Tensor, size: torch.Size) -> list[Tensor]:
-    """Where the tiles lie, halo included, that hold one of `voxels` (M, 3; z, y, x) or have one not two voxels away.
-
-    Returns the indices of their voxels along z, y, x, (N, TILE + 2 HALO) each; beyond the field's `size` the border's.
-    """
-    device = voxels.device
-    most = torch.tensor(size, device=device)
-    reach = torch.tensor(list(itertools.product((-2, 2), repeat=3)), device=device)
-    near = torch.minimum((voxels[:, None] + reach).clamp_min(0), most - 1).flatten(0, 1)
-    edge = most.clamp_max(TILE)
-    wanted = torch.zeros(*(-(-most // edge)).tolist(), dtype=torch.bool, device=device)
-    wanted[(near // edge).unbind(1)] = True
-    first = torch.minimum(wanted.nonzero() * edge, most - edge)
-    return [
-        (first[:, k, None] + torch.arange(-HALO, int(edge[k]) + HALO, device=device)).clamp(0, size[k] - 1)
-        for k in range(3)
-    ]
-
-
-def _index(at: Sequence[Tensor], less: int = 0) -> tuple[slice | Tensor, ...]:
-    """Indices (N, z), (N, y), (N, x), `less` left out at each end, as those of a field (3, Z, Y, X), which give (3, N, z, y, x)."""
-    z, y, x = (of[:, less : of.shape[1] - less] for of in at)
-    return slice(None), z[:, :, None, None], y[:, None, :, None], x[:, None, None]

@@ -20,11 +20,12 @@ from hsyn_cli.devices import choose_device, device_name, use_threads
 from hsyn_cli.errors import UsageError, WeightsError
 from hsyn_cli.fields import compose, downsample, resampled, resize, warp
 from hsyn_cli.images import ImageLike, as_image, read_mask
-from hsyn_cli.inverse import repair, taper
+from hsyn_cli.inverse import taper
 from hsyn_cli.losses import ncc
 from hsyn_cli.networks import exact_inverse, load_networks
 from hsyn_cli.prepare import check_overlap, foreground, on_grid
 from hsyn_cli.refine import refine
+from hsyn_cli.repair import repair
 from hsyn_cli.scene import Scene, Subjects
 from hsyn_cli.space import Grid, strided
 from hsyn_cli.totals import on_target, to_image, total_fields

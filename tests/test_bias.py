@@ -14,7 +14,9 @@ Values = np.ndarray
 def onion(direction: str = "LPS", spacing: tuple[float, float, float] = (2.0, 2.0, 2.0)) -> sitk.Image:
     """Three tissues in shells and blobs inside a ball, 200 mm wide, in the noise of a magnitude image."""
     size = tuple(round(220 / s) for s in spacing)
-    z, y, x = np.meshgrid(*(s * np.arange(n) - 110 for n, s in zip(size[::-1], spacing[::-1], strict=True)), indexing="ij")
+    z, y, x = np.meshgrid(
+        *(s * np.arange(n) - 110 for n, s in zip(size[::-1], spacing[::-1], strict=True)), indexing="ij"
+    )
     away = np.sqrt(x**2 + y**2 + z**2)
     texture = np.sin(x / 7) + np.sin(y / 6) + np.sin(z / 8)
     values = np.select([away > 100, texture > 0.6, texture > -1.2], [0.0, 100.0, 65.0], 30.0)
@@ -32,11 +34,14 @@ def field(image: sitk.Image, strength: float) -> Values:
 
 
 def times(image: sitk.Image, gain: Values) -> sitk.Image:
-    return Grid.of(image).stamp(sitk.GetImageFromArray((sitk.GetArrayFromImage(image) * gain).astype(np.float32)))
+    return Grid.of(image).stamp(
+        sitk.GetImageFromArray((sitk.GetArrayFromImage(image) * gain).astype(np.float32))
+    )
 
 
 @pytest.mark.parametrize(
-    ("direction", "spacing"), [("LPS", (2.0, 2.0, 2.0)), ("oblique", (1.5, 2.5, 5.0)), ("RAS", (3.0, 2.0, 2.0))]
+    ("direction", "spacing"),
+    [("LPS", (2.0, 2.0, 2.0)), ("oblique", (1.5, 2.5, 5.0)), ("RAS", (3.0, 2.0, 2.0))],
 )
 def test_a_strong_bias_field_is_taken_out(direction: str, spacing: tuple[float, float, float]) -> None:
     image = onion(direction, spacing)
@@ -62,7 +67,8 @@ def test_a_weak_one_is_not_made_worse() -> None:
     clean, before = sitk.GetArrayFromImage(image), times(image, field(image, 0.15))
     tissue = clean > 20
     drifts = [
-        np.log(sitk.GetArrayFromImage(v)[tissue] / clean[tissue]).std() for v in (before, without_bias(before))
+        np.log(sitk.GetArrayFromImage(v)[tissue] / clean[tissue]).std()
+        for v in (before, without_bias(before))
     ]
     assert drifts[1] <= drifts[0]
 

@@ -7,7 +7,8 @@ from samples import smooth_field, turned
 from test_fields import INNER, centred, linear
 
 from hsyn_cli.fields import compose, corner_determinant, determinant, warp
-from hsyn_cli.inverse import closer, invert, repair, sample_points, taper
+from hsyn_cli.inverse import closer, invert, sample_points, taper
+from hsyn_cli.repair import repair
 
 SIZE = (18, 22, 20)
 

@@ -13,6 +13,7 @@ LAYERS = [
     {
         "affine",
         "inverse",
+        "repair",
         "unet",
         "forces",
         "losses",

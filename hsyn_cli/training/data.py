@@ -17,9 +17,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from hsyn_cli import affine, files, images, lungs
+from hsyn_cli.bias import without_bias
 from hsyn_cli.config import Training
 from hsyn_cli.errors import HsynError, InputError, Interrupted
-from hsyn_cli.bias import without_bias
 from hsyn_cli.prepare import content_box, intensity_range
 from hsyn_cli.scene import near_lungs
 from hsyn_cli.space import Grid, working_grid
