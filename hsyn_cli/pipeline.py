@@ -35,8 +35,8 @@ FIELD_STRIDE = 2  # SN-Net's half-way fields are brought to half the images' siz
 FINER_MULTIPLE = 12  # sizes divide by 4 at 3/4 of the voxel too
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
 # Of the half-way fields, by one-sided differences; the next is tried where a total field still folds.
-LEAST_DETERMINANTS = (0.4, 0.5)
-SHARPENINGS = (2, 1)  # of the total inverse, likewise; none where all else folds
+LEAST_DETERMINANTS = (0.25, 0.5)
+SHARPENINGS = 2  # of the total inverse
 
 Progress = Callable[[str, float], None]
 
@@ -208,15 +208,11 @@ def register(
             fixed_to_moving = compose(fixed_to_mid, mid_to_moving, spacing)
             moving_to_fixed = compose(moving_to_mid, mid_to_fixed, spacing)
             working = WorkingFields(grid, mid_to_moving, mid_to_fixed, fixed_to_moving, moving_to_fixed)
-        for sharpenings in SHARPENINGS if least < LEAST_DETERMINANTS[-1] else (*SHARPENINGS, 0):
-            with clock.step("composition"), torch.no_grad():
-                totals = total_fields(
-                    fixed_to_moving, moving_to_fixed, grid, transform, Grid.of(fixed), Grid.of(moving), sharpenings
-                )  # fmt: skip
-            with clock.step("checks"), torch.no_grad():
-                folding, inverse_folding = totals.folding()
-            if inverse_folding.voxels == 0:
-                break
+            totals = total_fields(
+                fixed_to_moving, moving_to_fixed, grid, transform, Grid.of(fixed), Grid.of(moving), SHARPENINGS
+            )
+        with clock.step("checks"), torch.no_grad():
+            folding, inverse_folding = totals.folding()
         if folding.voxels == 0 and inverse_folding.voxels == 0:
             break
     with clock.step("checks"), torch.no_grad():

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsyn_cli.determinants import folding
-from hsyn_cli.fields import determinants, sample, sample_affine
+from hsyn_cli.fields import box_operator, determinant, determinants, sample, sample_affine, separable
 from hsyn_cli.inverse import sample_points
 from hsyn_cli.report import ErrorStats, Folding
 from hsyn_cli.space import Array, Box, Grid, affine_parts
 
+UNFOLDINGS = 3  # rounds
 SAMPLES = 200_000  # foreground points at which the inverse error is measured
 
 
@@ -67,7 +68,7 @@ def total_fields(
 
     Args:
         fixed_to_moving, moving_to_fixed: u and v, (1, 3, Z, Y, X) on `working`, mm along its axes.
-        sharpenings: passes of `sharpened`; each takes out most of what the one before left, and too many make folds.
+        sharpenings: passes of `sharpened`; each takes out most of what the one before left.
     """
     a, t = affine_parts(affine)
     back = np.linalg.inv(a).astype(np.float64)
@@ -78,9 +79,10 @@ def total_fields(
     inverse = _sampled(moving_to_fixed, working, moving, back, shift)
     inverse += affine_displacement(moving, back, shift, u.device)
     bent = fixed.covered(working.corners()), moving.covered(working.corners() @ a.T + t)
+    sharp = inverse
     for _ in range(sharpenings):
-        inverse = sharpened(inverse, moving, forward, fixed, bent)
-    return Totals(forward, inverse, fixed, moving, working)
+        sharp = sharpened(sharp, moving, forward, fixed, bent)
+    return Totals(forward, unfolded(sharp, inverse, moving), fixed, moving, working)
 
 
 def sharpened(inverse: Tensor, moving: Grid, forward: Tensor, fixed: Grid, bent: tuple[Box, Box]) -> Tensor:
@@ -105,6 +107,17 @@ def sharpened(inverse: Tensor, moving: Grid, forward: Tensor, fixed: Grid, bent:
     out = inverse.clone()
     out[there] = v - sampled_at(error, grid, points)
     return out
+
+
+def unfolded(sharp: Tensor, plain: Tensor, grid: Grid) -> Tensor:
+    """The sharpened inverse, but where it folds, and softly around, the plain one; all of that where nothing else helps."""
+    for _ in range(UNFOLDINGS):
+        folds = ~(determinant(along(sharp, grid), grid.spacing) > 0)[:, None]
+        if not folds.any():
+            return sharp
+        wide = separable(folds.float(), box_operator(plain, 7)) > 0
+        sharp = torch.lerp(sharp, plain, separable(wide.float(), box_operator(plain, 5)))
+    return sharp if (determinant(along(sharp, grid), grid.spacing) > 0).all() else plain
 
 
 def affine_displacement(

@@ -7,10 +7,10 @@ import torch
 from samples import DIRECTIONS, field_image, smooth_field, turned, voxel_points
 
 from hsyn_cli.affine import affine_from
-from hsyn_cli.fields import compose
+from hsyn_cli.fields import compose, determinants
 from hsyn_cli.inverse import invert
 from hsyn_cli.space import Array, Grid, field_to_lps, working_grid
-from hsyn_cli.totals import Totals, on_target, to_image, total_fields
+from hsyn_cli.totals import Totals, along, on_target, to_image, total_fields, unfolded
 
 MATRIX = 1.05 * np.reshape(turned(0.1, -0.15, 0.2), (3, 3)) @ np.diag([1.0, 0.95, 1.05])
 CENTRE = np.array([20.0, -10.0, 30.0])
@@ -210,3 +210,29 @@ def test_sharpening_takes_out_what_interpolation_adds_on_the_fixed_side() -> Non
         totals = total_fields(u, v, working, AFFINE, FIXED["RAS"], MOVING["RAS"], sharpenings)
         mean.append(totals.inverse_errors(content[0], content[1])[0].mean_mm)
     assert mean[0] > 1.5 * mean[1] > 1.5 * mean[2]
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_where_the_sharpened_inverse_folds_it_is_the_plain_one_and_elsewhere_it_stays(name: str) -> None:
+    grid = around((30, 28, 26), (2.0, 2.4, 1.9), DIRECTIONS[name], CENTRE)
+    plain = torch.zeros(1, 3, 26, 28, 30)
+    sharp = plain + 0.01
+    sharp[0, :, 12, 13, 14] = 30.0  # mm: its neighbours fold
+    assert folded(sharp, grid)
+    out = unfolded(sharp, plain, grid)
+    assert not folded(out, grid)
+    assert not out[0, :, 12, 13, 14].any()
+    changed = (out != sharp).any(1)[0].nonzero()
+    assert (changed - torch.tensor([12, 13, 14])).abs().max() <= 8
+    assert unfolded(out, plain, grid) is out
+
+
+def test_an_inverse_that_keeps_folding_is_the_plain_one_everywhere() -> None:
+    grid = around((30, 28, 26), (2.0, 2.4, 1.9), DIRECTIONS["RAS"], CENTRE)
+    plain = torch.zeros(1, 3, 26, 28, 30)
+    plain[0, 0, 12, 13, 14] = 30.0
+    assert unfolded(plain + 0.01, plain, grid) is plain
+
+
+def folded(u: torch.Tensor, grid: Grid) -> bool:
+    return bool((determinants(along(u, grid), grid.spacing)[0] <= 0).any())
