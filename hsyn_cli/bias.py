@@ -9,6 +9,7 @@ import torch
 from numpy.polynomial.legendre import legvander
 from torch import Tensor
 
+from hsyn_cli import lungs
 from hsyn_cli.prepare import intensity_range
 from hsyn_cli.space import Grid, shrink_factors
 
@@ -19,7 +20,7 @@ DEGREE = 6  # of the polynomial
 CLASSES, ROUNDS = 3, 12
 LEAST_DEVIATION = 0.02  # of a class, in the logarithm
 STIFFNESS = 1e-5  # against high degrees
-LEAST_VOXELS = 1000
+LEAST_VOXELS, MOST_VOXELS = 1000, 60_000  # of the content; of more, evenly taken ones are fitted
 UNSURE = 0.06  # deviation of what is found where there is no bias field, in the logarithm
 
 
@@ -29,36 +30,42 @@ def without_bias(image: sitk.Image) -> sitk.Image:
     The estimate is shrunk by what its own error explains (James and Stein 1961), so a weak one does no harm.
     """
     image = sitk.Cast(image, sitk.sitkFloat32)
-    low, _ = intensity_range(image)
-    found = _log_bias(image)
+    found = None if lungs.in_hounsfield(image) else _log_bias(image)
     if found is None:
         return image
-    field, deviation = found
+    field, deviation, low = found
     share = 1 - (UNSURE / max(deviation, 1e-6)) ** 2
     if share <= 0:
         return image
     gain = sitk.Exp(field * -share)
     everywhere = sitk.Resample(gain, image, sitk.Transform(), sitk.sitkLinear, 1.0, sitk.sitkFloat32, True)
-    return (image - low) * everywhere + low
+    return image + sitk.Maximum(image - low, 0.0) * (everywhere - 1.0)
 
 
-def _log_bias(image: sitk.Image) -> tuple[sitk.Image, float] | None:
-    """Logarithm of the bias field on voxels of LOOK_MM and its deviation inside the content; None if there is too little.
+def _log_bias(image: sitk.Image) -> tuple[sitk.Image, float, float] | None:
+    """Logarithm of the bias field on voxels of LOOK_MM, its deviation inside the content, and the value that is its zero; None
+    if there is too little content.
 
     Van Leemput et al., IEEE TMI 18(10), 1999: intensities are a mixture of Gaussians times a polynomial, and each is fitted
     in turn to what the other leaves. Sizes of tensors: N voxels, K classes, P terms.
     """
     small = sitk.BinShrink(image, shrink_factors(Grid.of(image), LOOK_MM))
+    if small.GetNumberOfPixels() < LEAST_VOXELS:
+        return None
     low, high = intensity_range(small)
     values = torch.from_numpy(sitk.GetArrayFromImage(small)).double().sub_(low).div_(max(high - low, 1e-12))
     content = sitk.GetImageFromArray((values > DARKEST).byte().numpy())
-    radius = [round(EDGE_MM / s) for s in small.GetSpacing()]
+    radius = [
+        min(round(EDGE_MM / s), n) for s, n in zip(small.GetSpacing(), small.GetSize(), strict=True)
+    ]
     inside = torch.from_numpy(sitk.GetArrayFromImage(sitk.BinaryErode(content, radius, sitk.sitkBall))) != 0
     if inside.sum() < LEAST_VOXELS:
         return None
-    log = values[inside].log()  # (N,)
     index = inside.nonzero(as_tuple=True)
     ends = [(int(i.min()), int(i.max())) for i in index]
+    every = -(-len(index[0]) // MOST_VOXELS)
+    index = tuple(i[::every] for i in index)
+    log = values[index].log()  # (N,)
     degrees = torch.tensor(
         [d for d in itertools.product(range(DEGREE + 1), repeat=3) if 0 < sum(d) <= DEGREE]
     )  # (P, 3)
@@ -78,7 +85,7 @@ def _log_bias(image: sitk.Image) -> tuple[sitk.Image, float] | None:
     field = torch.einsum("ijk,zi,yj,xk->zyx", cube, *axes).sub_(middle).clamp_(bias.min(), bias.max())
     out = sitk.GetImageFromArray(field.float().numpy())
     out.CopyInformation(small)
-    return out, float(bias.std())
+    return out, float(bias.std()), low
 
 
 class _Mixture:

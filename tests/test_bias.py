@@ -73,6 +73,23 @@ def test_a_weak_one_is_not_made_worse() -> None:
     assert drifts[1] <= drifts[0]
 
 
+@pytest.mark.parametrize("value", [-36.0, -520.0])
+def test_a_voxel_darker_than_nothing_does_not_move_the_zero(value: float) -> None:
+    image = onion()
+    spoiled = times(image, field(image, 0.7))
+    plain = sitk.GetArrayFromImage(without_bias(spoiled))
+    clean = sitk.GetArrayFromImage(image)
+    spoiled[3, 3, 3] = value
+    after = sitk.GetArrayFromImage(without_bias(spoiled))
+    if value < -500:  # taken for Hounsfield units
+        np.testing.assert_array_equal(after, sitk.GetArrayFromImage(spoiled))
+        return
+    assert after.min() == value
+    tissue = clean > 20
+    assert np.abs(after - plain)[tissue].max() < 0.05 * plain[tissue].mean()
+    assert after[clean < 8].mean() < 0.1 * after[tissue].mean()
+
+
 def test_the_grey_value_of_nothing_stays() -> None:
     image = onion()
     spoiled = times(image, field(image, 0.7)) - 300

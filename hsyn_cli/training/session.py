@@ -112,7 +112,8 @@ class Session:
         self.cache = load_cache(self.run.cache)
         if self.cache.made_with != settings(self.training):
             raise UsageError(
-                f"{self.run.cache} was made with another spacing, size, labels, intensities or surroundings than the config has",
+                f"{self.run.cache} was made by another version, or with another spacing, size, labels, intensities or "
+                "surroundings than the config has",
                 "remove it, and it is made again",
             )
         if self.training.precision == "auto":
