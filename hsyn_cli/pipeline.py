@@ -35,7 +35,7 @@ FIELD_STRIDE = 2  # SN-Net's half-way fields are brought to half the images' siz
 FINER_MULTIPLE = 12  # sizes divide by 4 at 3/4 of the voxel too
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
 # Of the half-way fields, by one-sided differences; the next is tried where a total field still folds.
-LEAST_DETERMINANTS = (0.25, 0.5)
+LEAST_DETERMINANTS = (0.25, 0.4, 0.5)
 SHARPENINGS = 2  # of the total inverse
 
 Progress = Callable[[str, float], None]
