@@ -17,6 +17,7 @@ class Steps:
 
     steps: int
     rate: float = 2.0  # times the force, which is half a voxel at most
+    momentum: float = 0.0  # share of the step before that each step takes again
     step_sigma: float = 1.2  # of the Gaussian over each step, voxels of the images
     field_sigma: float = 0.4  # of the Gaussian over the field after it, voxels of the field
     window: int = 5  # of the NCC
@@ -68,7 +69,13 @@ class SNNetConfig:
             steps=Steps(60, step_sigma=2.0),
         ),
         Level(
-            2, 1, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True, steps=Steps(30, step_sigma=2.0)
+            2,
+            1,
+            encoder=(16, 16, 32, 32),
+            head=(16,),
+            window=5,
+            forces=True,
+            steps=Steps(20, momentum=0.7, step_sigma=2.0),
         ),
         Level(1, 2, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True),
     )
@@ -128,10 +135,11 @@ class Preset:
         return max(1, sum(level.scale > self.coarser_than for level in levels))
 
 
+BRAIN_STEPS = Steps(6, momentum=0.5, step_sigma=1.3, field_sigma=0.55, tissue=16.0)
 PRESETS = {
     "fast": Preset(),
-    "default": Preset(1, (RefineStage(1, Steps(8, step_sigma=1.3, field_sigma=0.5, tissue=16.0)),)),
-    "accurate": Preset(1, (RefineStage(1, Steps(22, step_sigma=1.3, field_sigma=0.5, tissue=16.0)),)),
+    "default": Preset(1, (RefineStage(1, BRAIN_STEPS),)),
+    "accurate": Preset(1, (RefineStage(1, dataclasses.replace(BRAIN_STEPS, steps=14, field_sigma=0.6)),)),
 }
 
 

@@ -25,7 +25,8 @@ def pull(
 ) -> Tensor:
     """Half-way fields after `how.steps` steps from `u`: both images are pulled towards each other by the mean of both forces.
 
-    What the halves have in common stays, so the mean space does not move (see `losses.mean_shape`).
+    What the halves have in common stays, so the mean space does not move (see `losses.mean_shape`). Momentum is Polyak's heavy
+    ball (USSR Computational Mathematics and Mathematical Physics 1964): what the forces overshoot cancels, the rest adds up.
 
     Args:
         pair: (2B, 1 + C, Z, Y, X) in [0, 1], moving images first: each with its C tissue maps, if any. voxel: its voxel in mm.
@@ -45,14 +46,16 @@ def pull(
     pair = torch.cat((pair[:, :1], pair[:, 1:] * how.tissue**0.5), dim=1) if how.tissue else pair[:, :1]
     of_step = gaussian(pair, u.shape[2:], how.step_sigma)
     of_field = gaussian(u, u.shape[2:], how.field_sigma)
+    step = torch.zeros_like(half)
     for _ in range(how.steps):
         both = torch.cat((middle + to_moving * half, middle + to_fixed * half))
         moving, fixed = warp(pair, resampled(both, pair.shape[2:]), voxel).chunk(2)
         forward, backward = forces(moving, fixed, how.window)
-        step = forward.sub_(backward).mul_(how.rate * voxel / 2)
+        force = forward.sub_(backward).mul_(how.rate * voxel / 2)
         if weight is not None:
-            step *= weight
-        half = separable(half.add_(separable(step, of_step)), of_field)
+            force *= weight
+        step = step.mul_(how.momentum).add_(separable(force, of_step))
+        half = separable(half.add_(step), of_field)
         told()
     return torch.cat((middle + to_moving * half, middle + to_fixed * half))
 

@@ -33,9 +33,9 @@ from hsyn_cli.transforms import read_transform
 
 FIELD_STRIDE = 2  # SN-Net's half-way fields are brought to half the images' size
 FINER_MULTIPLE = 12  # sizes divide by 4 at 3/4 of the voxel too
+UNREFINED = 6  # voxels at the working grid's border, where nothing is seen; FINER_MULTIPLE divides twice as many
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
-# Of the half-way fields, by one-sided differences; the next is tried where a total field still folds.
-LEAST_DETERMINANTS = (0.25, 0.4, 0.5)
+LEAST_DETERMINANT = 0.25  # of the half-way fields, by one-sided differences
 SHARPENINGS = 2  # of the total inverse
 
 Progress = Callable[[str, float], None]
@@ -192,30 +192,24 @@ def register(
             scene, spacing = subjects.on(grid, transform, where), grid.spacing[0]
         pair = scene.pair
         seen = torch.cat((sn.look(pair) if how.refinement else pair, scene.maps), dim=1)
-        u = refine(u, seen, spacing, how.refinement, scene.counts, sn.config.symmetric, told)
+        u = refine(u, seen, spacing, how.refinement, scene.counts, sn.config.symmetric, told, UNREFINED)
     field_voxel = spacing * pair.shape[-1] / u.shape[-1]
     u = taper(u, round(MARGIN_MM * sn.config.spacing / field_voxel))
-    folded_before = None
-    for least in LEAST_DETERMINANTS:
-        with clock.step("fold repair"), torch.no_grad():
-            u, folded = repair(u, field_voxel, least)
-            folded_before = folded if folded_before is None else folded_before
-        with clock.step("exact inverse"), torch.no_grad():
-            mid_to_moving, mid_to_fixed = resampled(u, pair.shape[2:]).split(1)
-            moving_to_mid = exact_inverse(di, mid_to_moving, spacing)
-            fixed_to_mid = exact_inverse(di, mid_to_fixed, spacing)
-        with clock.step("composition"), torch.no_grad():
-            fixed_to_moving = compose(fixed_to_mid, mid_to_moving, spacing)
-            moving_to_fixed = compose(moving_to_mid, mid_to_fixed, spacing)
-            working = WorkingFields(grid, mid_to_moving, mid_to_fixed, fixed_to_moving, moving_to_fixed)
-            totals = total_fields(
-                fixed_to_moving, moving_to_fixed, grid, transform, Grid.of(fixed), Grid.of(moving), SHARPENINGS
-            )
-        with clock.step("checks"), torch.no_grad():
-            folding, inverse_folding = totals.folding()
-        if folding.voxels == 0 and inverse_folding.voxels == 0:
-            break
+    with clock.step("fold repair"), torch.no_grad():
+        u, folded_before = repair(u, field_voxel, LEAST_DETERMINANT)
+    with clock.step("exact inverse"), torch.no_grad():
+        mid_to_moving, mid_to_fixed = resampled(u, pair.shape[2:]).split(1)
+        moving_to_mid = exact_inverse(di, mid_to_moving, spacing)
+        fixed_to_mid = exact_inverse(di, mid_to_fixed, spacing)
+    with clock.step("composition"), torch.no_grad():
+        fixed_to_moving = compose(fixed_to_mid, mid_to_moving, spacing)
+        moving_to_fixed = compose(moving_to_mid, mid_to_fixed, spacing)
+        working = WorkingFields(grid, mid_to_moving, mid_to_fixed, fixed_to_moving, moving_to_fixed)
+        totals = total_fields(
+            fixed_to_moving, moving_to_fixed, grid, transform, Grid.of(fixed), Grid.of(moving), SHARPENINGS
+        )
     with clock.step("checks"), torch.no_grad():
+        folding, inverse_folding = totals.folding()
         errors = totals.inverse_errors(foreground(fixed), foreground(moving))
         similarity = _similarity(subjects.images[0], scene, fixed_to_moving)
     with clock.step("warping"):
@@ -236,7 +230,7 @@ def register(
         seed=seed,
         seconds=clock.seconds,
         folded_before_repair_percent=100
-        * (folded_before or 0)
+        * folded_before
         / (u[:, 0].numel() if sn.config.symmetric else u[0, 0].numel()),
         shown=shown,
         warnings=tuple(_warnings(checkpoint.name, shown)),

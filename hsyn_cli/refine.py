@@ -21,8 +21,9 @@ def refine(
     masks: Tensor | None = None,
     symmetric: bool = True,
     progress: Callable[[float], None] = lambda fraction: None,
+    border: int = 0,
 ) -> Tensor:
-    """Refined half-way fields, as fine as the last stage's images; without stages `u` itself.
+    """Refined half-way fields, as fine as the pair; without stages `u` itself.
 
     Args:
         u: (2, 3, Z/s, Y/s, X/s) half-way fields in mm, mid to moving first.
@@ -31,7 +32,13 @@ def refine(
         masks: (2, 1, Z, Y, X), 1 where moving and fixed count; no force acts where either does not.
         symmetric: False moves the moving image alone.
         progress: called with the share of the work that is done.
+        border: as many voxels at each side of the pair keep the field they have.
     """
+    if not stages:
+        return u
+    whole = resampled(u, pair.shape[2:]).clone()
+    inner = (slice(None), slice(None), *(slice(border, n - border) for n in pair.shape[2:]))
+    u, pair, masks = whole[inner], pair[inner], None if masks is None else masks[inner]
     work, done = sum(stage.how.steps / stage.scale**3 for stage in stages) or 1.0, 0.0
     for stage in stages:
         size, voxel = torch.Size(round(n / stage.scale) for n in pair.shape[2:]), spacing * stage.scale
@@ -45,7 +52,8 @@ def refine(
             progress(done)
 
         u = pull(images, u, voxel, stage.how, symmetric=symmetric, counts=counts, told=told)
-    return u
+    whole[inner] = resampled(u, pair.shape[2:])
+    return whole
 
 
 def at_scale(images: Tensor, size: torch.Size) -> Tensor:

@@ -17,7 +17,7 @@ from hsyn_cli.inverse import sample_points
 from hsyn_cli.report import ErrorStats, Folding
 from hsyn_cli.space import Array, Box, Grid, affine_parts
 
-UNFOLDINGS = 3  # rounds
+UNFOLDINGS = 10  # rounds
 SAMPLES = 200_000  # foreground points at which the inverse error is measured
 
 
@@ -73,7 +73,7 @@ def total_fields(
     a, t = affine_parts(affine)
     back = np.linalg.inv(a).astype(np.float64)
     shift = -back @ t
-    u = on_target(fixed_to_moving, working, fixed)
+    u = on_target(fixed_to_moving, working, fixed)  # without folds
     forward = torch.einsum("ij,bjzyx->bizyx", torch.from_numpy(a).float().to(u.device), u)
     forward += affine_displacement(fixed, a, t, u.device)
     inverse = _sampled(moving_to_fixed, working, moving, back, shift)
@@ -82,7 +82,7 @@ def total_fields(
     sharp = inverse
     for _ in range(sharpenings):
         sharp = sharpened(sharp, moving, forward, fixed, bent)
-    return Totals(forward, unfolded(sharp, inverse, moving), fixed, moving, working)
+    return Totals(forward, unfolded(sharp, moving, inverse), fixed, moving, working)
 
 
 def sharpened(inverse: Tensor, moving: Grid, forward: Tensor, fixed: Grid, bent: tuple[Box, Box]) -> Tensor:
@@ -109,15 +109,19 @@ def sharpened(inverse: Tensor, moving: Grid, forward: Tensor, fixed: Grid, bent:
     return out
 
 
-def unfolded(sharp: Tensor, plain: Tensor, grid: Grid) -> Tensor:
-    """The sharpened inverse, but where it folds, and softly around, the plain one; all of that where nothing else helps."""
+def unfolded(u: Tensor, grid: Grid, plain: Tensor | None = None) -> Tensor:
+    """u (1, 3, Z, Y, X; mm LPS), but where it folds, and softly around, `plain`; and its own 3^3 means where that folds, too.
+
+    A field that does not fold can do so on another grid, which sees it between its voxels.
+    """
     for _ in range(UNFOLDINGS):
-        folds = ~(determinant(along(sharp, grid), grid.spacing) > 0)[:, None]
+        folds = ~(determinant(along(u, grid), grid.spacing) > 0)[:, None]
         if not folds.any():
-            return sharp
-        wide = separable(folds.float(), box_operator(plain, 7)) > 0
-        sharp = torch.lerp(sharp, plain, separable(wide.float(), box_operator(plain, 5)))
-    return sharp if (determinant(along(sharp, grid), grid.spacing) > 0).all() else plain
+            break
+        wide = separable(folds.float(), box_operator(u, 7)) > 0
+        instead = separable(u, box_operator(u, 3)) if plain is None else plain
+        u, plain = torch.lerp(u, instead, separable(wide.float(), box_operator(u, 5))), None
+    return u
 
 
 def affine_displacement(
@@ -134,8 +138,8 @@ def affine_displacement(
 
 
 def on_target(u: Tensor, working: Grid, target: Grid) -> Tensor:
-    """A working field (1, 3, Z, Y, X; mm along `working`'s axes) on another grid, components in LPS."""
-    return _sampled(u, working, target, np.eye(3), np.zeros(3))
+    """A working field (1, 3, Z, Y, X; mm along `working`'s axes) on another grid, components in LPS, `unfolded` there."""
+    return unfolded(_sampled(u, working, target, np.eye(3), np.zeros(3)), target)
 
 
 def _sampled(u: Tensor, working: Grid, target: Grid, a: Array, t: Array) -> Tensor:

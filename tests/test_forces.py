@@ -1,5 +1,7 @@
 """Forces of local NCC: where they point, what leaves them cold, what steps along them reach."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from samples import picture, smooth_field
@@ -69,6 +71,16 @@ def test_steps_in_one_direction_move_the_moving_image_alone() -> None:
     assert len(told) == 20
     assert not u[1].any()
     assert u[0, 0, 12, 12, 12] == pytest.approx(-2.0, abs=0.6)
+
+
+def test_momentum_brings_images_together_in_fewer_steps_and_stays_symmetric() -> None:
+    pair, zero = torch.cat((ball(10), ball(14))), torch.zeros(2, 3, 24, 24, 24)
+    plain, faster = (pull(pair, zero, 1.0, Steps(5, momentum=share)) for share in (0.0, 0.5))
+    before, after = ((a - b).square().mean() for a, b in (warp(pair, u, 1.0).chunk(2) for u in (plain, faster)))
+    assert after < 0.5 * before
+    torch.testing.assert_close(faster[0], -faster[1], atol=1e-5, rtol=0)
+    one = Steps(1)
+    assert torch.equal(pull(pair, zero, 1.0, one), pull(pair, zero, 1.0, replace(one, momentum=0.9)))
 
 
 def test_where_nothing_counts_no_step_is_taken_and_a_batch_is_that_of_each() -> None:

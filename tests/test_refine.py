@@ -70,6 +70,21 @@ def test_presets_run_on_any_size_that_divides_by_four(preset: str) -> None:
     assert u.abs().max() > 0
 
 
+def test_the_border_keeps_its_field_and_the_inside_does_not_care() -> None:
+    """Pictures that are empty at the border: nothing is lost by leaving it out."""
+    pair = torch.cat((blobs(SIZE, 1.0, 1.5), blobs(SIZE, -1.0, 1.5)))
+    start, stages = smooth_field(SIZE, 0.2, 1, batch=2), (RefineStage(1, Steps(2)),)
+    kept = start.clone()
+    whole, inner = (refine(start, pair, 1.0, stages, border=border) for border in (0, 2))
+    assert torch.equal(start, kept)
+    edge = torch.ones(SIZE, dtype=torch.bool)
+    edge[2:-2, 2:-2, 2:-2] = False
+    assert torch.equal(inner[:, :, edge], start[:, :, edge])
+    middle = (..., *(slice(6, n - 6) for n in SIZE))
+    torch.testing.assert_close(inner[middle], whole[middle], atol=0.02, rtol=0)
+    assert (inner[middle] - start[middle]).abs().max() > 0.1
+
+
 def test_refinement_is_the_same_each_time() -> None:
     pair = torch.cat((blobs(SIZE, 1.0), blobs(SIZE, -1.0)))
     stages = (RefineStage(1, Steps(3)),)

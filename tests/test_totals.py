@@ -10,7 +10,16 @@ from hsyn_cli.affine import affine_from
 from hsyn_cli.fields import compose, determinants
 from hsyn_cli.inverse import invert
 from hsyn_cli.space import Array, Grid, field_to_lps, working_grid
-from hsyn_cli.totals import Totals, along, on_target, to_image, total_fields, unfolded
+from hsyn_cli.totals import (
+    Totals,
+    affine_displacement,
+    along,
+    on_target,
+    sampled_at,
+    to_image,
+    total_fields,
+    unfolded,
+)
 
 MATRIX = 1.05 * np.reshape(turned(0.1, -0.15, 0.2), (3, 3)) @ np.diag([1.0, 0.95, 1.05])
 CENTRE = np.array([20.0, -10.0, 30.0])
@@ -212,26 +221,50 @@ def test_sharpening_takes_out_what_interpolation_adds_on_the_fixed_side() -> Non
     assert mean[0] > 1.5 * mean[1] > 1.5 * mean[2]
 
 
-@pytest.mark.parametrize("name", DIRECTIONS)
+def knotted(grid: Grid) -> torch.Tensor:
+    """A field on `grid` with one voxel so far away that its neighbours fold."""
+    u = torch.full((1, 3, *grid.size[::-1]), 0.01)
+    u[0, :, 12, 13, 14] = 30.0  # mm
+    assert folded(u, grid)
+    return u
+
+
+@every_grid
 def test_where_the_sharpened_inverse_folds_it_is_the_plain_one_and_elsewhere_it_stays(name: str) -> None:
     grid = around((30, 28, 26), (2.0, 2.4, 1.9), DIRECTIONS[name], CENTRE)
-    plain = torch.zeros(1, 3, 26, 28, 30)
-    sharp = plain + 0.01
-    sharp[0, :, 12, 13, 14] = 30.0  # mm: its neighbours fold
-    assert folded(sharp, grid)
-    out = unfolded(sharp, plain, grid)
+    sharp = knotted(grid)
+    out = unfolded(sharp, grid, torch.zeros_like(sharp))
     assert not folded(out, grid)
     assert not out[0, :, 12, 13, 14].any()
     changed = (out != sharp).any(1)[0].nonzero()
     assert (changed - torch.tensor([12, 13, 14])).abs().max() <= 8
-    assert unfolded(out, plain, grid) is out
+    assert unfolded(out, grid) is out
 
 
-def test_an_inverse_that_keeps_folding_is_the_plain_one_everywhere() -> None:
-    grid = around((30, 28, 26), (2.0, 2.4, 1.9), DIRECTIONS["RAS"], CENTRE)
-    plain = torch.zeros(1, 3, 26, 28, 30)
-    plain[0, 0, 12, 13, 14] = 30.0
-    assert unfolded(plain + 0.01, plain, grid) is plain
+@every_grid
+def test_without_a_plain_one_a_field_is_smoothed_where_it_folds(name: str) -> None:
+    grid = around((30, 28, 26), (2.0, 2.4, 1.9), DIRECTIONS[name], CENTRE)
+    u = knotted(grid)
+    for plain in (None, u):  # a plain one that folds as well
+        out = unfolded(u, grid, plain)
+        assert not folded(out, grid)
+        changed = (out != u).any(1)[0].nonzero()
+        assert (changed - torch.tensor([12, 13, 14])).abs().max() <= 11
+
+
+def test_a_working_field_seen_on_another_grid_does_not_fold_there() -> None:
+    """Positive on its own voxels and folded between: what every written field is kept from."""
+    fixed = around((30, 28, 26), (0.4, 0.4, 0.4), DIRECTIONS["RAS"], CENTRE)
+    working = working_grid(fixed, (np.zeros(3), np.array(fixed.size) - 1.0), 1.0, 4.0, 4)
+    u = torch.zeros(1, 3, *working.size[::-1])
+    x = working.size[0] // 2
+    u[:, 0, :, :, x], u[:, 0, :, :, x + 1] = 0.8, -0.9
+    points = affine_displacement(fixed, np.eye(3), np.zeros(3), u.device, absolute=True)
+    assert not folded(u, working)
+    assert folded(sampled_at(u, working, points), fixed)
+    seen = on_target(u, working, fixed)
+    assert not folded(seen, fixed)
+    assert seen.abs().max() > 0.1
 
 
 def folded(u: torch.Tensor, grid: Grid) -> bool:
