@@ -86,17 +86,29 @@ def register(method: str, pair: dict[str, str], out: Path, args: argparse.Namesp
     return {"seconds": seconds, "peak_gb": peak}
 
 
-def mean_dice(transform, pair: dict[str, str]) -> float:
-    """Mean Dice over the ids of the fixed labels, the moving labels sampled with nearest neighbour."""
+def dices(transform, pair: dict[str, str]) -> dict[int, float]:
+    """Dice of each id of the fixed labels, the moving labels sampled with nearest neighbour."""
     fixed, moving = sitk.ReadImage(pair["fixed_labels"]), sitk.ReadImage(pair["moving_labels"])
     warped = sitk.Resample(moving, fixed, transform, sitk.sitkNearestNeighbor, 0)
     a, b = (sitk.GetArrayFromImage(image).astype(np.int64).ravel() for image in (fixed, warped))
-    ids = set(np.unique(a).tolist()) - {0}
+    ids = set(np.unique(a).tolist()) - {0} - {k for k, row in names(pair).items() if row["ignore"] == "True"}
+    return {
+        k: float(2 * np.sum((a == k) & (b == k)) / (np.sum(a == k) + np.sum(b == k))) for k in sorted(ids)
+    }
+
+
+def mean_dice(transform, pair: dict[str, str]) -> float:
+    """Mean over the ids of `dices`."""
+    return float(np.mean(list(dices(transform, pair).values())))
+
+
+def names(pair: dict[str, str]) -> dict[int, dict[str, str]]:
+    """The rows of labels.csv beside the fixed labels by id; none without it."""
     table = Path(pair["fixed_labels"]).with_name("labels.csv")
-    if table.exists():
-        with table.open(newline="") as stream:
-            ids -= {int(float(row["index"])) for row in csv.DictReader(stream) if row.get("ignore") == "True"}
-    return float(np.mean([2 * np.sum((a == k) & (b == k)) / (np.sum(a == k) + np.sum(b == k)) for k in ids]))
+    if not table.exists():
+        return {}
+    with table.open(newline="") as stream:
+        return {int(float(row["index"])): row for row in csv.DictReader(stream)}
 
 
 def folding(field) -> dict[str, float]:
