@@ -6,7 +6,7 @@
 
 Left and right count as one region, as do all pairs. Ids from 100 are cortex where labels.csv lies beside the labels
 (Neuromorphometrics). The picture shows the axial slice that holds most of the region: the fixed image above, the warped one
-below, on both the region as it is in the fixed labels and as the first method brings it there.
+below, on both the region as it is in the fixed labels and as a method brings it there.
 """
 
 import argparse
@@ -76,12 +76,21 @@ def main() -> None:
     parser.add_argument("keep", type=Path, help="folder that benchmark.py --keep wrote")
     parser.add_argument("--picture", type=Path, help="PNG to write")
     parser.add_argument("--cases", type=int, default=4, help="regions in the picture; default: %(default)s")
+    parser.add_argument(
+        "--methods", help="the first is drawn and orders the table; default: all that were kept"
+    )
     arguments = parser.parse_args()
     pairs = benchmark.read_pairs(arguments.pairs)
-    methods = [
-        folder.name[2:] for folder in arguments.keep.glob("1-*") if any(folder.glob("out/forward_field*"))
+    kept = [
+        m
+        for m in (*benchmark.HSYN, *benchmark.PEERS)
+        if any(arguments.keep.glob(f"1-{m}/out/forward_field*"))
     ]
-    methods.sort(key=[*benchmark.HSYN, *benchmark.PEERS].index)
+    methods = arguments.methods.split(",") if arguments.methods else kept
+    if unknown := set(methods) - set(kept):
+        parser.error(
+            f"{arguments.keep} has nothing of {', '.join(sorted(unknown))}; it has {', '.join(kept)}"
+        )
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     cases: dict[str, tuple[float, int, int]] = {}  # the worst of each region
     for number, pair in enumerate(pairs):

@@ -135,11 +135,11 @@ class Preset:
         return max(1, sum(level.scale > self.coarser_than for level in levels))
 
 
-BRAIN_STEPS = Steps(6, momentum=0.5, step_sigma=1.3, field_sigma=0.55, tissue=16.0)
+BRAIN_STEPS = Steps(8, momentum=0.5, step_sigma=1.3, field_sigma=0.6, tissue=8.0)
 PRESETS = {
     "fast": Preset(),
     "default": Preset(1, (RefineStage(1, BRAIN_STEPS),)),
-    "accurate": Preset(1, (RefineStage(1, dataclasses.replace(BRAIN_STEPS, steps=14, field_sigma=0.6)),)),
+    "accurate": Preset(1, (RefineStage(1, dataclasses.replace(BRAIN_STEPS, steps=16)),)),
 }
 
 
