@@ -5,7 +5,7 @@
 
 pairs.csv as for benchmark.py. Both go the steps of SN-Net's two coarse levels along the forces of local NCC first; "with
 the checkpoint" its nets correct them and the full-resolution steps see its tissue map; "zero start" has nothing that was learned.
-Nothing is repaired; labels are warped by the half-way fields' composition on the working grid.
+No half-way field is repaired; labels are warped by the half-way fields' composition on the working grid.
 """
 
 import argparse

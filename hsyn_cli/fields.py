@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -116,9 +117,10 @@ def _box_matrix(size: int, window: int, device: torch.device) -> Banded:
     return banded((inside / inside.sum(1, keepdim=True)).float().to(device))
 
 
-def box_operator(like: Tensor, window: int) -> Operator:
-    """Operator for `separable`: means over the window^3 voxels around every voxel, over fewer at the border."""
-    z, y, x = (_box_matrix(n, window, like.device) for n in like.shape[-3:])
+def box_operator(like: Tensor, window: int | Sequence[int]) -> Operator:
+    """Operator for `separable`: means over the window^3 voxels (or z, y, x) around every voxel, over fewer at the border."""
+    windows = (window,) * 3 if isinstance(window, int) else window
+    z, y, x = (_box_matrix(n, w, like.device) for n, w in zip(like.shape[-3:], windows, strict=True))
     return z, y, x
 
 

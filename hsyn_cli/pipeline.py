@@ -33,7 +33,7 @@ from hsyn_cli.transforms import read_transform
 
 FIELD_STRIDE = 2  # SN-Net's half-way fields are brought to half the images' size
 FINER_MULTIPLE = 12  # sizes divide by 4 at 3/4 of the voxel too
-UNREFINED = 6  # voxels at the working grid's border, where nothing is seen; FINER_MULTIPLE divides twice as many
+UNREFINED = 6  # voxels at the working grid's border, which show nothing of a brain
 MARGIN_MM = 8.0  # around the fixed image's content; the fields fall to zero in it
 LEAST_DETERMINANT = 0.25  # of the half-way fields, by one-sided differences
 SHARPENINGS = 2  # of the total inverse
@@ -192,7 +192,8 @@ def register(
             scene, spacing = subjects.on(grid, transform, where), grid.spacing[0]
         pair = scene.pair
         seen = torch.cat((sn.look(pair) if how.refinement else pair, scene.maps), dim=1)
-        u = refine(u, seen, spacing, how.refinement, scene.counts, sn.config.symmetric, told, UNREFINED)
+        border = 0 if organ.hounsfield else UNREFINED  # a chest goes on there
+        u = refine(u, seen, spacing, how.refinement, scene.counts, sn.config.symmetric, told, border)
     field_voxel = spacing * pair.shape[-1] / u.shape[-1]
     u = taper(u, round(MARGIN_MM * sn.config.spacing / field_voxel))
     with clock.step("fold repair"), torch.no_grad():

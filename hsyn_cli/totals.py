@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from hsyn_cli.report import ErrorStats, Folding
 from hsyn_cli.space import Array, Box, Grid, affine_parts
 
 UNFOLDINGS = 10  # rounds
+LEAST_DETERMINANT = 1e-3  # of a field on the grid it is written on
+MOST_FOLDS = 0.1  # of all voxels
 SAMPLES = 200_000  # foreground points at which the inverse error is measured
 
 
@@ -82,7 +85,7 @@ def total_fields(
     sharp = inverse
     for _ in range(sharpenings):
         sharp = sharpened(sharp, moving, forward, fixed, bent)
-    return Totals(forward, unfolded(sharp, moving, inverse), fixed, moving, working)
+    return Totals(forward, unfolded(sharp, moving, working.spacing[0], inverse), fixed, moving, working)
 
 
 def sharpened(inverse: Tensor, moving: Grid, forward: Tensor, fixed: Grid, bent: tuple[Box, Box]) -> Tensor:
@@ -109,19 +112,45 @@ def sharpened(inverse: Tensor, moving: Grid, forward: Tensor, fixed: Grid, bent:
     return out
 
 
-def unfolded(u: Tensor, grid: Grid, plain: Tensor | None = None) -> Tensor:
-    """u (1, 3, Z, Y, X; mm LPS), but where it folds, and softly around, `plain`; and its own 3^3 means where that folds, too.
+def unfolded(u: Tensor, grid: Grid, reach: float, plain: Tensor | None = None) -> Tensor:
+    """u (1, 3, Z, Y, X; mm LPS), but where it folds, and softly around, `plain`; and its own local means where that folds, too.
 
-    A field that does not fold can do so on another grid, which sees it between its voxels.
+    A field that does not fold can do so on another grid, which sees it between its voxels. One that folds in more than a tenth of
+    the voxels is turned inside out by its affine, and stays.
+
+    Args:
+        reach: mm that the local means look to each side, a voxel at least; not across slices much thicker than that.
     """
+    folds = _folds(u, grid)
+    if not 0 < folds.float().mean() < MOST_FOLDS:
+        return u
+    fine = 2 * max(reach, min(grid.spacing))
+    reaches = [max(1, round(reach / s)) if s <= fine else 0 for s in grid.spacing[::-1]]  # voxels along z, y, x
+    box = (slice(None), slice(None), *_around(folds[0, 0], [12 * n + 2 for n in reaches]))
+    part, instead, u = u[box], None if plain is None else plain[box], u.clone()
+    mean, far, soft = (box_operator(part, [2 * k * n + 1 for n in reaches]) for k in (1, 3, 2))
+    folds = folds[box]
+    near = separable(folds.float(), box_operator(part, [12 * n + 3 for n in reaches])) > 0
     for _ in range(UNFOLDINGS):
-        folds = ~(determinant(along(u, grid), grid.spacing) > 0)[:, None]
         if not folds.any():
             break
-        wide = separable(folds.float(), box_operator(u, 7)) > 0
-        instead = separable(u, box_operator(u, 3)) if plain is None else plain
-        u, plain = torch.lerp(u, instead, separable(wide.float(), box_operator(u, 5))), None
+        instead = separable(part, mean) if instead is None else instead
+        weight = separable((separable(folds.float(), far) > 0).float(), soft)
+        part, instead = torch.lerp(part, instead, weight), None
+        folds = _folds(part, grid) & near  # at the box's sides there are one-sided differences
+    u[box] = part
     return u
+
+
+def _folds(u: Tensor, grid: Grid) -> Tensor:
+    """(1, 1, Z, Y, X): where u folds, or nearly so: what is written is rounded, and the affine goes on top."""
+    return ~(determinant(along(u, grid), grid.spacing) > LEAST_DETERMINANT)[:, None]
+
+
+def _around(mask: Tensor, beyond: Sequence[int]) -> list[slice]:
+    """Slices of the smallest box (Z, Y, X) around `mask`, so many voxels wider at each side."""
+    ends = [(int(at.min()), int(at.max())) for at in mask.nonzero(as_tuple=True)]
+    return [slice(max(low - n, 0), high + n + 1) for (low, high), n in zip(ends, beyond, strict=True)]
 
 
 def affine_displacement(
@@ -139,7 +168,7 @@ def affine_displacement(
 
 def on_target(u: Tensor, working: Grid, target: Grid) -> Tensor:
     """A working field (1, 3, Z, Y, X; mm along `working`'s axes) on another grid, components in LPS, `unfolded` there."""
-    return unfolded(_sampled(u, working, target, np.eye(3), np.zeros(3)), target)
+    return unfolded(_sampled(u, working, target, np.eye(3), np.zeros(3)), target, working.spacing[0])
 
 
 def _sampled(u: Tensor, working: Grid, target: Grid, a: Array, t: Array) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from samples import DIRECTIONS, field_image, smooth_field, turned, voxel_points
 
 from hsyn_cli.affine import affine_from
-from hsyn_cli.fields import compose, determinants
+from hsyn_cli.fields import compose, determinant, determinants
 from hsyn_cli.inverse import invert
 from hsyn_cli.space import Array, Grid, field_to_lps, working_grid
 from hsyn_cli.totals import (
@@ -233,12 +233,12 @@ def knotted(grid: Grid) -> torch.Tensor:
 def test_where_the_sharpened_inverse_folds_it_is_the_plain_one_and_elsewhere_it_stays(name: str) -> None:
     grid = around((30, 28, 26), (2.0, 2.4, 1.9), DIRECTIONS[name], CENTRE)
     sharp = knotted(grid)
-    out = unfolded(sharp, grid, torch.zeros_like(sharp))
+    out = unfolded(sharp, grid, 2.0, torch.zeros_like(sharp))
     assert not folded(out, grid)
     assert not out[0, :, 12, 13, 14].any()
     changed = (out != sharp).any(1)[0].nonzero()
     assert (changed - torch.tensor([12, 13, 14])).abs().max() <= 8
-    assert unfolded(out, grid) is out
+    assert unfolded(out, grid, 2.0) is out
 
 
 @every_grid
@@ -246,15 +246,16 @@ def test_without_a_plain_one_a_field_is_smoothed_where_it_folds(name: str) -> No
     grid = around((30, 28, 26), (2.0, 2.4, 1.9), DIRECTIONS[name], CENTRE)
     u = knotted(grid)
     for plain in (None, u):  # a plain one that folds as well
-        out = unfolded(u, grid, plain)
+        out = unfolded(u, grid, 2.0, plain)
         assert not folded(out, grid)
         changed = (out != u).any(1)[0].nonzero()
         assert (changed - torch.tensor([12, 13, 14])).abs().max() <= 11
 
 
-def test_a_working_field_seen_on_another_grid_does_not_fold_there() -> None:
+@pytest.mark.parametrize("spacing", [(0.4, 0.4, 0.4), (0.1, 0.4, 0.4), (0.4, 0.4, 3.0)])
+def test_a_working_field_seen_on_another_grid_does_not_fold_there(spacing: tuple[float, float, float]) -> None:
     """Positive on its own voxels and folded between: what every written field is kept from."""
-    fixed = around((30, 28, 26), (0.4, 0.4, 0.4), DIRECTIONS["RAS"], CENTRE)
+    fixed = around((200, 28, 26), spacing, DIRECTIONS["RAS"], CENTRE)
     working = working_grid(fixed, (np.zeros(3), np.array(fixed.size) - 1.0), 1.0, 4.0, 4)
     u = torch.zeros(1, 3, *working.size[::-1])
     x = working.size[0] // 2
@@ -265,6 +266,31 @@ def test_a_working_field_seen_on_another_grid_does_not_fold_there() -> None:
     seen = on_target(u, working, fixed)
     assert not folded(seen, fixed)
     assert seen.abs().max() > 0.1
+    far = affine_from(np.diag([1.1, 0.9, 1.0]), np.array([300.0, -200.0, 150.0]))
+    moving = Grid(fixed.size, fixed.spacing, tuple(far.TransformPoint(fixed.origin)), fixed.direction)
+    totals = total_fields(u, -u, working, far, fixed, moving, 2)
+    assert [folding.voxels for folding in totals.folding()] == [0, 0]
+
+
+def test_thick_slices_are_not_mixed_where_a_field_is_mended() -> None:
+    grid = around((30, 28, 26), (1.0, 1.0, 6.0), DIRECTIONS["RAS"], CENTRE)
+    u = knotted(grid)
+    out = unfolded(u, grid, 1.0)
+    assert not folded(out, grid)
+    assert (out != u).any(1)[0].nonzero()[:, 0].unique().tolist() == [12]
+
+
+def test_what_an_affine_mirrors_is_left_alone() -> None:
+    """All of it has a negative determinant; none of it folds."""
+    grid = FIXED["RAS"]
+    mirror = affine_from(np.diag([-1.0, 1.0, 1.0]), np.array([2 * CENTRE[0], 0.0, 0.0]))
+    working, u, v = fields(grid)
+    totals = total_fields(u, v, working, mirror, grid, grid, 0)
+    assert (determinant(along(totals.inverse, grid), grid.spacing) < 0).all()
+    content = np.ones(grid.size[::-1], bool)
+    plain = total_fields(u, v, working, affine_from(np.eye(3), np.zeros(3)), grid, grid, 0)
+    errors = [t.inverse_errors(content, content)[0].mean_mm for t in (totals, plain)]
+    assert errors[0] == pytest.approx(errors[1], abs=0.02)
 
 
 def folded(u: torch.Tensor, grid: Grid) -> bool:
