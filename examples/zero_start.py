@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the checkpoint is worth to the refinement: mean Dice after so many full-resolution steps, with it and from a zero start.
 
-    python examples/zero_start.py pairs.csv [--steps 7,14,28]
+    python examples/zero_start.py pairs.csv [--steps 4,8,16]
 
 pairs.csv as for benchmark.py. Both go the steps of SN-Net's two coarse levels along the forces of local NCC first; "with
 the checkpoint" its nets correct them and the full-resolution steps see its tissue map; "zero start" has nothing that was learned.
@@ -59,7 +59,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("pairs", type=Path)
-    parser.add_argument("--steps", default="7,14,28", help="default: %(default)s")
+    parser.add_argument("--steps", default="4,8,16", help="default: %(default)s")
     arguments = parser.parse_args()
     counts = [int(v) for v in arguments.steps.split(",")]
     net, _, _ = load_networks(None, torch.device("cpu"))
