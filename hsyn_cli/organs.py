@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli import config, lungs
+from hsyn_cli.bias import without_bias
 from hsyn_cli.config import Preset
 from hsyn_cli.errors import InputError
 from hsyn_cli.prepare import intensity_range
@@ -63,6 +64,11 @@ def look(image: sitk.Image) -> Look:
     bright = sitk.GetArrayViewFromImage(image)[::2, ::2, ::2] > low + 0.1 * (high - low)
     litres = 1e-6 * float(np.prod(image.GetSpacing())) * image.GetNumberOfPixels() * float(bright.mean())
     return Look(BRAIN if litres <= HEAD_LITRES else HEAD if litres <= MOST_LITRES else OTHER)
+
+
+def evenly_lit(image: sitk.Image) -> sitk.Image:
+    """A skull-stripped brain `without_bias`, float32; any other image as it is: what lies around a brain passes for bias."""
+    return without_bias(image) if look(image).shows == BRAIN else image
 
 
 def checkpoint_for(model: str | None, shown: Mapping[str, str]) -> str:

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hsyn_cli import lungs
-from hsyn_cli.bias import without_bias
 from hsyn_cli.errors import GeometryError, InputError, UsageError
-from hsyn_cli.organs import Organ
+from hsyn_cli.organs import Organ, evenly_lit
 from hsyn_cli.prepare import content_box, mask_on_grid, on_grid, pair_box
 from hsyn_cli.space import Array, Grid, working_grid
 
@@ -39,7 +38,7 @@ class Subjects:
     """A moving and a fixed image, to be put on a grid.
 
     Attributes:
-        images: both, without their bias fields where the organ's intensities have no unit.
+        images: both, skull-stripped brains without their bias fields.
         lungs: of both, where the organ is one: the masks given, or what was found; None where either has none.
 
     Raises:
@@ -55,7 +54,7 @@ class Subjects:
     ) -> None:
         self.images, self.masks, self.organ, self.lungs = images, masks, organ, None
         if not organ.hounsfield:
-            self.images = (without_bias(images[0]), without_bias(images[1]))
+            self.images = (evenly_lit(images[0]), evenly_lit(images[1]))
         else:
             for role, image in zip(("moving", "fixed"), images, strict=True):
                 if not lungs.in_hounsfield(image):

@@ -6,6 +6,7 @@ import SimpleITK as sitk
 from samples import DIRECTIONS
 
 from hsyn_cli.bias import without_bias
+from hsyn_cli.organs import evenly_lit
 from hsyn_cli.space import Grid
 
 Values = np.ndarray
@@ -55,6 +56,17 @@ def test_a_strong_bias_field_is_taken_out(direction: str, spacing: tuple[float, 
     assert drift(before) > 0.35
     assert drift(after) < 0.25 * drift(before)
     assert after[clean < 8].mean() < 0.1 * after[tissue].mean()  # noise outside is not blown up
+
+
+def test_whole_heads_keep_theirs() -> None:
+    """The same picture, of 4.2 litres and of 1.4: skin and bone would pass for bias."""
+    head = times(onion(), field(onion(), 0.7))
+    assert evenly_lit(head) is head
+    brain = sitk.Image(head)
+    brain.SetSpacing([0.7 * s for s in head.GetSpacing()])
+    lit, known = (sitk.GetArrayFromImage(v) for v in (evenly_lit(brain), without_bias(brain)))
+    np.testing.assert_array_equal(lit, known)
+    assert np.abs(lit / np.maximum(sitk.GetArrayFromImage(brain), 1) - 1).max() > 0.2
 
 
 def test_what_has_none_stays_as_it_is() -> None:

@@ -9,7 +9,8 @@ LAYERS = [
     {"space", "files", "nifti", "report", "slabs"},
     {"lungs"},
     {"images", "fields", "prepare", "devices"},
-    {"transforms", "organs", "bias"},
+    {"bias"},
+    {"transforms", "organs"},
     {
         "affine",
         "inverse",

@@ -17,9 +17,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from hsyn_cli import affine, files, images, lungs
-from hsyn_cli.bias import without_bias
 from hsyn_cli.config import Training
 from hsyn_cli.errors import HsynError, InputError, Interrupted
+from hsyn_cli.organs import evenly_lit
 from hsyn_cli.prepare import content_box, intensity_range
 from hsyn_cli.scene import near_lungs
 from hsyn_cli.space import Grid, working_grid
@@ -132,7 +132,7 @@ def _read(subject: Subject, chests: bool) -> tuple[sitk.Image | None, sitk.Image
         raise InputError(f"{subject.image} is no CT in Hounsfield units, which the organ lung has")
     if image is not None:
         labels = images.read_labels(subject.labels, image).image if subject.labels else None
-        return image if chests else without_bias(image), labels
+        return image if chests else evenly_lit(image), labels
     assert subject.labels is not None
     blank = images.read_image(subject.labels, "label map").image
     return None, images.read_labels(subject.labels, blank).image
