@@ -270,9 +270,9 @@ def _as_transform(displacement: sitk.Image) -> sitk.DisplacementFieldTransform:
 
 
 # Seconds seen on two cores; only for progress.
-SHARES = {"load networks": 0.1, "affine": 1.8, "networks": 3.3, "fold repair": 1.2, "exact inverse": 2.2, "composition": 1.4,
-          "checks": 1.0, "warping": 0.7}  # fmt: skip
-REFINEMENT_SHARE = {"fast": 0.01, "default": 5.5, "accurate": 11.5}
+SHARES = {"load networks": 0.1, "affine": 2.0, "networks": 2.4, "fold repair": 0.9, "exact inverse": 2.3, "composition": 1.9,
+          "checks": 0.8, "warping": 0.5}  # fmt: skip
+REFINEMENT_SHARE = {"fast": 0.01, "default": 5.4, "accurate": 9.5}
 
 
 @dataclass
