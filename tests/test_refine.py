@@ -85,6 +85,20 @@ def test_the_border_keeps_its_field_and_the_inside_does_not_care() -> None:
     assert (inner[middle] - start[middle]).abs().max() > 0.1
 
 
+def test_the_border_is_cut_off_masks_as_well_at_every_scale() -> None:
+    """As of a pair that ends there: two scales, masks of the left half."""
+    size = (24, 24, 36)
+    pair = torch.cat((blobs(size, 1.0), blobs(size, -1.0)))
+    masks = torch.ones_like(pair)
+    masks[..., 18:] = 0
+    stages = (RefineStage(4 / 3, Steps(2)), RefineStage(1, Steps(2, momentum=0.5)))
+    start = smooth_field(size, 0.1, 1, batch=2)
+    inner = (slice(None), slice(None), *(slice(6, n - 6) for n in size))
+    got = refine(start, pair, 1.0, stages, masks, border=6)
+    assert torch.equal(got[inner], refine(start[inner], pair[inner], 1.0, stages, masks[inner]))
+    assert (got - start)[inner][..., :10].abs().max() > 0.05
+
+
 def test_refinement_is_the_same_each_time() -> None:
     pair = torch.cat((blobs(SIZE, 1.0), blobs(SIZE, -1.0)))
     stages = (RefineStage(1, Steps(3)),)

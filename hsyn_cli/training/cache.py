@@ -47,7 +47,7 @@ def settings(training: Training) -> tuple[str, ...]:
     """What of a config decides the content of a cache, as text; a cache made with other settings is of no use."""
     spacing = training.sn_net.spacing
     about = [spacing, training.size, training.labels, training.intensities]
-    about.append("without bias" if training.sn_net.organ == "brain" else training.sn_net.organ)
+    about.append("brains without bias" if training.sn_net.organ == "brain" else training.sn_net.organ)
     if training.surroundings:
         about.append("surroundings")
     return tuple(json.dumps(v, sort_keys=True) for v in about)
