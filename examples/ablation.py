@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""The ablations of the paper's table 2, and ours, each trained for the same few minutes and judged on the same pairs.
+"""The ablations of the paper's table 2 and two of ours, with the same training time for each.
 
     python examples/ablation.py pairs.csv WORK --data folder-or-csv [--minutes 3]
 
-pairs.csv as for benchmark.py. All networks are small and look at 2 mm images, with fields of 4 mm: one level at 8 mm and one at
-4 mm, so scores are lower than those of the checkpoint that ships; what counts is the difference. `hsyn train --minutes`
-gives every variant the same time, `hsyn register --preset fast` shows what the network alone is worth. The judge is benchmark.py's;
-the folds are those of SN-Net's half-way fields, before they are repaired.
+benchmark.py describes pairs.csv. All networks are small and see images of 2 mm: one level at 8 mm
+and one at 4 mm, with fields as coarse. Scores are therefore lower than those of the checkpoint
+that ships; only the differences count. `hsyn train --minutes` gives every network the same time.
+`hsyn register --preset fast` then shows what the network alone is worth. benchmark.py measures
+Dice. Folded voxels are those of SN-Net's half-way fields before fold repair.
 """
 
 import argparse
@@ -39,9 +40,17 @@ BOTH = [
 ONE = [{"first": 0, "depth": 1, "steps": 600, "rate": 1e-3}]
 
 
-def variant(levels: list[dict], stages: list[dict], symmetric: bool = True, balance: str = "smc") -> dict:
+def variant(
+    levels: list[dict], stages: list[dict], symmetric: bool = True, balance: str = "smc"
+) -> dict:
     net = {"spacing": 2.0, "levels": levels, "symmetric": symmetric}
-    return {"sn_net": net, "size": [80, 96, 80], "stages": stages, "di_steps": 30, "balance": balance}
+    return {
+        "sn_net": net,
+        "size": [80, 96, 80],
+        "stages": stages,
+        "di_steps": 30,
+        "balance": balance,
+    }
 
 
 def without(key: str, value: object) -> list[dict]:
@@ -80,8 +89,8 @@ def judge(pairs: list[dict[str, str]], run: Path) -> dict[str, float]:
         hsyn("register", *images, "--weights", weights, "--preset", "fast", "--no-html", "--quiet")
         field = sitk.ReadImage(str(out / "forward_field.nii.gz"), sitk.sitkVectorFloat64)
         scores["dice"].append(benchmark.mean_dice(sitk.DisplacementFieldTransform(field), pair))
-        told = json.loads((out / "report.json").read_text())
-        scores["folds"].append(told["folded_before_repair_percent"])
+        report = json.loads((out / "report.json").read_text())
+        scores["folds"].append(report["folded_before_repair_percent"])
         for image in out.glob("*.nii.gz"):
             image.unlink()
     steps = sum(1 for _ in (run / "log.jsonl").open()) * 10
@@ -95,9 +104,11 @@ def main() -> None:
     parser.add_argument("pairs", type=Path)
     parser.add_argument("work", type=Path, help="new folder")
     parser.add_argument(
-        "--data", type=Path, required=True, help="as for hsyn train; none of the pairs' people"
+        "--data", type=Path, required=True, help="as for hsyn train; not the people of the pairs"
     )
-    parser.add_argument("--minutes", type=float, default=3.0, help="of training each; default: %(default)s")
+    parser.add_argument(
+        "--minutes", type=float, default=3.0, help="of training per network; default: %(default)s"
+    )
     arguments = parser.parse_args()
     pairs = benchmark.read_pairs(arguments.pairs)
     arguments.work.mkdir(parents=True)
@@ -109,7 +120,9 @@ def main() -> None:
         train(settings, arguments.data, run, arguments.minutes, cache)
         cache = cache or run / "cache"
         found[name] = scores = judge(pairs, run)
-        table.add_row(name, f"{scores['dice']:.3f}", f"{scores['folds']:.4f}", f"{scores['steps']:.0f}")
+        table.add_row(
+            name, f"{scores['dice']:.3f}", f"{scores['folds']:.4f}", f"{scores['steps']:.0f}"
+        )
         (arguments.work / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
     Console().print(table)
 

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Measure hsyn and two tools people use today on the same pairs, one after the other, on this machine.
+"""Measure hsyn and two widely used tools on the same pairs, one after the other, on this machine.
 
     python examples/benchmark.py                     # the pair of examples/brain, all methods
     python examples/benchmark.py pairs.csv --methods fast,default,greedy --json scores.json
 
-pairs.csv has the columns moving, fixed, moving_labels, fixed_labels; paths are relative to the file. A
-labels.csv beside the fixed labels with the columns index and ignore (True) leaves ids out. Methods: hsyn's
-presets fast, default and accurate; ants and greedy as in peers.py, noted as missing where they are not
-installed. Seconds are those of the whole command for hsyn, start-up and writing included, and of the
-registration alone for the others. Peak memory is that of the process. The judge below uses SimpleITK and
-numpy only, nothing of hsyn. Linux and macOS; needs SimpleITK, numpy, rich.
+pairs.csv has the columns moving, fixed, moving_labels and fixed_labels. Its paths are relative to
+the file. To leave out ids, put a labels.csv with the columns index and ignore (True) beside the
+fixed labels.
+
+The methods are hsyn's presets fast, default and accurate, and ants and greedy as peers.py runs
+them. The script notes which of them are not installed. Seconds of hsyn are those of the whole
+command, including start-up and writing. Seconds of the others are those of the registration
+alone. Peak memory is that of the process. The functions that measure the results use SimpleITK
+and numpy only, nothing of hsyn. Runs on Linux and macOS. Needs SimpleITK, numpy and rich.
 """
 
 import argparse
@@ -47,12 +50,13 @@ ROWS = {  # key of a score: its row in the table
 
 
 def measured(command: list[str], threads: int, log: Path) -> tuple[float, float]:
-    """Seconds and peak GB of one command; its last words become the error if it fails."""
+    """Seconds and peak GB of one command. Raises RuntimeError with its last line if it fails."""
     names = ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS")
     env = {**os.environ, **dict.fromkeys(names, str(threads))}
     start = time.perf_counter()
     with log.open("w") as stream:
-        child = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=env)  # noqa: S603
+        both = {"stdout": stream, "stderr": subprocess.STDOUT}
+        child = subprocess.Popen(command, **both, env=env)  # noqa: S603
         _, status, usage = os.wait4(child.pid, 0)
     seconds = time.perf_counter() - start
     child.returncode = os.waitstatus_to_exitcode(status)
@@ -62,14 +66,18 @@ def measured(command: list[str], threads: int, log: Path) -> tuple[float, float]
     return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
-def register(method: str, pair: dict[str, str], out: Path, args: argparse.Namespace) -> dict[str, float]:
-    """Run one method; out gets forward_field.nii.gz and, where the method has one, inverse_field.nii.gz."""
+def register(
+    method: str, pair: dict[str, str], out: Path, args: argparse.Namespace
+) -> dict[str, float]:
+    """Run one method, which writes forward_field.nii.gz and inverse_field.nii.gz to `out`."""
     if method in HSYN:
         images = ["-m", pair["moving"], "-f", pair["fixed"]]
         options = ["-o", str(out), "--preset", method, "--threads", str(args.threads)]
         program = shutil.which(args.hsyn)
         if not program:
-            raise RuntimeError(f"{args.hsyn} is not installed: pip install hsyn, or say --hsyn PATH")
+            raise RuntimeError(
+                f"{args.hsyn} is not installed: pip install hsyn, or give --hsyn PATH"
+            )
         command = [program, "register", *images, *options]
     else:
         command = [
@@ -87,13 +95,18 @@ def register(method: str, pair: dict[str, str], out: Path, args: argparse.Namesp
 
 
 def dices(transform, pair: dict[str, str]) -> dict[int, float]:
-    """Dice of each id of the fixed labels, the moving labels sampled with nearest neighbour."""
+    """Dice of each id of the fixed labels. The moving labels are warped with nearest neighbour."""
     fixed, moving = sitk.ReadImage(pair["fixed_labels"]), sitk.ReadImage(pair["moving_labels"])
     warped = sitk.Resample(moving, fixed, transform, sitk.sitkNearestNeighbor, 0)
     a, b = (sitk.GetArrayFromImage(image).astype(np.int64).ravel() for image in (fixed, warped))
-    ids = set(np.unique(a).tolist()) - {0} - {k for k, row in names(pair).items() if row["ignore"] == "True"}
+    ids = (
+        set(np.unique(a).tolist())
+        - {0}
+        - {k for k, row in names(pair).items() if row.get("ignore") == "True"}
+    )
     return {
-        k: float(2 * np.sum((a == k) & (b == k)) / (np.sum(a == k) + np.sum(b == k))) for k in sorted(ids)
+        k: float(2 * np.sum((a == k) & (b == k)) / (np.sum(a == k) + np.sum(b == k)))
+        for k in sorted(ids)
     }
 
 
@@ -103,7 +116,7 @@ def mean_dice(transform, pair: dict[str, str]) -> float:
 
 
 def names(pair: dict[str, str]) -> dict[int, dict[str, str]]:
-    """The rows of labels.csv beside the fixed labels by id; none without it."""
+    """{id: row} of the labels.csv beside the fixed labels; {} if there is none."""
     table = Path(pair["fixed_labels"]).with_name("labels.csv")
     if not table.exists():
         return {}
@@ -112,9 +125,9 @@ def names(pair: dict[str, str]) -> dict[int, dict[str, str]]:
 
 
 def folding(field) -> dict[str, float]:
-    """Voxels where det(dp'/dp) <= 0 of p' = p + d(p), outermost layer left out; d in mm, LPS.
+    """Voxels with det(dp'/dp) <= 0 for p' = p + d(p), without the outermost layer; d in mm, LPS.
 
-    With the direction D and x in mm along the grid's axes, det(I + dd/dx D^T) = det(D + dd/dx) det(D).
+    With the direction D and x in mm along the axes, det(I + dd/dx D^T) = det(D + dd/dx) det(D).
     """
     d = sitk.GetArrayViewFromImage(field)  # (z, y, x, 3)
     direction = np.array(field.GetDirection()).reshape(3, 3)
@@ -131,7 +144,10 @@ def folding(field) -> dict[str, float]:
         sides = []  # per axis: backward and forward difference, and the axis itself added
         for axis in (2, 1, 0):
             keep = tuple(slice(None) if axis == k else inner for k in range(3))
-            step = np.diff(slab[keep], axis=axis) / field.GetSpacing()[2 - axis] + direction[:, 2 - axis]
+            step = (
+                np.diff(slab[keep], axis=axis) / field.GetSpacing()[2 - axis]
+                + direction[:, 2 - axis]
+            )
             ends = np.arange(step.shape[axis] - 1)
             sides.append((step.take(ends, axis), step.take(ends + 1, axis)))
         central = determinant([(back + ahead) / 2 for back, ahead in sides])
@@ -144,7 +160,7 @@ def folding(field) -> dict[str, float]:
 
 
 def through(field, points: np.ndarray) -> np.ndarray:
-    """p + d(p) of (N, 3) points in mm LPS by linear interpolation; NaN outside the grid."""
+    """p + d(p) for (N, 3) points in mm LPS, by linear interpolation; NaN outside the grid."""
     d, size = sitk.GetArrayViewFromImage(field), np.array(field.GetSize())
     to_index = np.linalg.inv(np.array(field.GetDirection()).reshape(3, 3) * field.GetSpacing())
     index = (points - field.GetOrigin()) @ to_index.T
@@ -160,7 +176,7 @@ def through(field, points: np.ndarray) -> np.ndarray:
 
 
 def inverse_error(forward, inverse, fixed) -> dict[str, float]:
-    """|inverse(forward(p)) - p| over the fixed voxels above the image's minimum whose path stays inside."""
+    """|inverse(forward(p)) - p| over fixed voxels above the minimum whose path stays inside."""
     values = sitk.GetArrayViewFromImage(fixed)
     index = np.argwhere(values > values.min())[:, ::-1]
     to_mm = np.array(fixed.GetDirection()).reshape(3, 3) * fixed.GetSpacing()
@@ -175,11 +191,13 @@ def inverse_error(forward, inverse, fixed) -> dict[str, float]:
 
 
 def judge(out: Path, pair: dict[str, str]) -> dict[str, float]:
-    names = [name for name in ("forward_field", "inverse_field") if (out / f"{name}.nii.gz").exists()]
+    names = [
+        name for name in ("forward_field", "inverse_field") if (out / f"{name}.nii.gz").exists()
+    ]
     fields = [sitk.ReadImage(str(out / f"{name}.nii.gz"), sitk.sitkVectorFloat64) for name in names]
-    total = sitk.DisplacementFieldTransform(sitk.Image(fields[0]))  # a copy: it empties what it is given
+    total = sitk.DisplacementFieldTransform(sitk.Image(fields[0]))  # it empties its argument
     scores = {"dice": mean_dice(total, pair), **folding(fields[0])}
-    if (out / "warped.nii.gz").exists():  # hsyn's folder, whose affine.mat leads from fixed to moving points
+    if (out / "warped.nii.gz").exists():  # hsyn's: affine.mat maps fixed to moving points
         scores["dice_affine"] = mean_dice(sitk.ReadTransform(str(out / "affine.mat")), pair)
     if len(fields) == 2:
         scores |= inverse_error(*fields, sitk.ReadImage(pair["fixed"], sitk.sitkFloat32))
@@ -201,12 +219,16 @@ def main() -> None:
     parser.add_argument("pairs", type=Path, nargs="?", help="CSV of pairs; default: examples/brain")
     parser.add_argument("--methods", default=",".join((*HSYN, *PEERS)), help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
-    parser.add_argument("--hsyn", default="hsyn", help="the hsyn program; default: the one on the PATH")
+    parser.add_argument("--hsyn", default="hsyn", help="the program; default: hsyn on the PATH")
     parser.add_argument(
-        "--peer-python", default=sys.executable, help="a Python with the peers; default: this"
+        "--peer-python",
+        default=sys.executable,
+        help="a Python that has ants and greedy; default: this one",
     )
     parser.add_argument("--keep", type=Path, help="folder that keeps what each run wrote")
-    parser.add_argument("--json", type=Path, default=Path("benchmark.json"), help="default: %(default)s")
+    parser.add_argument(
+        "--json", type=Path, default=Path("benchmark.json"), help="default: %(default)s"
+    )
     args = parser.parse_args()
     console, methods, results = Console(), args.methods.split(","), []
     if unknown := set(methods) - {*HSYN, *PEERS}:
@@ -231,20 +253,32 @@ def main() -> None:
                     scores = {"note": str(error)}
             results.append({"method": method, **pair, **scores})
     means = {method: average([r for r in results if r["method"] == method]) for method in methods}
-    machine = {"system": platform.platform(), "processor": platform.processor(), "threads": args.threads}
+    machine = {
+        "system": platform.platform(),
+        "processor": platform.processor(),
+        "threads": args.threads,
+    }
     report = {"machine": machine, "mean": means, "runs": results}
     args.json.write_text(json.dumps(report, indent=1) + "\n")
     table = Table("mean over the pairs; inverse_max, folded, min_det: worst", *methods)
     for key, title in ROWS.items():
-        table.add_row(title, *("-" if key not in means[m] else f"{means[m][key]:.4g}" for m in methods))
+        table.add_row(
+            title, *("-" if key not in means[m] else f"{means[m][key]:.4g}" for m in methods)
+        )
     console.print(table)
     for note in sorted({f"{r['method']}: {r['note']}" for r in results if "note" in r}):
         console.print(note, markup=False)
 
 
 def average(runs: list[dict]) -> dict[str, float]:
-    """Means over the runs that went well; folds and the largest errors are those of the worst pair."""
-    worst = {"folded": max, "folded_corner": max, "inverse_max_mm": max, "peak_gb": max, "min_det": min}
+    """Means over the runs without a note; folds and the largest errors of the worst pair."""
+    worst = {
+        "folded": max,
+        "folded_corner": max,
+        "inverse_max_mm": max,
+        "peak_gb": max,
+        "min_det": min,
+    }
     good = [run for run in runs if "note" not in run]
     keys = [key for key in ROWS if good and all(key in run for run in good)]
     return {key: float(worst.get(key, np.mean)([run[key] for run in good])) for key in keys}

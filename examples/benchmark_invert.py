@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Measure `hsyn invert` beside SimpleITK's InvertDisplacementField on the same fields, one after the other, on this machine.
+"""Measure `hsyn invert` and SimpleITK's InvertDisplacementField on the same fields.
 
-    python examples/benchmark_invert.py                       # random smooth fields of up to 10, 20 and 30 mm
+    python examples/benchmark_invert.py                       # random fields of up to 10, 20, 30 mm
     python examples/benchmark_invert.py forward_field.nii.gz sub1Warp.nii.gz
 
-Seconds of hsyn are those of the whole command, start-up, reading and writing included; those of SimpleITK are the filter's alone,
-once with its defaults (10 iterations) and once with --iterations and no tolerance to stop at. The
-residual |q + e(q) + d(q + e(q)) - q| is measured by the code below (numpy, linear interpolation) at
-every voxel q for which q + e(q) lies on the field's grid and the field's determinant there is above 0.05.
-Needs SimpleITK, numpy, rich.
+Seconds of hsyn are those of the whole command, including start-up, reading and writing. Seconds of
+SimpleITK are those of the filter alone. It runs once with its defaults (10 iterations), and once
+with --iterations and no tolerance. The code below measures the residual
+|q + e(q) + d(q + e(q)) - q| with numpy and linear interpolation. It does so at every voxel q for
+which q + e(q) lies on the field's grid and the field's determinant there is above 0.05. Needs
+SimpleITK, numpy and rich.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from rich.table import Table
 
 
 def random_field(largest: float, seed: int) -> sitk.Image:
-    """1.5 mm voxels, three scales of smooth noise; `largest` mm; smoothed until no determinant is below 0.1."""
+    """Three scales of smooth noise of up to `largest` mm, without determinants below 0.1."""
     rng = np.random.default_rng(seed)
     size = (128, 144, 120)
     reference = sitk.Image(size, sitk.sitkFloat32)
@@ -51,10 +52,10 @@ def random_field(largest: float, seed: int) -> sitk.Image:
 
 
 def residual(field: sitk.Image, inverse: sitk.Image) -> np.ndarray:
-    """mm, of all voxels that count."""
-    index = np.stack(np.meshgrid(*(np.arange(n) for n in inverse.GetSize()), indexing="ij"), -1).reshape(
-        -1, 3
-    )
+    """The residual in mm of all voxels that count."""
+    index = np.stack(
+        np.meshgrid(*(np.arange(n) for n in inverse.GetSize()), indexing="ij"), -1
+    ).reshape(-1, 3)
     to_mm = np.array(inverse.GetDirection()).reshape(3, 3) * inverse.GetSpacing()
     errors = []
     for part in np.array_split(index, len(index) // 250_000 + 1):
@@ -67,9 +68,12 @@ def residual(field: sitk.Image, inverse: sitk.Image) -> np.ndarray:
 
 
 def determinants(field: sitk.Image, points: np.ndarray, step: float = 0.5) -> np.ndarray:
-    """det of d(p + d(p))/dp by central differences half a mm to each side; 0 at the border."""
+    """det of d(p + d(p))/dp by central differences of half a mm to each side; 0 at the border."""
     columns = [
-        (benchmark.through(field, points + step * axis) - benchmark.through(field, points - step * axis))
+        (
+            benchmark.through(field, points + step * axis)
+            - benchmark.through(field, points - step * axis)
+        )
         / (2 * step)
         for axis in np.eye(3)
     ]
@@ -84,19 +88,23 @@ def main() -> None:
     )
     parser.add_argument("fields", type=Path, nargs="*")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
-    parser.add_argument("--iterations", type=int, default=100, help="of SimpleITK; default: %(default)s")
-    parser.add_argument("--hsyn", default="hsyn", help="the hsyn program; default: the one on the PATH")
+    parser.add_argument(
+        "--iterations", type=int, default=100, help="of SimpleITK; default: %(default)s"
+    )
+    parser.add_argument("--hsyn", default="hsyn", help="the program; default: hsyn on the PATH")
     arguments = parser.parse_args()
     program = shutil.which(arguments.hsyn)
     if not program:
-        parser.error(f"{arguments.hsyn} is not installed: pip install hsyn, or say --hsyn PATH")
+        parser.error(f"{arguments.hsyn} is not installed: pip install hsyn, or give --hsyn PATH")
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(arguments.threads)
     table = Table("field", "program", "seconds", "mean mm", "99 %", "max mm", "voxels")
     with tempfile.TemporaryDirectory() as folder:
         paths = list(arguments.fields)
         for number, largest in enumerate(() if paths else (10, 20, 30)):
             paths.append(Path(folder) / f"random{largest}mm.nii.gz")
-            sitk.WriteImage(sitk.Cast(random_field(largest, number), sitk.sitkVectorFloat32), str(paths[-1]))
+            sitk.WriteImage(
+                sitk.Cast(random_field(largest, number), sitk.sitkVectorFloat32), str(paths[-1])
+            )
         for path in paths:
             field = sitk.ReadImage(str(path), sitk.sitkVectorFloat64)
             out = Path(folder) / "inverse.nii.gz"
@@ -114,7 +122,10 @@ def main() -> None:
             ]
             subprocess.run(words, check=True)  # noqa: S603
             inverses = {
-                "hsyn": (time.perf_counter() - start, sitk.ReadImage(str(out), sitk.sitkVectorFloat64))
+                "hsyn": (
+                    time.perf_counter() - start,
+                    sitk.ReadImage(str(out), sitk.sitkVectorFloat64),
+                )
             }
             for count in (10, arguments.iterations):
                 start = time.perf_counter()
@@ -123,13 +134,19 @@ def main() -> None:
                     if count == 10
                     else {"maxErrorToleranceThreshold": 0.0, "meanErrorToleranceThreshold": 0.0}
                 )
-                theirs = sitk.InvertDisplacementField(field, maximumNumberOfIterations=count, **limits)
+                theirs = sitk.InvertDisplacementField(
+                    field, maximumNumberOfIterations=count, **limits
+                )
                 inverses[f"SimpleITK, {count}"] = (time.perf_counter() - start, theirs)
             for name, (seconds, inverse) in inverses.items():
                 errors = residual(field, inverse)
                 figures = (errors.mean(), np.percentile(errors, 99), errors.max())
                 table.add_row(
-                    path.name, name, f"{seconds:.1f}", *(f"{v:.4f}" for v in figures), str(len(errors))
+                    path.name,
+                    name,
+                    f"{seconds:.1f}",
+                    *(f"{v:.4f}" for v in figures),
+                    str(len(errors)),
                 )
     Console().print(table)
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What DI-Net alone is worth on SN-Net's half-way fields: mean squared residual of compose(inverse, field) inside the brain.
+"""Mean squared residual of DI-Net alone on SN-Net's half-way fields, inside the brain.
 
     python examples/di_net.py pairs.csv
 
-pairs.csv has the columns moving and fixed. The fields are those of the preset fast, seen at half resolution, as in use; the
-residual is told in voxels of theirs (2 mm for brain-t1). Beside it: what fixed-point steps, as many as DI-Net is asked
-times, leave without the net.
+pairs.csv has the columns moving and fixed. The fields are those of the preset fast at half
+resolution, as hsyn uses them. The residual of compose(inverse, field) is in voxels of this
+resolution (2 mm for brain-t1). For comparison, the script takes as many fixed-point steps, without
+the network, as hsyn applies DI-Net.
 """
 
 import argparse
@@ -16,9 +17,9 @@ import numpy as np
 import torch
 
 from hsyn_cli import register
-from hsyn_cli.fields import compose, downsample, warp
-from hsyn_cli.networks import load_networks
-from hsyn_cli.prepare import on_grid
+from hsyn_cli.anatomy.intensity import resample_image
+from hsyn_cli.fields.sampling import compose, downsample, warp
+from hsyn_cli.method.networks import load_networks
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
         result = register(pair["moving"], pair["fixed"], preset="fast")
         working = result.working
         spacing = 2 * working.grid.spacing[0]
-        brain = downsample(on_grid(result.fixed, working.grid), 2)[:, 0] > 0.05
+        brain = downsample(resample_image(result.fixed, working.grid), 2)[:, 0] > 0.05
         for field in (working.mid_to_moving, working.mid_to_fixed):
             u = downsample(field, 2)
             with torch.no_grad():

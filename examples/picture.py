@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A picture of a registration from the folder that `hsyn register` wrote. Needs matplotlib.
+"""Draw a picture of a registration from the folder that `hsyn register` wrote. Needs matplotlib.
 
     python examples/picture.py OUT PICTURE.png
 
-Axial and coronal slice through the middle of the fixed image: moving image after the affine step, fixed
-image, warped image, determinant of the total field with its grid. The fixed image's outline (Otsu's
-threshold) lies on the first three.
+The picture shows an axial and a coronal slice through the middle of the fixed image: the moving
+image after the affine step, the fixed image, the warped image, and the determinant of the total
+field with its grid. The outline of the fixed image (Otsu's threshold) is drawn on the first three.
 """
 
 import argparse
@@ -19,14 +19,14 @@ import SimpleITK as sitk
 from matplotlib.axes import Axes
 from PIL import Image
 
-from hsyn_cli.prepare import foreground, intensity_range
+from hsyn_cli.anatomy.intensity import foreground, read_intensities
 
 GRID_MM = 5.0  # between the lines of the deformed grid
 INK, OUTLINE = "#1b1b1b", "#ff9f1c"
 
 
 def determinant(field: sitk.Image) -> np.ndarray:
-    """(Z, Y, X) determinant of p -> p + d(p), central differences, with the grid's direction applied."""
+    """(Z, Y, X) determinant of p -> p + d(p) by central differences."""
     d = sitk.GetArrayFromImage(field).astype(np.float64)
     per_axis = [np.gradient(d, h, axis=2 - k) for k, h in enumerate(field.GetSpacing())]
     steps = np.stack(per_axis, -1)  # (Z, Y, X, component in mm, index axis)
@@ -35,12 +35,12 @@ def determinant(field: sitk.Image) -> np.ndarray:
 
 
 def lps(image: sitk.Image) -> sitk.Image:
-    """`image` with its axes nearest to LPS, so that slices can be shown upright."""
+    """`image` with its axes along LPS, as far as they can be, so that slices are upright."""
     return sitk.DICOMOrient(image, "LPS")
 
 
 def targets_mm(field: sitk.Image) -> np.ndarray:
-    """(Z, Y, X, 3) where each grid point is sent, relative to the grid's origin, along the grid's axes."""
+    """(Z, Y, X, 3) where the field sends each voxel: mm from the origin, along the grid's axes."""
     size = field.GetSize()[::-1]
     axes = (np.arange(n, dtype=float) for n in size)
     index = np.stack(np.meshgrid(*axes, indexing="ij")[::-1], -1)
@@ -61,23 +61,30 @@ def main() -> None:
     arguments = parser.parse_args()
     report = json.loads((arguments.out / "report.json").read_text(encoding="utf-8"))
     fixed, moving = (
-        sitk.ReadImage(report["inputs"][side]["path"], sitk.sitkFloat32) for side in ("fixed", "moving")
+        sitk.ReadImage(report["inputs"][side]["path"], sitk.sitkFloat32)
+        for side in ("fixed", "moving")
     )
+    grey = {"fixed": read_intensities(fixed), "moving": read_intensities(moving)}
     affine = sitk.ReadTransform(str(arguments.out / "affine.mat"))
     field = lps(sitk.ReadImage(str(arguments.out / "forward_field.nii.gz"), sitk.sitkVectorFloat32))
     columns = {
-        "moving, affine only": sitk.Resample(moving, fixed, affine, sitk.sitkLinear, intensity_range(moving)[0]),
+        "moving, affine only": sitk.Resample(
+            moving, fixed, affine, sitk.sitkLinear, grey["moving"].low
+        ),
         "fixed": fixed,
         "warped": sitk.ReadImage(str(arguments.out / "warped.nii.gz"), sitk.sitkFloat32),
     }
     arrays = {name: sitk.GetArrayFromImage(lps(image)) for name, image in columns.items()}
     content = foreground(lps(fixed))
-    threshold = sitk.OtsuThreshold(sitk.Clamp(fixed, sitk.sitkFloat32, *intensity_range(fixed)), 0, 1)
+    clamped = sitk.Clamp(fixed, sitk.sitkFloat32, grey["fixed"].low, grey["fixed"].high)
+    threshold = sitk.OtsuThreshold(clamped, 0, 1)
     smooth = sitk.SmoothingRecursiveGaussian(sitk.Cast(threshold, sitk.sitkFloat32), 0.7)
     outline = sitk.GetArrayFromImage(lps(smooth))
     det, sent = determinant(field), targets_mm(field)
     x, y, z = field.GetSpacing()
-    middle = [int(np.median(np.flatnonzero(content.any(axis=tuple({0, 1, 2} - {k}))))) for k in range(3)]
+    middle = [
+        int(np.median(np.flatnonzero(content.any(axis=tuple({0, 1, 2} - {k}))))) for k in range(3)
+    ]
     cuts = (
         ((middle[0], slice(None), slice(None)), (x, y), (0, 1), False),
         ((slice(None), middle[1], slice(None)), (x, z), (0, 2), True),
@@ -88,8 +95,8 @@ def main() -> None:
         rows, across = det[cut].shape
         extent = (0.0, across * width, rows * height, 0.0)
         for axes, (name, array) in zip(panels[row], arrays.items(), strict=False):
-            low, high = intensity_range(fixed if name == "fixed" else moving)
-            show(axes, turn(array[cut]), extent, cmap="gray", vmin=low, vmax=high)
+            window = grey["fixed" if name == "fixed" else "moving"]
+            show(axes, turn(array[cut]), extent, cmap="gray", vmin=window.low, vmax=window.high)
             at = ((np.arange(across) + 0.5) * width, (np.arange(rows) + 0.5) * height)
             axes.contour(*at, turn(outline[cut]), levels=[0.5], colors=OUTLINE, linewidths=0.7)
             if row == 0:

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Dice per region, and pictures of the worst of them, from what benchmark.py kept. Needs matplotlib.
+"""Dice per region, and pictures of the worst regions, from what benchmark.py kept.
 
     python examples/benchmark.py pairs.csv --methods default,greedy --keep KEEP
     python examples/regions.py pairs.csv KEEP --picture worst.png
 
-Left and right count as one region, as do all pairs. Ids from 100 are cortex where labels.csv lies beside the labels
-(Neuromorphometrics). The picture shows the axial slice that holds most of the region: the fixed image above, the warped one
-below, on both the region as it is in the fixed labels and as a method brings it there.
+Left and right count as one region, and all pairs count together. If a labels.csv lies beside the
+labels (Neuromorphometrics), ids from 100 are cortex. The picture shows the axial slice that holds
+most of the region: the fixed image above, the warped image below. On both, it outlines the region
+of the fixed labels and the region that the method brings there. Needs matplotlib.
 """
 
 import argparse
@@ -32,12 +33,16 @@ def transform_of(out: Path) -> sitk.Transform:
 
 
 def region(name: str) -> str:
-    """Without its side."""
+    """The name without its side."""
     return name.removeprefix("Right ").removeprefix("Left ")
 
 
 def draw(
-    cases: list[tuple[float, int, int]], pairs: list[dict[str, str]], keep: Path, method: str, to: Path
+    cases: list[tuple[float, int, int]],
+    pairs: list[dict[str, str]],
+    keep: Path,
+    method: str,
+    to: Path,
 ) -> None:
     """A column for each (Dice, index of the pair, id)."""
     figure, panels = plt.subplots(
@@ -50,7 +55,8 @@ def draw(
         moved = sitk.Resample(moved, labels, transform_of(out), sitk.sitkNearestNeighbor, 0)
         images = [sitk.ReadImage(pair["fixed"]), sitk.ReadImage(out / "warped.nii.gz")]
         fixed, warped, own, brought = (
-            sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS")) for image in (*images, labels, moved)
+            sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS"))
+            for image in (*images, labels, moved)
         )
         here = own == label
         z = int(here.sum((1, 2)).argmax())
@@ -73,11 +79,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("pairs", type=Path)
-    parser.add_argument("keep", type=Path, help="folder that benchmark.py --keep wrote")
+    parser.add_argument("keep", type=Path, help="folder of benchmark.py --keep")
     parser.add_argument("--picture", type=Path, help="PNG to write")
-    parser.add_argument("--cases", type=int, default=4, help="regions in the picture; default: %(default)s")
     parser.add_argument(
-        "--methods", help="the first is drawn and orders the table; default: all that were kept"
+        "--cases", type=int, default=4, help="regions in the picture; default: %(default)s"
+    )
+    parser.add_argument(
+        "--methods", help="the picture and the order are those of the first; default: all kept"
     )
     arguments = parser.parse_args()
     pairs = benchmark.read_pairs(arguments.pairs)
@@ -88,15 +96,16 @@ def main() -> None:
     ]
     methods = arguments.methods.split(",") if arguments.methods else kept
     if unknown := set(methods) - set(kept):
-        parser.error(
-            f"{arguments.keep} has nothing of {', '.join(sorted(unknown))}; it has {', '.join(kept)}"
-        )
+        lacking = ", ".join(sorted(unknown))
+        parser.error(f"{arguments.keep} has nothing of {lacking}; it has {', '.join(kept)}")
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     cases: dict[str, tuple[float, int, int]] = {}  # the worst of each region
     for number, pair in enumerate(pairs):
         rows = benchmark.names(pair)
         for method in methods:
-            scores = benchmark.dices(transform_of(arguments.keep / f"{number + 1}-{method}" / "out"), pair)
+            scores = benchmark.dices(
+                transform_of(arguments.keep / f"{number + 1}-{method}" / "out"), pair
+            )
             for label, dice in scores.items():
                 name = region(rows[label]["name"]) if rows else str(label)
                 group = "all of the cortex" if label >= CORTEX else "all below the cortex"
@@ -109,7 +118,13 @@ def main() -> None:
         table.add_row(name, *(f"{np.mean(scores[method]):.3f}" for method in methods))
     Console().print(table)
     if arguments.picture:
-        draw(sorted(cases.values())[: arguments.cases], pairs, arguments.keep, methods[0], arguments.picture)
+        draw(
+            sorted(cases.values())[: arguments.cases],
+            pairs,
+            arguments.keep,
+            methods[0],
+            arguments.picture,
+        )
 
 
 if __name__ == "__main__":

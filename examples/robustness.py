@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What a pose, a bias field or a coarse moving image cost: mean Dice of the same pairs, spoiled one way at a time.
+"""Mean Dice of the same pairs when the moving image is degraded in one way at a time.
 
     python examples/robustness.py pairs.csv WORK [--preset default]
 
-pairs.csv as for benchmark.py. Turned: by 30 degrees about an oblique axis through the middle; shifted: by 60 mm; both in the
-header, so nothing is interpolated. Bias: times a smooth field between about 0.4 and 2.5. Coarse: averaged over 2 x 2 x 2 voxels.
-The moving labels stay as they are, but for the pose. The judge is benchmark.py's.
+benchmark.py describes pairs.csv and measures Dice. "turned" is by 30 degrees about an oblique axis
+through the middle, and "shifted" by 60 mm. Both change the header alone, so nothing is
+interpolated. "bias field" multiplies the image by a smooth field between about 0.4 and 2.5. "half
+the resolution" averages 2 x 2 x 2 voxels. The moving labels change with the pose only.
 """
 
 import argparse
@@ -83,12 +84,19 @@ def main() -> None:
             moving, labels = folder / "moving.nii.gz", folder / "labels.nii.gz"
             sitk.WriteImage(of_image(sitk.ReadImage(pair["moving"])), str(moving))
             sitk.WriteImage(of_labels(sitk.ReadImage(pair["moving_labels"])), str(labels))
-            command = [sys.executable, "-m", "hsyn_cli", "register", "-m", str(moving), "-f", pair["fixed"],
-                       "-o", str(folder / "out"), "--preset", arguments.preset, "--no-html", "--quiet"]  # fmt: skip
+            command = [
+                sys.executable, "-m", "hsyn_cli", "register", "-m", str(moving),
+                "-f", pair["fixed"], "-o", str(folder / "out"), "--preset", arguments.preset,
+                "--no-html", "--quiet",
+            ]  # fmt: skip
             subprocess.run(command, check=True)  # noqa: S603
-            field = sitk.ReadImage(str(folder / "out" / "forward_field.nii.gz"), sitk.sitkVectorFloat64)
+            field = sitk.ReadImage(
+                str(folder / "out" / "forward_field.nii.gz"), sitk.sitkVectorFloat64
+            )
             transform = sitk.DisplacementFieldTransform(field)
-            scores[name].append(benchmark.mean_dice(transform, {**pair, "moving_labels": str(labels)}))
+            scores[name].append(
+                benchmark.mean_dice(transform, {**pair, "moving_labels": str(labels)})
+            )
         falls = np.array(scores["as it is"]) - scores[name]
         table.add_row(name, f"{np.mean(scores[name]):.3f}", f"{max(0.0, falls.max()):.3f}")
     Console().print(table)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Whole heads beside the same heads skull-stripped: mean Dice over the brain's regions.
+"""Mean Dice over the regions of the brain for whole heads, and for the same heads skull-stripped.
 
     python examples/whole_heads.py MAPS WORK [--people 2]
 
-MAPS holds label maps of whole heads with FreeSurfer's ids (those that SynthSeg was trained with, for one). Of the last
-people, which brain-t1 has not seen, T1-like pictures are painted with and without what lies around the brain; every person is
-registered to the next one.
+MAPS holds label maps of whole heads with FreeSurfer's ids, such as those that SynthSeg was trained
+with. For the last people, which brain-t1 has not seen, the script paints T1-like pictures with and
+without what surrounds the brain. It registers every person to the next one.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
             file = arguments.work / f"{kind.replace(' ', '-')}-{k}.nii.gz"
             sitk.WriteImage(image, str(file))
             pictures[kind].append(file)
-    table = Table("pictures", "affine alone", "fast", "default", "taken for")
+    table = Table("pictures", "affine alone", "fast", "default", "recognised as")
     for kind, files in pictures.items():
         scores: dict[str, list[float]] = {"affine": [], "fast": [], "default": []}
         shown = set()
@@ -66,12 +66,16 @@ def main() -> None:
                     "--quiet",
                 )
                 field = sitk.ReadImage(str(out / "forward_field.nii.gz"), sitk.sitkVectorFloat64)
-                scores[preset].append(mean_dice(sitk.DisplacementFieldTransform(field), labels[m], labels[f]))
+                scores[preset].append(
+                    mean_dice(sitk.DisplacementFieldTransform(field), labels[m], labels[f])
+                )
             scores["affine"].append(
                 mean_dice(sitk.ReadTransform(str(out / "affine.mat")), labels[m], labels[f])
             )
             shown |= set(json.loads((out / "report.json").read_text())["shown"].values())
-        table.add_row(kind, *(f"{np.mean(v):.3f}" for v in scores.values()), ", ".join(sorted(shown)))
+        table.add_row(
+            kind, *(f"{np.mean(v):.3f}" for v in scores.values()), ", ".join(sorted(shown))
+        )
     Console().print(table)
 
 

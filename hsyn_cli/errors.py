@@ -1,14 +1,16 @@
-"""The errors a user can meet. The command line prints one as a line and a hint, and exits with its code.
+"""The errors that a user can meet.
 
-HsynError             1    never raised itself; any other exception is a bug and exits with 1 too
+The command line prints the message and the hint of an error, and exits with its code.
+
+HsynError             1    never raised itself; any other exception is a bug and exits with 1, too
   UsageError          2    options that contradict each other, unknown preset
-  InputError          3    a file is missing, unreadable, no 3-D image, too thin, constant, or holds NaN
+  InputError          3    a file is missing, unreadable, not 3-D, too thin, constant, or holds NaN
   GeometryError       4    no overlap in space, sheared or singular direction, mask of another grid
-  OutputError         5    folder unwritable or disk full; an output exists and --force was not given
-  WeightsError        6    checkpoint unknown, its hash is wrong, tensors are missing
-  DeviceError         7    CUDA or MPS was asked for and is absent
+  OutputError         5    folder not writable, disk full, or an output exists without --force
+  WeightsError        6    unknown checkpoint, wrong hash, missing tensors
+  DeviceError         7    CUDA or MPS is chosen but absent
   MemoryLimitError    8    out of memory
-  FoldingError        9    more folding than --max-folding allows; the outputs are written all the same
+  FoldingError        9    more folding than --max-folding allows; hsyn still writes the outputs
   Interrupted         130  ctrl-C
     Terminated        143  SIGTERM
 """
@@ -19,7 +21,10 @@ from typing import ClassVar
 
 
 class HsynError(Exception):
-    """What went wrong and in which file (`message`, one line); what to do (`hint`, or "")."""
+    """An error with a `message` (one line: what went wrong, in which file) and a `hint` (or "").
+
+    The hint says what to do.
+    """
 
     exit_code: ClassVar[int] = 1
 

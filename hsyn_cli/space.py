@@ -1,20 +1,19 @@
 """All axis and unit conventions of hsyn live here; no other module flips an axis.
 
-* A *point* is in millimetres, LPS, as SimpleITK has it.
-* An *index* is (x, y, z), continuous, voxel centres on integers. Arrays are (z, y, x).
-* A *working grid* is isotropic and its axes are those nearest to left, posterior, superior. Networks and
-  fields see only tensors on it: images (B, C, Z, Y, X), displacement fields (B, 3, Z, Y, X) with components
-  x, y, z **along the working grid's axes, in mm**. A field may have fewer voxels than its image: stride s
-  means one field voxel per s x s x s image voxels, cell-centred, so field voxel i sits at image index
-  ``s * i + (s - 1) / 2``.
-* On disk a displacement field is a vector image in mm, LPS: the vector at a grid point leads to the other
-  image.
+* A *point* is in millimetres, LPS, as in SimpleITK.
+* An *index* is (x, y, z), continuous, with voxel centres on integers. Arrays are (z, y, x).
+* A *working grid* is isotropic, and its axes are those nearest to left, posterior, superior.
+  Networks and fields use only tensors on it: images (B, C, Z, Y, X), and displacement fields
+  (B, 3, Z, Y, X) with components x, y, z **along the working grid's axes, in mm**. A field may have
+  fewer voxels than its image. Stride s means one field voxel per s x s x s image voxels,
+  cell-centred, so field voxel i lies at image index ``s * i + (s - 1) / 2``.
+* On disk, a displacement field is a vector image in mm, LPS. The vector at a grid point leads to
+  the other image.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +24,16 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 Array = NDArray[np.float64]
-Box = tuple[tuple[int, ...], tuple[int, ...]]  # first index x, y, z, and the one after the last
+Pair = tuple[Array, Array]  # `coordinates` of the fixed and of the moving grid
+Box = tuple[tuple[int, ...], tuple[int, ...]]  # first index x, y, z, and the index after the last
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the voxels of an image lie: size and spacing (x, y, z), LPS mm, direction row-major 3 x 3."""
+    """Where the voxels of an image lie: size, spacing (x, y, z; mm), origin (LPS, mm), direction.
+
+    The direction is a row-major 3 x 3 matrix.
+    """
 
     size: tuple[int, int, int]
     spacing: tuple[float, float, float]
@@ -63,13 +66,16 @@ class Grid:
         return index
 
     def contains(self, points: Array) -> NDArray[np.bool_]:
-        """(..., 3) LPS points in mm -> (...): within half a voxel of the outermost centres, where ITK interpolates."""
+        """(..., 3) LPS points in mm -> (...): True within half a voxel of the outermost centres.
+
+        ITK interpolates there.
+        """
         index = self.indices(points)
         inside = (index >= -0.5) & (index < np.array(self.size) - 0.5)
         return np.asarray(inside.all(-1))
 
     def shifted(self, index: Array) -> Grid:
-        """Moved by so many voxels (x, y, z), which need not be whole."""
+        """The grid moved by `index` voxels (x, y, z), which may be fractions."""
         x, y, z = self.points(index).tolist()
         return replace(self, origin=(x, y, z))
 
@@ -79,48 +85,50 @@ class Grid:
         return replace(moved, size=(*self.size[:2], last - first))
 
     def corners(self) -> Array:
-        """(8, 3): where its outermost centres lie, mm LPS."""
+        """(8, 3): the centres of the corner voxels, mm LPS."""
         return self.points(np.array(list(itertools.product(*[(0.0, n - 1.0) for n in self.size]))))
 
     def covered(self, points: Array) -> Box:
-        """The part of the grid, a voxel more on each side, in the box around `points` (N, 3) mm LPS; at least 2 voxels wide."""
+        """The part of the grid in the box around `points` (N, 3), mm LPS.
+
+        It is one voxel wider on each side, and at least 2 voxels wide.
+        """
         index, last = self.indices(points), np.array(self.size) - 2
         first = np.clip(np.floor(index.min(0)).astype(int) - 1, 0, last)
         end = np.clip(np.ceil(index.max(0)).astype(int) + 2, first + 2, last + 2)
         return tuple(map(int, first)), tuple(map(int, end))
 
     def part(self, box: Box) -> tuple[Grid, tuple[slice, ...]]:
-        """The grid of a box, and where its voxels lie in (1, C, Z, Y, X)."""
+        """The grid of a box, and the slices of its voxels in (1, C, Z, Y, X)."""
         first, end = box
         size = [b - a for a, b in zip(first, end, strict=True)]
-        where = (
-            slice(None),
-            slice(None),
-            *(slice(a, b) for a, b in zip(first[::-1], end[::-1], strict=True)),
-        )
-        return replace(self.shifted(np.array(first, float)), size=(size[0], size[1], size[2])), where
+        zyx = (slice(a, b) for a, b in zip(first[::-1], end[::-1], strict=True))
+        grid = replace(self.shifted(np.array(first, float)), size=(size[0], size[1], size[2]))
+        return grid, (slice(None), slice(None), *zyx)
 
     def thinned(self, most: int) -> Grid:
-        """Every k-th voxel along each axis, k the smallest that leaves at most `most`."""
+        """Every k-th voxel along each axis, with the smallest k that leaves at most `most`."""
         x, y, z = (-(-n // most) for n in self.size)
         (nx, ny, nz), (sx, sy, sz) = self.size, self.spacing
-        return replace(self, size=(-(-nx // x), -(-ny // y), -(-nz // z)), spacing=(sx * x, sy * y, sz * z))
+        return replace(
+            self, size=(-(-nx // x), -(-ny // y), -(-nz // z)), spacing=(sx * x, sy * y, sz * z)
+        )
 
     def same_as(self, other: Grid, tolerance: float = 1e-3) -> bool:
-        """True if both have the same size and no corner voxel lies further apart than `tolerance` voxels."""
+        """True if the sizes match and no corner voxels lie more than `tolerance` voxels apart."""
         if self.size != other.size:
             return False
         apart = np.abs(self.corners() - other.corners()).max()
         return bool(apart <= tolerance * min(self.spacing))
 
     def empty_image(self, pixel: int) -> sitk.Image:
-        """A SimpleITK image of this grid filled with zeros; `pixel` is a sitk pixel id."""
+        """A SimpleITK image of zeros on this grid; `pixel` is a sitk pixel id."""
         import SimpleITK as sitk
 
         return self.stamp(sitk.Image(list(self.size), pixel))
 
     def stamp(self, image: sitk.Image) -> sitk.Image:
-        """Give `image` (same size) this grid's spacing, origin and direction, in place; returns it."""
+        """Give `image` (same size) this grid's geometry, in place, and return it."""
         image.SetSpacing(self.spacing)
         image.SetOrigin(self.origin)
         image.SetDirection(self.direction)
@@ -128,17 +136,23 @@ class Grid:
 
 
 def nearest_lps(direction: Array) -> Array:
-    """The columns of `direction` (3, 3) permuted and flipped so that they lie nearest to L, P, S."""
-    best = max(itertools.permutations(range(3)), key=lambda p: sum(abs(direction[k, p[k]]) for k in range(3)))
+    """The columns of `direction` (3, 3), permuted and flipped to lie nearest to L, P, S."""
+    best = max(
+        itertools.permutations(range(3)),
+        key=lambda p: sum(abs(direction[k, p[k]]) for k in range(3)),
+    )
     axes = direction[:, list(best)]
     facing: Array = axes * np.where(np.diag(axes) < 0, -1.0, 1.0)
     return facing
 
 
-def working_grid(image: Grid, box: tuple[Array, Array], spacing: float, margin: float, multiple: int) -> Grid:
-    """An isotropic grid over a box of `image`, with its axes turned to the nearest of L, P, S.
+def working_grid(
+    image: Grid, box: tuple[Array, Array], spacing: float, margin: float, multiple: int
+) -> Grid:
+    """An isotropic grid over a box of `image`, along the axes of `image` nearest to L, P, S.
 
-    Where `image` itself has that spacing the voxel centres of the two coincide, so nothing is interpolated.
+    If `image` itself has that spacing, the voxel centres of both coincide, and resampling does not
+    interpolate.
 
     Args:
         image: the grid to follow (the fixed image's).
@@ -149,7 +163,8 @@ def working_grid(image: Grid, box: tuple[Array, Array], spacing: float, margin: 
     """
     axes = nearest_lps(image.axes)
     corners = np.array(list(itertools.product(*zip(*box, strict=True))))
-    along = (image.points(corners) - np.array(image.origin)) @ axes  # mm from voxel (0, 0, 0), new axes
+    # In mm from voxel (0, 0, 0), along the new axes.
+    along = (image.points(corners) - np.array(image.origin)) @ axes
     low = np.floor((along.min(0) - margin) / spacing + 1e-6)
     count = np.ceil((along.max(0) + margin) / spacing - 1e-6) - low + 1
     size = (np.ceil(count / multiple) * multiple).astype(int)
@@ -163,17 +178,20 @@ def working_grid(image: Grid, box: tuple[Array, Array], spacing: float, margin: 
     )
 
 
-LEAST_VOXELS = 8
+LEAST_VOXELS_PER_AXIS = 8
 
 
 def shrink_factors(grid: Grid, mm: float) -> list[int]:
-    """How many voxels (x, y, z) may be averaged to one of at most `mm`, no axis to fewer than LEAST_VOXELS; at least 1 each."""
+    """The numbers of voxels (x, y, z), at least 1, to average into voxels of at most `mm`.
+
+    Each axis keeps LEAST_VOXELS_PER_AXIS voxels, if it has so many.
+    """
     sizes = zip(grid.spacing, grid.size, strict=True)
-    return [max(1, min(int(mm / s + 1e-6), n // LEAST_VOXELS)) for s, n in sizes]
+    return [max(1, min(int(mm / s + 1e-6), n // LEAST_VOXELS_PER_AXIS)) for s, n in sizes]
 
 
 def strided(grid: Grid, stride: float) -> Grid:
-    """The grid of a field with that stride on `grid` (see the module text); sizes must divide by it."""
+    """The grid of a field with `stride` on `grid` (see the module); sizes must divide by it."""
     if any(n % stride for n in grid.size):
         raise ValueError(f"grid {grid.size} does not divide by {stride}")
     first = grid.points(np.full(3, (stride - 1) / 2))
@@ -188,11 +206,12 @@ def strided(grid: Grid, stride: float) -> Grid:
 
 
 def field_to_lps(field: NDArray[np.float32], grid: Grid) -> sitk.Image:
-    """(3, Z, Y, X) working field in mm along the grid's axes -> SimpleITK vector image, mm LPS, on `grid`."""
+    """(3, Z, Y, X) field in mm along the axes of `grid` -> SimpleITK vector image, mm LPS."""
     import SimpleITK as sitk
 
     lps = np.tensordot(grid.axes.astype(np.float32), field, axes=1)  # (3, Z, Y, X)
-    return grid.stamp(sitk.GetImageFromArray(np.ascontiguousarray(np.moveaxis(lps, 0, -1)), isVector=True))
+    values = np.ascontiguousarray(np.moveaxis(lps, 0, -1))
+    return grid.stamp(sitk.GetImageFromArray(values, isVector=True))
 
 
 def field_from_lps(image: sitk.Image) -> NDArray[np.float32]:
@@ -201,11 +220,12 @@ def field_from_lps(image: sitk.Image) -> NDArray[np.float32]:
 
     lps = sitk.GetArrayViewFromImage(image)  # (Z, Y, X, 3)
     axes = np.array(image.GetDirection()).reshape(3, 3).astype(np.float32)
-    return np.ascontiguousarray(np.tensordot(np.linalg.inv(axes), lps, axes=(1, 3)), dtype=np.float32)
+    values = np.tensordot(np.linalg.inv(axes), lps, axes=(1, 3))
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def from_xyz(vectors: NDArray[Any]) -> NDArray[Any]:
-    """(X, Y, Z, 3), axes as nibabel has them -> (Z, Y, X, 3); its own inverse."""
+    """(X, Y, Z, 3), axes as in nibabel -> (Z, Y, X, 3). Its own inverse."""
     swapped: NDArray[Any] = vectors.transpose(2, 1, 0, 3)
     return swapped
 
@@ -214,10 +234,11 @@ RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # LPS mm -> RAS mm, and back
 
 
 def coordinates(grid: Grid, form: str) -> Array:
-    """(4, 4): index (x, y, z, 1) -> the coordinates between which programs of a form count displacements.
+    """(4, 4): index (x, y, z, 1) -> the coordinates in which a form counts displacements.
 
-    "itk": mm, LPS. "ras": mm, RAS. "voxel": the index itself. "fsl": index times spacing, and x from the other end where
-    the index axes are right-handed in space (a positive determinant of the sform).
+    "itk": mm, LPS. "ras": mm, RAS. "voxel": the index itself. "fsl": index times spacing, with x
+    from the other end if the index axes are right-handed in space (a positive determinant of the
+    sform).
     """
     matrix = np.eye(4)
     if form == "fsl":
@@ -233,14 +254,15 @@ def coordinates(grid: Grid, form: str) -> Array:
     return matrix
 
 
-def convert_vectors(vectors: Array, source: str, target: str, fixed: Grid, moving: Grid) -> Array:
-    """Displacements of one form as another: (Z, Y, X, 3) on `fixed`, components x, y, z -> the same shape.
+def convert_vectors(vectors: Array, source: Pair, target: Pair) -> Array:
+    """Displacements of one form as another: (Z, Y, X, 3), components x, y, z -> the same shape.
 
-    With C = `coordinates`, v at fixed index i leads to the moving index j with C(moving) j = C(fixed) i + v.
+    `source` and `target` are what a form makes of the fixed and of the moving grid, Cf and Cm: a
+    vector v at the fixed index i leads to the moving index j with Cm j = Cf i + v.
     """
-    through = coordinates(moving, target) @ np.linalg.inv(coordinates(moving, source))
+    through = target[1] @ np.linalg.inv(source[1])
     out: Array = vectors @ through[:3, :3].T
-    rest = (through @ coordinates(fixed, source) - coordinates(fixed, target))[:3]
+    rest = (through @ source[0] - target[0])[:3]
     if np.abs(rest).max() > 1e-9:  # 0 on one grid, and between itk and ras
         z, y, x = (np.arange(n, dtype=float) for n in vectors.shape[:3])
         out += x[:, None] * rest[:, 0]
@@ -249,10 +271,10 @@ def convert_vectors(vectors: Array, source: str, target: str, fixed: Grid, movin
     return out
 
 
-def convert_affine(matrix: Array, source: str, target: str, fixed: Grid, moving: Grid) -> Array:
-    """(4, 4) from fixed to moving `coordinates` of one form -> of another."""
-    there = coordinates(moving, target) @ np.linalg.inv(coordinates(moving, source))
-    back = coordinates(fixed, source) @ np.linalg.inv(coordinates(fixed, target))
+def convert_affine(matrix: Array, source: Pair, target: Pair) -> Array:
+    """(4, 4) from fixed to moving coordinates of one form -> of another; see `convert_vectors`."""
+    there = target[1] @ np.linalg.inv(source[1])
+    back = source[0] @ np.linalg.inv(target[0])
     out: Array = there @ matrix @ back
     return out
 
@@ -272,29 +294,3 @@ def affine_from(matrix: Array, translation: Array) -> sitk.AffineTransform:
     out.SetMatrix(matrix.ravel().tolist())
     out.SetTranslation(translation.tolist())
     return out
-
-
-def mapped_points(transform: sitk.Transform, grid: Grid) -> Array:
-    """(Z, Y, X, 3): where `transform` takes each voxel of `grid`, mm LPS."""
-    import SimpleITK as sitk
-
-    where = (sitk.sitkVectorFloat64, grid.size, grid.origin, grid.spacing, grid.direction)
-    moved = sitk.PhysicalPointSource(*where) + sitk.TransformToDisplacementField(transform, *where)
-    points: Array = sitk.GetArrayFromImage(moved)
-    return points
-
-
-def index_slabs(
-    transform: sitk.Transform, reference: Grid, grid: Grid, voxels: int = 400_000
-) -> Iterator[tuple[slice, NDArray[np.bool_], Array]]:
-    """Where the voxels of `reference` end in `grid`, about so many `voxels` at a time.
-
-    Yields the slice along Z, a mask (Z, Y, X) of the voxels that `transform` takes into `grid`, and their
-    continuous indices there (N, 3; x, y, z).
-    """
-    nx, ny, nz = reference.size
-    step = max(1, voxels // (nx * ny))
-    for z in range(0, nz, step):
-        points = mapped_points(transform, reference.slab(z, min(z + step, nz)))
-        inside = grid.contains(points)
-        yield slice(z, z + step), inside, grid.indices(points[inside])

@@ -1,5 +1,40 @@
-"""One thread for torch: on these small tensors more threads only wait for one another."""
+"""Fixtures that several tests share, and one thread for torch.
+
+On these small tensors more threads only wait for one another.
+"""
+
+from __future__ import annotations
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import SimpleITK as sitk
+from stand_ins import SIZE, fake_result, grid_image, replace_pipeline
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the two images m.nii.gz and f.nii.gz."""
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("m", 1), ("f", 2)):
+        sitk.WriteImage(grid_image(SIZE, seed), f"{name}.nii.gz")
+    return tmp_path
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Puts a stand-in in the place of the pipeline and tells how it was called."""
+    seen: list[dict[str, Any]] = []
+
+    def register(moving: sitk.Image, fixed: sitk.Image, **options: Any) -> Any:
+        seen.append({"moving": moving, "fixed": fixed, **options})
+        options["progress"]("networks", 0.5)
+        return fake_result()
+
+    replace_pipeline(monkeypatch, register)
+    return seen

@@ -9,9 +9,10 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from hsyn_cli import config, weights
-from hsyn_cli.di_net import DINet
-from hsyn_cli.sn_net import SNNet
+from hsyn_cli.config import architecture as config
+from hsyn_cli.io import checkpoints as weights
+from hsyn_cli.method.di_net import DINet
+from hsyn_cli.method.sn_net import SNNet
 from hsyn_cli.space import Grid
 from hsyn_cli.training.cache import Cache
 
@@ -31,7 +32,9 @@ DIRECTIONS = {
     "flipped": (-1.0, 0, 0, 0, 1, 0, 0, 0, 1),  # a mirror: determinant -1
     "sagittal": (0.0, 0, 1, 1, 0, 0, 0, -1, 0),
     "oblique": turned(0.3, -0.2, 0.4),
-    "oblique mirror": tuple((np.reshape(turned(0.2, 0.3, -0.4), (3, 3)) * [1, -1, 1]).ravel().tolist()),
+    "oblique mirror": tuple(
+        (np.reshape(turned(0.2, 0.3, -0.4), (3, 3)) * [1, -1, 1]).ravel().tolist()
+    ),
 }
 GRIDS = {
     name: Grid((9, 12, 7), spacing, (-31.0, 12.5, 7.25), direction)
@@ -50,7 +53,9 @@ def smooth_field(size: tuple[int, int, int], strain: float, seed: int, batch: in
     window = np.prod(np.meshgrid(*(np.sin(np.pi * a) for a in axes), indexing="ij"), axis=0)
     u = np.zeros((batch, 3, *size))
     for wave in rng.uniform(-1.5, 1.5, (4, 3)):
-        phase = sum(2 * np.pi * w * a for w, a in zip(wave, np.meshgrid(*axes, indexing="ij"), strict=True))
+        phase = sum(
+            2 * np.pi * w * a for w, a in zip(wave, np.meshgrid(*axes, indexing="ij"), strict=True)
+        )
         for b, k in np.ndindex(batch, 3):
             u[b, k] += rng.normal() * np.sin(phase + rng.uniform(0, 6)) * window
     steepest = max(float(np.abs(np.diff(u, axis=axis)).max()) for axis in (2, 3, 4))
@@ -67,7 +72,9 @@ def picture(size: tuple[int, int, int], seed: int = 0, batch: int = 1) -> Tensor
 
 def field_image(grid: Grid, values: np.ndarray) -> sitk.Image:
     """(Z, Y, X, 3) vectors in mm LPS as an image on `grid`."""
-    return grid.stamp(sitk.GetImageFromArray(np.ascontiguousarray(values, np.float64), isVector=True))
+    return grid.stamp(
+        sitk.GetImageFromArray(np.ascontiguousarray(values, np.float64), isVector=True)
+    )
 
 
 def voxel_points(grid: Grid) -> np.ndarray:
@@ -98,7 +105,11 @@ def tiny_networks(spacing: float, flow: float = 0.0, seed: int = 0) -> tuple[SNN
 def tensors_of(sn: SNNet, di: DINet) -> dict[str, Tensor]:
     """The tensors of a checkpoint."""
     nets = {"sn": sn, "di": di}
-    return {f"{key}.{name}": value for key, net in nets.items() for name, value in net.state_dict().items()}
+    return {
+        f"{key}.{name}": value
+        for key, net in nets.items()
+        for name, value in net.state_dict().items()
+    }
 
 
 def save_checkpoint(path: Path, sn: SNNet, di: DINet) -> Path:
@@ -108,8 +119,13 @@ def save_checkpoint(path: Path, sn: SNNet, di: DINet) -> Path:
     return path
 
 
-def chest(breath: float = 0.0, direction: tuple[float, ...] = LPS, voxel: float = 4.0) -> tuple[sitk.Image, sitk.Image]:
-    """A chest CT in HU and its lungs: two ellipsoids with vessels in a body, their lower end `breath` mm lower."""
+def chest(
+    breath: float = 0.0, direction: tuple[float, ...] = LPS, voxel: float = 4.0
+) -> tuple[sitk.Image, sitk.Image]:
+    """A chest CT in HU and its lungs: two ellipsoids with vessels in a body.
+
+    Their lower end lies `breath` mm lower.
+    """
     size = tuple(int(n / voxel) for n in (320, 240, 300))
     grid = Grid((size[0], size[1], size[2]), (voxel,) * 3, (-160.0, -120.0, -150.0), LPS)
     x, y, z = np.moveaxis(voxel_points(grid), -1, 0)
@@ -121,14 +137,20 @@ def chest(breath: float = 0.0, direction: tuple[float, ...] = LPS, voxel: float 
     values = np.where((x / 145) ** 2 + (y / 105) ** 2 < 1, 20.0, -1000.0)
     values = np.where(lungs, -830 + 130 * np.sin(x / 6) * np.sin(y / 7) * np.sin(z / 8), values)
     values += np.random.default_rng(0).normal(0, 8, values.shape)
-    parts = [grid.stamp(sitk.GetImageFromArray(v)) for v in (values.astype(np.float32), lungs.astype(np.uint8))]
+    parts = [
+        grid.stamp(sitk.GetImageFromArray(v))
+        for v in (values.astype(np.float32), lungs.astype(np.uint8))
+    ]
     for part in parts:  # turned as a whole, voxels and all
         part.SetDirection(direction)
     return parts[0], parts[1]
 
 
 def balls(shape: tuple[int, int, int]) -> Cache:
-    """Four scans, then four label maps with the ids 2, 3, 41: soft balls that differ in place, size and contrast; z, y, x."""
+    """Four scans, then four label maps with the ids 2, 3, 41: soft balls.
+
+    They differ in place, size and contrast. `shape`: z, y, x.
+    """
     rng = np.random.default_rng(0)
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     scans, maps = [], []
@@ -137,10 +159,42 @@ def balls(shape: tuple[int, int, int]) -> Cache:
         radius = np.sqrt((z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2) / rng.uniform(0.9, 1.1)
         label = np.digitize(-radius, [-0.8, -0.5, -0.25]).astype(np.uint8)
         maps.append(label)
-        scans.append(np.where(label > 0, 60 + 50 * label + 10 * np.sin(9 * radius), 0).astype(np.uint8))
+        scans.append(
+            np.where(label > 0, 60 + 50 * label + 10 * np.sin(9 * radius), 0).astype(np.uint8)
+        )
     blank = [np.zeros(shape, np.uint8)] * 4
     kinds = (True,) * 4 + (False,) * 4
     names = tuple(f"{k}.nii.gz" for k in range(8))
     return Cache(
-        np.stack(scans + blank), np.stack(blank + maps), kinds, tuple(not k for k in kinds), (2, 3, 41), names
+        np.stack(scans + blank),
+        np.stack(blank + maps),
+        kinds,
+        tuple(not k for k in kinds),
+        (2, 3, 41),
+        names,
     )
+
+
+SIZE = (11, 8, 14)  # z, y, x  # z, y, x
+
+
+def constant(x: float, y: float, z: float, size: tuple[int, int, int] = SIZE) -> Tensor:
+    return torch.tensor([x, y, z]).view(1, 3, 1, 1, 1).expand(1, 3, *size).contiguous()
+
+
+INNER = (..., slice(3, -3), slice(3, -3), slice(3, -3))
+
+
+def centred(size: tuple[int, int, int], spacing: float) -> Tensor:
+    """(1, 3, Z, Y, X): each voxel's place in mm, components x, y, z.
+
+    From the centre of the grid.
+    """
+    z, y, x = torch.meshgrid(*(torch.arange(float(n)) - (n - 1) / 2 for n in size), indexing="ij")
+    return torch.stack((x, y, z))[None] * spacing
+
+
+def linear(matrix: np.ndarray, size: tuple[int, int, int] = SIZE, spacing: float = 1.0) -> Tensor:
+    """u(x) = matrix x - x about the centre."""
+    m = torch.from_numpy(np.asarray(matrix)).float() - torch.eye(3)
+    return torch.einsum("ij,bjzyx->bizyx", m, centred(size, spacing))

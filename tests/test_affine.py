@@ -7,8 +7,8 @@ import pytest
 import SimpleITK as sitk
 from samples import EXAMPLES, voxel_points
 
-import hsyn_cli.images  # noqa: F401  silences ITK's own warnings, as the command line does
-from hsyn_cli.affine import affine_from, align, as_affine
+import hsyn_cli.io.images  # noqa: F401  silences ITK's own warnings, as the command line does
+from hsyn_cli.anatomy.affine import affine_from, align, as_affine
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_parts
 
@@ -36,13 +36,21 @@ def known(degrees: Triple, scale: float, shift: Triple, centre: Array) -> sitk.A
 
 
 def moved(image: sitk.Image, transform: sitk.AffineTransform, spacing: float) -> sitk.Image:
-    """`image` where `transform` puts it, on a new LPS grid around it, brighter and in other units."""
+    """`image` where `transform` puts it, on a new LPS grid around it.
+
+    Brighter and in other units.
+    """
     grid = Grid.of(image)
     corners = np.array(list(itertools.product(*[(0.0, n - 1.0) for n in grid.size])))
     points = np.array([transform.TransformPoint(p) for p in grid.points(corners).tolist()])
     size = np.ceil(np.ptp(points, axis=0) / spacing).astype(int) + 1
     out = sitk.Resample(
-        image, size.tolist(), transform.GetInverse(), sitk.sitkLinear, points.min(0).tolist(), (spacing,) * 3
+        image,
+        size.tolist(),
+        transform.GetInverse(),
+        sitk.sitkLinear,
+        points.min(0).tolist(),
+        (spacing,) * 3,
     )
     return 3.0 * out + 10.0
 
@@ -113,7 +121,10 @@ def test_masks_leave_what_is_not_there_out(coarse: sitk.Image, brain: Array) -> 
     values = sitk.GetArrayFromImage(moving)
     keep = np.ones_like(values, np.uint8)
     cut = (slice(None), slice(None), slice(0, values.shape[2] // 3))
-    values[cut], keep[cut] = np.random.default_rng(0).uniform(0, 2 * values.max(), values[cut].shape), 0
+    values[cut], keep[cut] = (
+        np.random.default_rng(0).uniform(0, 2 * values.max(), values[cut].shape),
+        0,
+    )
     grid = Grid.of(moving)
     spoilt, mask = (grid.stamp(sitk.GetImageFromArray(v)) for v in (values, keep))
     found = align(coarse, spoilt, moving_mask=mask)
@@ -153,6 +164,10 @@ def test_nothing_in_common_is_told(coarse: sitk.Image) -> None:
     mask = Grid.of(coarse).stamp(sitk.GetImageFromArray(values))
     far = sitk.AffineTransform(3)
     far.SetTranslation((170.0, 0, 0))
-    for options in ({"fixed_mask": mask}, {"fixed_mask": mask, "moving_mask": mask}, {"start": far}):
+    for options in (
+        {"fixed_mask": mask},
+        {"fixed_mask": mask, "moving_mask": mask},
+        {"start": far},
+    ):
         with pytest.raises(GeometryError, match="too few voxels in common"):
             align(coarse, coarse, **options)

@@ -1,4 +1,7 @@
-"""The verbs from Python: images and paths give the same, and the results are those of the command line's functions."""
+"""The verbs from Python: images and paths give the same.
+
+And the results are those of the command line's functions.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ def field() -> sitk.Image:
 @pytest.fixture
 def picture() -> sitk.Image:
     rng = np.random.default_rng(0)
-    return GRID.stamp(sitk.GetImageFromArray(rng.uniform(0, 100, GRID.size[::-1]).astype(np.float32)))
+    return GRID.stamp(
+        sitk.GetImageFromArray(rng.uniform(0, 100, GRID.size[::-1]).astype(np.float32))
+    )
 
 
 def values(image: sitk.Image) -> np.ndarray:
@@ -48,7 +53,9 @@ def test_apply_field_takes_images_and_paths_alike(
     moved = hsyn_cli.apply_field(picture, field)
     transform = sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
     np.testing.assert_array_equal(values(moved), values(sitk.Resample(picture, picture, transform)))
-    np.testing.assert_allclose(values(hsyn_cli.apply_field(*paths, picture)), values(moved), atol=1e-3)
+    np.testing.assert_allclose(
+        values(hsyn_cli.apply_field(*paths, picture)), values(moved), atol=1e-3
+    )
     near = values(hsyn_cli.apply_field(picture, [field], interpolation="nearest"))
     assert set(near.ravel()) <= set(values(picture).ravel()) | {0}
 
@@ -61,12 +68,16 @@ def test_invert_and_compose_give_the_identity_and_evaluate_agrees(
     inner = (slice(3, -3),) * 3
     assert np.linalg.norm(round_trip[inner], axis=-1).max() < 0.006
     scores = hsyn_cli.evaluate(field, picture, inverse=inverse)
-    assert scores.folding.min_det == pytest.approx(hsyn_cli.jacobian(field).folding.min_det, abs=1e-5)
+    assert scores.folding.min_det == pytest.approx(
+        hsyn_cli.jacobian(field).folding.min_det, abs=1e-5
+    )
     assert scores.folding.voxels == 0
     assert scores.labels is None
 
 
-def test_evaluate_reads_labels_and_landmarks(field: sitk.Image, picture: sitk.Image, tmp_path: Path) -> None:
+def test_evaluate_reads_labels_and_landmarks(
+    field: sitk.Image, picture: sitk.Image, tmp_path: Path
+) -> None:
     ids = sitk.Cast(picture > 50, sitk.sitkUInt8)
     middle = GRID.points(np.array([9.0, 8.0, 7.0]))
     table = tmp_path / "points.csv"
@@ -81,7 +92,9 @@ def test_evaluate_reads_labels_and_landmarks(field: sitk.Image, picture: sitk.Im
     assert scores.landmarks.after.mean_mm == pytest.approx(0, abs=1e-4)
 
 
-def test_images_in_memory_are_held_to_the_same_rules(field: sitk.Image, picture: sitk.Image) -> None:
+def test_images_in_memory_are_held_to_the_same_rules(
+    field: sitk.Image, picture: sitk.Image
+) -> None:
     broken = sitk.Image(field)
     broken[3, 3, 3] = (0.0, float("nan"), 0.0)
     for verb in (hsyn_cli.invert, hsyn_cli.jacobian):

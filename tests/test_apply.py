@@ -1,4 +1,4 @@
-"""Images through chains, against ANTs and closed forms: interpolation, pixel types, vectors, files."""
+"""Images through chains, against ANTs and closed forms: interpolation, types, vectors, files."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from samples import picture, turned
-from test_chain import AFFINE, grid, saved, waves
+from chains import AFFINE, blocks, grid, saved, scan, waves
+from samples import turned
 
-from hsyn_cli import apply, images
-from hsyn_cli import chain as chains
 from hsyn_cli.errors import GeometryError, InputError, UsageError
+from hsyn_cli.io import writing
 from hsyn_cli.space import Grid
+from hsyn_cli.tools import apply
+from hsyn_cli.tools import chain as chains
+from hsyn_cli.tools.apply_files import move_file
 
 FIXED_SIZE, MOVING_SIZE = (16, 14, 12), (13, 18, 11)
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
@@ -22,17 +24,8 @@ GRID_PAIRS = [("oblique", "flipped"), ("RAS", "oblique mirror"), ("sagittal", "L
 CHAINS = [["field"], ["field", "affine"], ["[affine,1]", "field"], ["[affine,1]"]]
 
 
-def scan(at: Grid, seed: int = 0, pixel: int = sitk.sitkFloat32) -> sitk.Image:
-    values = 200 * picture(at.size[::-1], seed)[0, 0].numpy()
-    return at.stamp(sitk.Cast(sitk.GetImageFromArray(values), pixel))
 
 
-def blocks(at: Grid, seed: int = 0) -> sitk.Image:
-    """Labels 0 to 6 in blocks of 3 voxels."""
-    coarse = np.random.default_rng(seed).integers(0, 7, [n // 3 + 1 for n in at.size[::-1]])
-    z, y, x = at.size[::-1]
-    fine = coarse.repeat(3, 0).repeat(3, 1).repeat(3, 2)[:z, :y, :x]
-    return at.stamp(sitk.GetImageFromArray(fine.astype(np.uint8)))
 
 
 def both_ways(
@@ -43,15 +36,20 @@ def both_ways(
 
     fixed = grid(pair[0], FIXED_SIZE)
     names = dict(zip(("field", "affine"), saved(folder, fixed), strict=True))
-    images.write_image(image, folder / "m.nii.gz")
-    images.write_image(fixed.empty_image(sitk.sitkFloat32), folder / "f.nii.gz")
+    writing.write_image(image, folder / "m.nii.gz")
+    writing.write_image(fixed.empty_image(sitk.sitkFloat32), folder / "f.nii.gz")
     plain = [names[text.strip("[],1")] for text in typed]
     inverses = [text.startswith("[") for text in typed]
     given = [f"[{path},1]" if back else path for path, back in zip(plain, inverses, strict=True)]
     chain = chains.read(given)
     reference = chains.reference_grid(chain, folder / "f.nii.gz")
-    apply.move_file(
-        folder / "m.nii.gz", folder / "o.nii.gz", chain, reference, apply.Settings(ours), print_nothing
+    move_file(
+        folder / "m.nii.gz",
+        folder / "o.nii.gz",
+        chain,
+        reference,
+        apply.Settings(ours),
+        print_nothing,
     )
     other = ants.apply_transforms(
         ants.image_read(str(folder / "f.nii.gz")),
@@ -79,16 +77,22 @@ def test_images_are_those_of_ants(tmp_path: Path, pair: tuple[str, str], typed: 
     assert mine.std() > 5
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("bspline", "bSpline"), ("lanczos", "lanczosWindowedSinc")])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("bspline", "bSpline"), ("lanczos", "lanczosWindowedSinc")]
+)
 def test_higher_orders_are_those_of_ants(tmp_path: Path, ours: str, theirs: str) -> None:
     image = scan(grid("flipped", MOVING_SIZE, 1.6))
-    mine, other = both_ways(tmp_path, ["field", "affine"], ("oblique", "flipped"), image, ours, theirs)
+    mine, other = both_ways(
+        tmp_path, ["field", "affine"], ("oblique", "flipped"), image, ours, theirs
+    )
     assert np.abs(mine - other).max() <= 1e-3 * 200
 
 
 @pytest.mark.parametrize("typed", CHAINS, ids=" ".join)
 @pytest.mark.parametrize("pair", GRID_PAIRS, ids=" ".join)
-@pytest.mark.parametrize(("ours", "theirs"), [("nearest", "nearestNeighbor"), ("label", "genericLabel")])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("nearest", "nearestNeighbor"), ("label", "genericLabel")]
+)
 def test_labels_are_those_of_ants(
     tmp_path: Path, pair: tuple[str, str], typed: list[str], ours: str, theirs: str
 ) -> None:
@@ -104,12 +108,17 @@ def test_labels_keep_type_and_ids_and_their_volumes_are_told(tmp_path: Path, kin
     at = grid("oblique")
     labels = sitk.Cast(blocks(at), sitk.sitkInt32) + 2**25
     labels[5, 5, 5] = 9
-    images.write_image(labels, tmp_path / "l.nii.gz")
+    writing.write_image(labels, tmp_path / "l.nii.gz")
     chain = chains.read([sitk.TranslationTransform(3, (0.0, 0.0, 0.0))])
-    coarse = Grid((8, 7, 6), tuple(2 * s for s in at.spacing), at.origin, at.direction)  # type: ignore[arg-type]
-    reference = coarse
-    moved = apply.move_file(
-        tmp_path / "l.nii.gz", tmp_path / "o.nii.gz", chain, reference, apply.Settings(kind), print_nothing
+    x, y, z = at.spacing
+    reference = Grid((8, 7, 6), (2 * x, 2 * y, 2 * z), at.origin, at.direction)
+    moved = move_file(
+        tmp_path / "l.nii.gz",
+        tmp_path / "o.nii.gz",
+        chain,
+        reference,
+        apply.Settings(kind),
+        print_nothing,
     )
     read = sitk.ReadImage(str(tmp_path / "o.nii.gz"))
     assert read.GetPixelID() == sitk.sitkInt32
@@ -123,16 +132,16 @@ def test_labels_keep_type_and_ids_and_their_volumes_are_told(tmp_path: Path, kin
 def test_fractional_values_are_no_labels_but_an_image_for_nearest(tmp_path: Path) -> None:
     at = grid("LPS")
     path, out = tmp_path / "m.nii.gz", tmp_path / "o.nii.gz"
-    images.write_image(scan(at), path)
+    writing.write_image(scan(at), path)
     chain = chains.read([waves(at)])
     with pytest.raises(InputError, match="holds fractional values"):
-        apply.move_file(path, out, chain, at, apply.Settings("label"), print_nothing)
+        move_file(path, out, chain, at, apply.Settings("label"), print_nothing)
     assert not out.exists()
-    moved = apply.move_file(path, out, chain, at, apply.Settings("nearest"), print_nothing)
+    moved = move_file(path, out, chain, at, apply.Settings("nearest"), print_nothing)
     assert moved.changes == ()
     assert "moved as an image" in moved.warnings[0]
-    images.write_image(sitk.Cast(blocks(at), sitk.sitkFloat32), path)
-    assert len(apply.move_file(path, out, chain, at, apply.Settings("label"), print_nothing).changes) == 6
+    writing.write_image(sitk.Cast(blocks(at), sitk.sitkFloat32), path)
+    assert len(move_file(path, out, chain, at, apply.Settings("label"), print_nothing).changes) == 6
 
 
 def test_pixel_types() -> None:
@@ -149,7 +158,9 @@ def test_pixel_types() -> None:
         (how, False) for how in ("linear", "bspline", "lanczos")
     }
     smooth, rounded = (
-        sitk.GetArrayFromImage(apply.move(image, at, chain, apply.Settings("bspline", keep_type=keep)))
+        sitk.GetArrayFromImage(
+            apply.move(image, at, chain, apply.Settings("bspline", keep_type=keep))
+        )
         for keep in (False, True)
     )
     np.testing.assert_array_equal(rounded, np.clip(np.rint(smooth), 0, 255))
@@ -165,7 +176,9 @@ def test_kept_types_round_and_stay_within_their_range() -> None:
     steep[3:, :, :] = 255
     shifted = sitk.TranslationTransform(3, (0.4, 0.0, 0.0))
     raw = sitk.GetArrayFromImage(apply.move(steep, at, shifted, apply.Settings("bspline")))
-    kept = sitk.GetArrayFromImage(apply.move(steep, at, shifted, apply.Settings("bspline", keep_type=True)))
+    kept = sitk.GetArrayFromImage(
+        apply.move(steep, at, shifted, apply.Settings("bspline", keep_type=True))
+    )
     assert raw.max() > 256
     assert raw.min() < -1
     assert (kept.max(), kept.min()) == (255, 0)
@@ -176,7 +189,9 @@ def test_the_value_outside() -> None:
     away = sitk.TranslationTransform(3, (10.0, 0.0, 0.0))
     image = scan(at, pixel=sitk.sitkInt16)
     for how in ("linear", "nearest", "label"):
-        assert apply.move(image, at, away, apply.Settings(how, default=-7))[at.size[0] - 1, 5, 5] == -7
+        assert (
+            apply.move(image, at, away, apply.Settings(how, default=-7))[at.size[0] - 1, 5, 5] == -7
+        )
     for default in (0.5, 2.0**40):
         with pytest.raises(UsageError, match="--default-value"):
             apply.move(image, at, away, apply.Settings("nearest", default=default))
@@ -191,7 +206,9 @@ def test_vector_images_move_component_by_component(how: str) -> None:
     moved = apply.move(sitk.Compose(parts), fixed, chain, apply.Settings(how))
     for k, part in enumerate(parts):
         alone = apply.move(part, fixed, chain, apply.Settings(how))
-        np.testing.assert_array_equal(sitk.GetArrayFromImage(moved)[..., k], sitk.GetArrayFromImage(alone))
+        np.testing.assert_array_equal(
+            sitk.GetArrayFromImage(moved)[..., k], sitk.GetArrayFromImage(alone)
+        )
     with pytest.raises(UsageError, match="one value per voxel"):
         apply.move(sitk.Compose(parts), fixed, chain, apply.Settings("label"))
 
@@ -202,7 +219,7 @@ def everywhere(at: Grid, vector: np.ndarray) -> sitk.Image:
 
 
 def test_vectors_turn_with_a_rotation_and_scaling_leaves_them() -> None:
-    """A transform p -> R D p from fixed to moving: moving vectors are turned by R^T, their lengths kept."""
+    """A transform p -> R D p from fixed to moving turns moving vectors by R^T, lengths kept."""
     fixed, moving = grid("oblique"), grid("sagittal", (30, 30, 30), 1.6)
     turn = np.reshape(turned(0.4, -0.3, 0.6), (3, 3))
     transform = sitk.AffineTransform(3)
@@ -217,12 +234,19 @@ def test_vectors_turn_with_a_rotation_and_scaling_leaves_them() -> None:
 
 
 def test_vectors_turn_with_the_local_rotation_of_a_field() -> None:
-    """A field that turns about z by an angle that grows with the distance from the axis turns vectors on the axis by it."""
+    """A field that turns about z by an angle that depends on the distance from the axis."""
     at = Grid((21, 21, 9), (1.0, 1.0, 1.0), (-10.0, -10.0, -4.0), turned(0, 0, 0))
-    z, y, x = np.meshgrid(np.arange(-4.0, 5), np.arange(-10.0, 11), np.arange(-10.0, 11), indexing="ij")
+    z, y, x = np.meshgrid(
+        np.arange(-4.0, 5), np.arange(-10.0, 11), np.arange(-10.0, 11), indexing="ij"
+    )
     angle = 0.6 * np.exp(-(x**2 + y**2) / 200)
     shift = np.stack(
-        (np.cos(angle) * x - np.sin(angle) * y - x, np.sin(angle) * x + np.cos(angle) * y - y, 0 * z), -1
+        (
+            np.cos(angle) * x - np.sin(angle) * y - x,
+            np.sin(angle) * x + np.cos(angle) * y - y,
+            0 * z,
+        ),
+        -1,
     )
     field = at.stamp(sitk.GetImageFromArray(shift, isVector=True))
     image = everywhere(at, np.array([1.0, 0.0, 2.0]))
@@ -234,10 +258,10 @@ def test_vectors_turn_with_the_local_rotation_of_a_field() -> None:
 
 def test_an_image_that_the_reference_misses(tmp_path: Path) -> None:
     at = grid("LPS")
-    images.write_image(scan(at), tmp_path / "m.nii.gz")
+    writing.write_image(scan(at), tmp_path / "m.nii.gz")
     far = chains.read([sitk.TranslationTransform(3, (0.0, 900.0, 0.0))])
     with pytest.raises(GeometryError, match=r"outside the image .*m\.nii\.gz"):
-        apply.move_file(
+        move_file(
             tmp_path / "m.nii.gz", tmp_path / "o.nii.gz", far, at, apply.Settings(), print_nothing
         )
     assert os.listdir(tmp_path) == ["m.nii.gz"]
@@ -245,9 +269,11 @@ def test_an_image_that_the_reference_misses(tmp_path: Path) -> None:
 
 def test_thin_and_constant_images_are_moved(tmp_path: Path) -> None:
     at = grid("oblique", (16, 14, 1))
-    images.write_image(at.empty_image(sitk.sitkUInt8) + 5, tmp_path / "m.nii.gz")
+    writing.write_image(at.empty_image(sitk.sitkUInt8) + 5, tmp_path / "m.nii.gz")
     chain = chains.read([sitk.TranslationTransform(3, (0.0, 0.0, 0.0))])
-    apply.move_file(tmp_path / "m.nii.gz", tmp_path / "o.nii.gz", chain, at, apply.Settings(), print_nothing)
+    move_file(
+        tmp_path / "m.nii.gz", tmp_path / "o.nii.gz", chain, at, apply.Settings(), print_nothing
+    )
     assert sitk.ReadImage(str(tmp_path / "o.nii.gz"))[3, 4, 0] == 5
 
 
@@ -257,8 +283,13 @@ def test_a_series_is_moved_as_its_volumes_are(tmp_path: Path, how: str) -> None:
     chain = chains.read([waves(fixed), AFFINE])
     volumes = [blocks(moving, seed) for seed in range(3)]
     sitk.WriteImage(sitk.JoinSeries(volumes, 0.0, 2.2), str(tmp_path / "s.nii.gz"))
-    moved = apply.move_file(
-        tmp_path / "s.nii.gz", tmp_path / "o.nii.gz", chain, fixed, apply.Settings(how), print_nothing
+    moved = move_file(
+        tmp_path / "s.nii.gz",
+        tmp_path / "o.nii.gz",
+        chain,
+        fixed,
+        apply.Settings(how),
+        print_nothing,
     )
     assert moved.count == 3
     out = sitk.ReadImage(str(tmp_path / "o.nii.gz"))
@@ -267,5 +298,9 @@ def test_a_series_is_moved_as_its_volumes_are(tmp_path: Path, how: str) -> None:
         alone = apply.move(volume, fixed, chain.transform, apply.Settings(how))
         assert out.GetPixelID() == (sitk.sitkFloat32 if how == "linear" else sitk.sitkUInt8)
         assert Grid.of(out[..., k]).same_as(fixed)
-        difference = sitk.GetArrayFromImage(out[..., k]) - sitk.GetArrayFromImage(alone).astype(float)
-        assert np.abs(difference).max() < 1e-4 if how == "linear" else (difference != 0).mean() < 1e-3
+        difference = sitk.GetArrayFromImage(out[..., k]) - sitk.GetArrayFromImage(alone).astype(
+            float
+        )
+        assert (
+            np.abs(difference).max() < 1e-4 if how == "linear" else (difference != 0).mean() < 1e-3
+        )

@@ -5,18 +5,28 @@ import pytest
 import SimpleITK as sitk
 from samples import DIRECTIONS
 
-from hsyn_cli.bias import without_bias
-from hsyn_cli.organs import evenly_lit
+from hsyn_cli.anatomy import organs
+from hsyn_cli.anatomy.bias import without_bias
 from hsyn_cli.space import Grid
 
 Values = np.ndarray
 
 
-def onion(direction: str = "LPS", spacing: tuple[float, float, float] = (2.0, 2.0, 2.0)) -> sitk.Image:
-    """Three tissues in shells and blobs inside a ball, 200 mm wide, in the noise of a magnitude image."""
+def evenly_lit(image: sitk.Image) -> sitk.Image:
+    return organs.find("brain").prepare(image, organs.look(image))
+
+
+def onion(
+    direction: str = "LPS", spacing: tuple[float, float, float] = (2.0, 2.0, 2.0)
+) -> sitk.Image:
+    """Three tissues in shells and blobs inside a ball, 200 mm wide.
+
+    In the noise of a magnitude image.
+    """
     size = tuple(round(220 / s) for s in spacing)
     z, y, x = np.meshgrid(
-        *(s * np.arange(n) - 110 for n, s in zip(size[::-1], spacing[::-1], strict=True)), indexing="ij"
+        *(s * np.arange(n) - 110 for n, s in zip(size[::-1], spacing[::-1], strict=True)),
+        indexing="ij",
     )
     away = np.sqrt(x**2 + y**2 + z**2)
     texture = np.sin(x / 7) + np.sin(y / 6) + np.sin(z / 8)
@@ -44,10 +54,14 @@ def times(image: sitk.Image, gain: Values) -> sitk.Image:
     ("direction", "spacing"),
     [("LPS", (2.0, 2.0, 2.0)), ("oblique", (1.5, 2.5, 5.0)), ("RAS", (3.0, 2.0, 2.0))],
 )
-def test_a_strong_bias_field_is_taken_out(direction: str, spacing: tuple[float, float, float]) -> None:
+def test_a_strong_bias_field_is_taken_out(
+    direction: str, spacing: tuple[float, float, float]
+) -> None:
     image = onion(direction, spacing)
     spoiled = times(image, field(image, 0.7))
-    clean, before, after = (sitk.GetArrayFromImage(v) for v in (image, spoiled, without_bias(spoiled)))
+    clean, before, after = (
+        sitk.GetArrayFromImage(v) for v in (image, spoiled, without_bias(spoiled))
+    )
     tissue = clean > 20
 
     def drift(values: Values) -> float:
@@ -71,7 +85,9 @@ def test_whole_heads_keep_theirs() -> None:
 
 def test_what_has_none_stays_as_it_is() -> None:
     image = onion()
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(without_bias(image)), sitk.GetArrayFromImage(image))
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(without_bias(image)), sitk.GetArrayFromImage(image)
+    )
 
 
 def test_a_weak_one_is_not_made_worse() -> None:

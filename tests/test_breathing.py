@@ -1,4 +1,7 @@
-"""Synthetic breathing: the field is true, of the size asked for, does not fold, and keeps the lungs' mass."""
+"""Synthetic breathing: the field is true, of the size asked for, does not fold.
+
+And keeps the lungs' mass.
+"""
 
 import numpy as np
 import pytest
@@ -6,9 +9,10 @@ import torch
 from samples import chest
 from torch import Tensor
 
-from hsyn_cli.fields import compose, corner_determinant, determinant, length, warp
-from hsyn_cli.inverse import invert
-from hsyn_cli.prepare import mask_on_grid, on_grid
+from hsyn_cli.anatomy.intensity import resample_image, resample_mask
+from hsyn_cli.fields.folding import corner_determinant, determinant
+from hsyn_cli.fields.inverse import fixed_point_inverse
+from hsyn_cli.fields.sampling import compose, length, warp
 from hsyn_cli.space import Grid
 from hsyn_cli.training.breathing import NUMBERS, Breath, breathe
 from hsyn_cli.training.objective import true_error
@@ -19,7 +23,7 @@ VOXEL = 5.0
 def tensors() -> tuple[Tensor, Tensor]:
     image, lungs = chest(voxel=VOXEL)
     grid = Grid.of(image)
-    return on_grid(image, grid), mask_on_grid(lungs, grid)
+    return resample_image(image, grid), resample_mask(lungs, grid)
 
 
 def breath(motion: float, seed: int = 0) -> Breath:
@@ -68,7 +72,10 @@ def test_the_chest_wall_stays_behind_the_lungs() -> None:
 
 @pytest.mark.parametrize("motion", [-30.0, 30.0])
 def test_a_chest_that_breathes_in_is_wider_and_deeper(motion: float) -> None:
-    """The moving image is the smaller one then: left goes right, front goes back. Axes point left, back and up."""
+    """The moving image is the smaller one then: left goes right, front goes back.
+
+    Axes point left, back and up.
+    """
     made = breath(motion)
     middle = made.truth[0, :, 20:40].mean(1)  # (3, y, x)
     sign = np.sign(motion)
@@ -83,13 +90,15 @@ def test_true_halves_have_no_error_and_none_at_all_has_that_of_the_motion() -> N
     to_moving = compose(to_fixed, made.truth, VOXEL)
     error = true_error(torch.cat((to_moving, to_fixed)), made.truth, made.fixed_lungs, VOXEL)
     assert float(error) == pytest.approx(0.1, abs=0.01)  # of the square root near 0
-    still = true_error(torch.zeros(2, 3, *made.truth.shape[2:]), made.truth, made.fixed_lungs, VOXEL)
+    still = true_error(
+        torch.zeros(2, 3, *made.truth.shape[2:]), made.truth, made.fixed_lungs, VOXEL
+    )
     moved = float((length(made.truth) * made.fixed_lungs[:, 0]).sum() / made.fixed_lungs.sum())
     assert float(still) == pytest.approx(moved, rel=0.01)
 
 
 def test_a_breath_can_be_taken_back() -> None:
     made = breath(30.0)
-    back = invert(made.truth, VOXEL, -made.truth, tolerance=0.01)
+    back = fixed_point_inverse(made.truth, VOXEL, -made.truth, tolerance=0.01)
     again = warp(made.fixed_lungs, back, VOXEL)
     assert float((again - made.moving_lungs).abs().mean()) < 0.02

@@ -1,4 +1,4 @@
-"""Chains of transforms: order, inverses, kinds of file, grids that miss each other, composition; against ANTs."""
+"""Chains of transforms: order, inverses, files, grids that miss, composition; against ANTs."""
 
 from __future__ import annotations
 
@@ -9,40 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from samples import DIRECTIONS, field_image, voxel_points
+from chains import AFFINE, CENTRE, grid, saved, waves
+from samples import voxel_points
 
-from hsyn_cli import chain as chains
-from hsyn_cli import images
 from hsyn_cli.errors import GeometryError, InputError, UsageError
-from hsyn_cli.space import Grid, mapped_points
-from hsyn_cli.transforms import write_transform
-
-AFFINE = sitk.AffineTransform(3)
-AFFINE.SetMatrix((1.05, 0.1, 0.02, -0.08, 0.95, 0.04, 0.03, -0.05, 1.1))
-AFFINE.SetTranslation((2.0, -1.5, 1.0))
-CENTRE = np.array([3.0, -7.0, 11.0])
-
-
-def grid(direction: str, size: tuple[int, int, int] = (16, 14, 12), spacing: float = 1.4) -> Grid:
-    """A grid with its middle at CENTRE."""
-    start = Grid(size, (spacing, spacing * 0.8, spacing * 1.3), (0.0, 0.0, 0.0), DIRECTIONS[direction])
-    x, y, z = (CENTRE - start.points((np.array(size) - 1) / 2)).tolist()
-    return replace(start, origin=(x, y, z))
-
-
-def waves(at: Grid, mm: float = 2.0, seed: int = 0) -> sitk.Image:
-    """A field of gentle waves, mm LPS, that does not fade at the border."""
-    rng = np.random.default_rng(seed)
-    phase = voxel_points(at) @ rng.normal(0, 0.15, (3, 3)) + rng.uniform(0, 6, 3)
-    return sitk.Cast(field_image(at, mm * np.sin(phase)), sitk.sitkVectorFloat32)
-
-
-def saved(folder: Path, fixed: Grid) -> tuple[str, str]:
-    """The files field.nii.gz on `fixed` and affine.mat."""
-    field, affine = folder / "field.nii.gz", folder / "affine.mat"
-    images.write_image(waves(fixed), field)
-    write_transform(AFFINE, affine)
-    return str(field), str(affine)
+from hsyn_cli.io import images, writing
+from hsyn_cli.io.transforms import write_transform
+from hsyn_cli.space import Grid
+from hsyn_cli.tools import chain as chains
+from hsyn_cli.tools.mapping import mapped_points
 
 
 def through(links: Sequence[sitk.Transform], point: Sequence[float]) -> tuple[float, ...]:
@@ -62,13 +37,24 @@ def test_points_go_through_the_first_transform_typed_first(tmp_path: Path) -> No
         ([field, f"[{affine}, 0]"], [warp, AFFINE]),
     ):
         chain = chains.read(typed)
-        assert chain.transform.TransformPoint(point) == pytest.approx(through(links, point), abs=1e-9)
+        assert chain.transform.TransformPoint(point) == pytest.approx(
+            through(links, point), abs=1e-9
+        )
         moved, told = chains.move_points(chain, np.array([point]))
         assert (moved[0].tolist(), told) == (pytest.approx(through(links, point), abs=1e-9), ())
-    assert [source.inverse for source in chains.read([f"[{affine},1]", field]).sources] == [True, False]
+    assert [source.inverse for source in chains.read([f"[{affine},1]", field]).sources] == [
+        True,
+        False,
+    ]
 
 
-ANTS_CHAINS = [["field"], ["field", "affine"], ["[affine,1]", "field"], ["affine", "field"], ["[affine,1]"]]
+ANTS_CHAINS = [
+    ["field"],
+    ["field", "affine"],
+    ["[affine,1]", "field"],
+    ["affine", "field"],
+    ["[affine,1]"],
+]
 
 
 @pytest.mark.parametrize("typed", ANTS_CHAINS, ids=" ".join)
@@ -99,7 +85,9 @@ def test_linear_files_of_every_kind_and_their_inverse(tmp_path: Path, extension:
     point = (1.0, 2.0, 3.0)
     there = chains.read([path]).transform.TransformPoint(point)
     assert there == pytest.approx(AFFINE.TransformPoint(point), abs=1e-6)
-    assert chains.read([f"[{path},1]"]).transform.TransformPoint(there) == pytest.approx(point, abs=1e-6)
+    assert chains.read([f"[{path},1]"]).transform.TransformPoint(there) == pytest.approx(
+        point, abs=1e-6
+    )
 
 
 def test_a_composite_file_and_transforms_in_memory_are_taken_apart(tmp_path: Path) -> None:
@@ -110,14 +98,18 @@ def test_a_composite_file_and_transforms_in_memory_are_taken_apart(tmp_path: Pat
     point = (4.0, -6.0, 12.0)
     for given in (tmp_path / "both.h5", both):
         chain = chains.read([given])
-        assert chain.transform.TransformPoint(point) == pytest.approx(both.TransformPoint(point), abs=1e-6)
+        assert chain.transform.TransformPoint(point) == pytest.approx(
+            both.TransformPoint(point), abs=1e-6
+        )
         assert [link.grid is None for link in chain.links] == [False, True]
         assert chain.grid is not None
         assert chain.grid.same_as(at)
     with pytest.raises(UsageError, match="only linear transforms are inverted"):
         chains.read([f"[{tmp_path / 'both.h5'},1]"])
     curved = sitk.BSplineTransformInitializer(waves(at), (2, 2, 2))
-    curved.SetParameters(np.random.default_rng(0).normal(0, 2, len(curved.GetParameters())).tolist())
+    curved.SetParameters(
+        np.random.default_rng(0).normal(0, 2, len(curved.GetParameters())).tolist()
+    )
     sitk.WriteTransform(curved, str(tmp_path / "curved.tfm"))
     moved = chains.read([tmp_path / "curved.tfm"]).transform.TransformPoint(point)
     assert moved == pytest.approx(curved.TransformPoint(point), abs=1e-4)
@@ -143,7 +135,9 @@ def test_intent_1006_is_read_as_itk_reads_it(tmp_path: Path) -> None:
     values = np.asanyarray(file.dataobj) * [-1, -1, 1]
     nib.save(nib.Nifti1Image(values.astype(np.float32), None, file.header), tmp_path / "ras.nii.gz")
     one, two = (chains.read([path]).transform for path in (field, tmp_path / "ras.nii.gz"))
-    assert one.TransformPoint(CENTRE.tolist()) == pytest.approx(two.TransformPoint(CENTRE.tolist()), abs=1e-5)
+    assert one.TransformPoint(CENTRE.tolist()) == pytest.approx(
+        two.TransformPoint(CENTRE.tolist()), abs=1e-5
+    )
 
 
 def test_what_is_no_transform_is_refused(tmp_path: Path) -> None:
@@ -151,7 +145,7 @@ def test_what_is_no_transform_is_refused(tmp_path: Path) -> None:
 
     field, affine = saved(tmp_path, grid("LPS"))
     scalar, plain, nan, flat = (tmp_path / f"{name}.nii.gz" for name in ("s", "p", "n", "c"))
-    images.write_image(sitk.VectorIndexSelectionCast(waves(grid("LPS")), 0), scalar)
+    writing.write_image(sitk.VectorIndexSelectionCast(waves(grid("LPS")), 0), scalar)
     file = nib.load(field)
     file.header["intent_code"] = 0
     nib.save(nib.Nifti1Image(np.asanyarray(file.dataobj), None, file.header), plain)
@@ -189,7 +183,7 @@ def test_the_reference_is_the_grid_of_the_first_field_unless_given(tmp_path: Pat
     field, affine = saved(tmp_path, at)
     assert chains.reference_grid(chains.read([field, affine]), None).same_as(at)
     other = grid("RAS", (5, 6, 7))
-    images.write_image(other.empty_image(sitk.sitkUInt8), tmp_path / "r.nii")
+    writing.write_image(other.empty_image(sitk.sitkUInt8), tmp_path / "r.nii")
     assert chains.reference_grid(chains.read([field]), tmp_path / "r.nii").same_as(other)
     with pytest.raises(UsageError, match="--reference is missing"):
         chains.reference_grid(chains.read([affine, field]), None)
@@ -212,7 +206,9 @@ def test_grids_that_do_not_meet(lattice: int, monkeypatch: pytest.MonkeyPatch) -
     speck = replace(
         grid("LPS", (1, 1, 1), 0.7), origin=reference.slab(5, 6).points(np.array([6.9, 7.1, 0.1]))
     )
-    chains.check_image(chains.read([sitk.Transform(3, sitk.sitkIdentity)]), reference, speck, "m.nii")
+    chains.check_image(
+        chains.read([sitk.Transform(3, sitk.sitkIdentity)]), reference, speck, "m.nii"
+    )
 
 
 def test_the_share_of_the_reference_outside_a_field_is_told() -> None:
@@ -234,7 +230,7 @@ def test_a_composed_field_is_the_chain(tmp_path: Path, direction: str) -> None:
     field, affine = saved(tmp_path, grid("flipped"))
     chain = chains.read([field, f"[{affine},1]"])
     reference = grid(direction, (9, 12, 7))
-    images.write_image(chains.to_field(chain, reference), tmp_path / "total.nii.gz")
+    writing.write_image(chains.to_field(chain, reference), tmp_path / "total.nii.gz")
     total = images.read_field(tmp_path / "total.nii.gz").image
     assert Grid.of(total).same_as(reference)
     got = sitk.GetArrayFromImage(total) + voxel_points(reference)

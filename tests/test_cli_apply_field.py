@@ -10,24 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_apply import blocks, scan
-from test_chain import AFFINE, grid, waves
+from chains import AFFINE, blocks, grid, scan, waves
 
-from hsyn_cli import images
 from hsyn_cli.cli import run
-from hsyn_cli.transforms import write_transform
+from hsyn_cli.io import writing
+from hsyn_cli.io.transforms import write_transform
 
 FIXED, MOVING = grid("oblique"), grid("flipped", (13, 18, 11), 1.6)
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with m.nii.gz, l.nii.gz (labels), s.nii.gz (3 volumes), f.nii.gz, w.nii.gz, a.mat, p.csv."""
+    """A working directory with images (m, f), labels (l), a series (s), w.nii.gz, a.mat, p.csv."""
     monkeypatch.chdir(tmp_path)
-    images.write_image(scan(MOVING), Path("m.nii.gz"))
-    images.write_image(blocks(MOVING), Path("l.nii.gz"))
-    images.write_image(FIXED.empty_image(sitk.sitkUInt8), Path("f.nii.gz"))
-    images.write_image(waves(FIXED), Path("w.nii.gz"))
+    writing.write_image(scan(MOVING), Path("m.nii.gz"))
+    writing.write_image(blocks(MOVING), Path("l.nii.gz"))
+    writing.write_image(FIXED.empty_image(sitk.sitkUInt8), Path("f.nii.gz"))
+    writing.write_image(waves(FIXED), Path("w.nii.gz"))
     write_transform(AFFINE, Path("a.mat"))
     sitk.WriteImage(sitk.JoinSeries([scan(MOVING, k) for k in range(3)]), "s.nii.gz")
     Path("p.csv").write_text("x,y,z,t,label\n3,-7,11,0,1\n4,-6,10,0,2\n")
@@ -42,7 +41,9 @@ def values(path: str) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.ReadImage(path))
 
 
-def test_the_chain_pulls_the_image_to_the_reference(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_chain_pulls_the_image_to_the_reference(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert apply("-i", "m.nii.gz", "-t", "w.nii.gz", "-t", "a.mat", "-r", "f.nii.gz") == 0
     assert capfd.readouterr() == ("m.nii.gz -> o.nii.gz\n", "")
     warp = sitk.DisplacementFieldTransform(sitk.ReadImage("w.nii.gz", sitk.sitkVectorFloat64))
@@ -54,7 +55,9 @@ def test_the_chain_pulls_the_image_to_the_reference(here: Path, capfd: pytest.Ca
     assert apply("-i", "f.nii.gz", "-t", "[a.mat,1]", "-r", "m.nii.gz", out="back.nii.gz") == 0
 
 
-def test_many_inputs_go_to_a_folder_under_their_names(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_many_inputs_go_to_a_folder_under_their_names(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     inputs = ("-i", "m.nii.gz", "-i", "l.nii.gz", "-i", "s.nii.gz")
     assert apply(*inputs, "-t", "w.nii.gz", "-n", "nearest", "--json", out="made/out") == 0
     told = json.loads(capfd.readouterr().out)
@@ -161,7 +164,11 @@ def bad_calls() -> dict[str, tuple[int, str, Callable[[], list[str]]]]:
         "no intent": (3, "does not say what its vectors are", no_intent),
         "NaN in a field": (3, "nan.nii.gz holds 1 NaN", nan),
         "no meeting": (4, "wholly outside the image m.nii.gz", far),
-        "missing image": (3, "image none.nii: no such file", lambda: ["-i", "none.nii", "-t", "w.nii.gz"]),
+        "missing image": (
+            3,
+            "image none.nii: no such file",
+            lambda: ["-i", "none.nii", "-t", "w.nii.gz"],
+        ),
         "missing reference": (
             3,
             "reference image none.nii",

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_chain import AFFINE, grid, waves
+from chains import AFFINE, grid, waves
 
-from hsyn_cli import images
 from hsyn_cli.cli import run
-from hsyn_cli.transforms import read_transform, write_transform
+from hsyn_cli.io import images, writing
+from hsyn_cli.io.transforms import read_transform, write_transform
 
 FIXED, OTHER = grid("oblique"), grid("sagittal", (9, 8, 10), 1.1)
 
@@ -22,8 +22,8 @@ FIXED, OTHER = grid("oblique"), grid("sagittal", (9, 8, 10), 1.1)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the field w.nii.gz on FIXED, a.mat and r.nii.gz on OTHER."""
     monkeypatch.chdir(tmp_path)
-    images.write_image(waves(FIXED), Path("w.nii.gz"))
-    images.write_image(OTHER.empty_image(sitk.sitkUInt8), Path("r.nii.gz"))
+    writing.write_image(waves(FIXED), Path("w.nii.gz"))
+    writing.write_image(OTHER.empty_image(sitk.sitkUInt8), Path("r.nii.gz"))
     write_transform(AFFINE, Path("a.mat"))
     return tmp_path
 
@@ -33,11 +33,14 @@ def test_one_field_does_what_the_chain_did_here_and_in_ants(
 ) -> None:
     import ants
 
-    assert run(["compose", "-t", "w.nii.gz", "-t", "[a.mat,1]", "-r", "r.nii.gz", "-o", "o.nii.gz"]) == 0
+    assert (
+        run(["compose", "-t", "w.nii.gz", "-t", "[a.mat,1]", "-r", "r.nii.gz", "-o", "o.nii.gz"])
+        == 0
+    )
     captured = capfd.readouterr()
     assert captured.out == "2 transforms -> o.nii.gz\n"
     total = images.read_field(Path("o.nii.gz")).image
-    images.write_image(sitk.VectorIndexSelectionCast(waves(FIXED, seed=3), 0), Path("m.nii.gz"))
+    writing.write_image(sitk.VectorIndexSelectionCast(waves(FIXED, seed=3), 0), Path("m.nii.gz"))
     fixed, moving = (ants.image_read(name) for name in ("r.nii.gz", "m.nii.gz"))
     chain = ants.apply_transforms(
         fixed.clone("float"), moving, ["w.nii.gz", "a.mat"], whichtoinvert=[False, True]
@@ -46,17 +49,28 @@ def test_one_field_does_what_the_chain_did_here_and_in_ants(
     assert np.abs(chain.numpy() - once.numpy()).max() < 1e-3
     assert chain.numpy().std() > 0.1
     made = ants.apply_transforms(
-        fixed, moving, ["w.nii.gz", "a.mat"], whichtoinvert=[False, True], compose=str(here / "theirs_")
+        fixed,
+        moving,
+        ["w.nii.gz", "a.mat"],
+        whichtoinvert=[False, True],
+        compose=str(here / "theirs_"),
     )
     theirs = sitk.GetArrayFromImage(sitk.ReadImage(made))
     assert np.abs(sitk.GetArrayFromImage(total) - theirs).max() < 1e-4
 
 
-def test_a_linear_chain_becomes_a_transform_file(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_linear_chain_becomes_a_transform_file(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     for name in ("o.mat", "o.tfm", "o.txt", "o.h5"):
-        assert run(["compose", "-t", "a.mat", "-t", "[a.mat,1]", "-t", "a.mat", "-o", name, "--quiet"]) == 0
+        assert (
+            run(["compose", "-t", "a.mat", "-t", "[a.mat,1]", "-t", "a.mat", "-o", name, "--quiet"])
+            == 0
+        )
         read = read_transform(Path(name)).transform
-        assert read.TransformPoint((1, 2, 3)) == pytest.approx(AFFINE.TransformPoint((1, 2, 3)), abs=1e-5)
+        assert read.TransformPoint((1, 2, 3)) == pytest.approx(
+            AFFINE.TransformPoint((1, 2, 3)), abs=1e-5
+        )
     assert capfd.readouterr() == ("", "")
     assert run(["compose", "-t", "w.nii.gz", "-t", "a.mat", "-o", "p.mat"]) == 2
     assert "w.nii.gz is not linear" in capfd.readouterr().err
@@ -64,10 +78,12 @@ def test_a_linear_chain_becomes_a_transform_file(here: Path, capfd: pytest.Captu
 
 
 def test_the_share_outside_and_json(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["compose", "-t", "w.nii.gz", "-t", "a.mat", "-r", "r.nii.gz", "-o", "o.nii.gz"]) == 0
+    assert (
+        run(["compose", "-t", "w.nii.gz", "-t", "a.mat", "-r", "r.nii.gz", "-o", "o.nii.gz"]) == 0
+    )
     assert capfd.readouterr().err == ""
     wide = grid("RAS", (40, 40, 40))
-    images.write_image(wide.empty_image(sitk.sitkUInt8), Path("wide.nii.gz"))
+    writing.write_image(wide.empty_image(sitk.sitkUInt8), Path("wide.nii.gz"))
     assert run(["compose", "-t", "w.nii.gz", "-r", "wide.nii.gz", "-o", "q.nii.gz", "--json"]) == 0
     captured = capfd.readouterr()
     told = json.loads(captured.out)
@@ -94,7 +110,11 @@ def test_what_cannot_be_composed(here: Path, capfd: pytest.CaptureFixture[str]) 
         ),
         (["-t", "none.mat", "-o", "o.mat"], 3, "no such file"),
         (["-t", "a.mat", "-o", "a.mat"], 5, "is an input of this run"),
-        (["-t", "a.mat", "-r", "r.nii.gz", "-o", "r.nii.gz", "--force"], 5, "is an input of this run"),
+        (
+            ["-t", "a.mat", "-r", "r.nii.gz", "-o", "r.nii.gz", "--force"],
+            5,
+            "is an input of this run",
+        ),
     ):
         assert run(["compose", *arguments]) == code
         first, *rest = capfd.readouterr().err.splitlines()

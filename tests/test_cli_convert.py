@@ -25,7 +25,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sitk.WriteImage(sitk.Cast(field_image(GRID, values), sitk.sitkVectorFloat32), "field.nii.gz")
     sitk.WriteImage(GRID.empty_image(sitk.sitkUInt8), "f.nii.gz")
     series = [
-        Grid((6, 7, 8), (1.0, 2.0, 3.0), (0.0, 1.0, 2.0), GRID.direction).empty_image(sitk.sitkInt16)
+        Grid((6, 7, 8), (1.0, 2.0, 3.0), (0.0, 1.0, 2.0), GRID.direction).empty_image(
+            sitk.sitkInt16
+        )
     ] * 2
     sitk.WriteImage(sitk.JoinSeries(series), "m.nii.gz")  # 4-D: its grid is all that is asked of it
     return tmp_path
@@ -47,7 +49,9 @@ def test_to_numpy_and_back(here: Path, capfd: pytest.CaptureFixture[str]) -> Non
     np.testing.assert_allclose(values("again.nii.gz"), values("field.nii.gz"), atol=1e-5)
 
 
-def test_to_fsl_with_a_series_as_the_moving_image(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_to_fsl_with_a_series_as_the_moving_image(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     options = ["--moving", "m.nii.gz", "--quiet"]
     assert run(["convert", "field.nii.gz", "w.nii.gz", "--to", "fsl", *options]) == 0
     assert run(["convert", "w.nii.gz", "again.nii.gz", *options]) == 0
@@ -55,14 +59,20 @@ def test_to_fsl_with_a_series_as_the_moving_image(here: Path, capfd: pytest.Capt
     np.testing.assert_allclose(values("again.nii.gz"), values("field.nii.gz"), atol=1e-4)
 
 
-def test_errors_have_their_codes_and_leave_nothing(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_errors_have_their_codes_and_leave_nothing(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = sorted(os.listdir())
     for code, text, arguments in (
         (2, "moving image's grid", ["field.nii.gz", "w.nii.gz", "--to", "fsl"]),
         (2, "is written as", ["field.nii.gz", "w.png"]),
         (3, "is not a displacement field", ["f.nii.gz", "w.nii.gz"]),
         (3, "no such file", ["none.nii.gz", "w.nii.gz"]),
-        (3, "reference image none.nii: no such file", ["field.nii.gz", "w.npz", "--reference", "none.nii"]),
+        (
+            3,
+            "reference image none.nii: no such file",
+            ["field.nii.gz", "w.npz", "--reference", "none.nii"],
+        ),
         (5, "is an input of this run", ["field.nii.gz", "field.nii.gz", "--force"]),
         (5, "exists already", ["field.nii.gz", "f.nii.gz"]),
     ):

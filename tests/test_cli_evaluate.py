@@ -13,8 +13,8 @@ import SimpleITK as sitk
 from samples import GRIDS, field_image
 
 from hsyn_cli.cli import run
-from hsyn_cli.report import keys
-from hsyn_cli.scores import FILES, pair_of, pairs_of
+from hsyn_cli.results.pairs import FILES, pair_of, pairs_of
+from hsyn_cli.results.report import keys
 
 GRID = GRIDS["oblique"]
 LABELS = ["--fixed-labels", "fl.nii.gz", "--moving-labels", "ml.nii.gz"]
@@ -23,7 +23,7 @@ ONE = ["--forward", "forward_field.nii.gz", "--fixed", "f.nii.gz"]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with images, labels, fields, landmarks, and a report.json that knows the images."""
+    """A working directory with images, labels, fields, landmarks, and a report.json of them."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for name in ("f", "m"):
@@ -47,7 +47,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_one_pair_as_a_table(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    options = ["--inverse", "inverse_field.nii.gz", "--landmarks", "points.csv", "--moving", "m.nii.gz"]
+    options = [
+        "--inverse",
+        "inverse_field.nii.gz",
+        "--landmarks",
+        "points.csv",
+        "--moving",
+        "m.nii.gz",
+    ]
     assert run(["evaluate", *ONE, *LABELS, *options]) == 0
     out = capfd.readouterr().out
     for text in (
@@ -72,7 +79,9 @@ def test_an_output_folder_knows_its_files(here: Path, capfd: pytest.CaptureFixtu
     (told,) = json.loads(capfd.readouterr().out)["pairs"]
     assert told["inverse_error"]["max_mm"] < 1e-4
     assert told["labels"] is None
-    assert run(["evaluate", ".", "--fixed-labels", "fl.nii.gz", "--json-file=o.json", "--quiet"]) == 0
+    assert (
+        run(["evaluate", ".", "--fixed-labels", "fl.nii.gz", "--json-file=o.json", "--quiet"]) == 0
+    )
     assert capfd.readouterr() == ("", "")
     (told,) = json.loads(Path("o.json").read_text())["pairs"]
     assert [row["label"] for row in told["labels"]] == [1, 2, 3, 4]
@@ -92,7 +101,9 @@ def test_a_csv_of_pairs(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in out.splitlines()[:4]] == ["pair", "a", "b", "mean"]
     with open("s.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows[0]) == len(Path("s.csv").read_text().splitlines()[0].split(","))  # no name twice
+    assert len(rows[0]) == len(
+        Path("s.csv").read_text().splitlines()[0].split(",")
+    )  # no name twice
     assert float(rows[0]["dice"]) == float(rows[0]["mean_dice"]) > 0
     assert [(row["pair"], row["label"]) for row in rows] == [("a", "1"), ("b", "")]
     assert (rows[0]["tre_after_mean_mm"], rows[1]["dice"]) == ("", "")
@@ -104,9 +115,9 @@ def test_a_csv_of_pairs(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_files_of_a_pair_are_named_as_the_options() -> None:
-    from hsyn_cli import cli
+    from hsyn_cli.cli.commands.evaluate import COMMAND
 
-    options = {parameter.name for parameter in cli.evaluate.params}
+    options = {parameter.name for parameter in COMMAND.params}
     assert set(FILES) <= options
 
 
@@ -123,7 +134,9 @@ def test_paths_are_relative_to_the_csv_and_the_folder(here: Path) -> None:
     )
 
 
-def test_bad_input_gives_one_line_and_its_code(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_gives_one_line_and_its_code(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     Path("empty").mkdir()
     Path("less.csv").write_text("fx,fy,fz,mx,my\n1,2,3,4,5\n")
     Path("text.csv").write_text("fx,fy,fz,mx,my,mz\n1,2,3,4,5,6\n1,2,3,4,five,6\n")
@@ -147,8 +160,16 @@ def test_bad_input_gives_one_line_and_its_code(here: Path, capfd: pytest.Capture
         (3, "unknown column colour", ["--pairs", "odd.csv"]),
         (3, "two rows are named a", ["--pairs", "twice.csv"]),
         (3, "is not a displacement field", ["--forward", "f.nii.gz", "--fixed", "f.nii.gz"]),
-        (3, "holds fractional values", [*ONE, "--fixed-labels", "f.nii.gz", "--moving-labels", "ml.nii.gz"]),
-        (4, "another grid", [*ONE, "--fixed-labels", "small.nii.gz", "--moving-labels", "ml.nii.gz"]),
+        (
+            3,
+            "holds fractional values",
+            [*ONE, "--fixed-labels", "f.nii.gz", "--moving-labels", "ml.nii.gz"],
+        ),
+        (
+            4,
+            "another grid",
+            [*ONE, "--fixed-labels", "small.nii.gz", "--moving-labels", "ml.nii.gz"],
+        ),
         (5, "is an input of this run", [*ONE, "--csv", "f.nii.gz", "--force"]),
     ):
         assert run(["evaluate", *arguments]) == code, text

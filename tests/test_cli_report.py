@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli_register import calls, here, register
+from stand_ins import register
 
 from hsyn_cli.cli import run
-
-__all__ = ["calls", "here"]  # fixtures
 
 
 def test_the_page_of_a_run_is_made_again(
@@ -31,7 +29,9 @@ def test_the_page_of_a_run_is_made_again(
     assert "No voxel folds." in page.read_text(encoding="utf-8")
 
 
-def test_runs_without_a_page_get_one(here: Path, calls: list[Any], capfd: pytest.CaptureFixture[str]) -> None:
+def test_runs_without_a_page_get_one(
+    here: Path, calls: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
     assert register("--quiet", "--no-html") == 0
     os.rename("out", "moved")  # the files of a run are looked for in its folder, wherever that lies
     assert run(["report", "moved", "--json"]) == 0
@@ -56,7 +56,9 @@ def test_images_that_moved(here: Path, calls: list[Any], capfd: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("folder", ["none", "."])
-def test_a_folder_of_something_else(folder: str, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_something_else(
+    folder: str, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert run(["report", folder]) == 3
     error, hint = capfd.readouterr().err.splitlines()
     assert error.startswith(f"error: {folder} is not an output folder of hsyn register")

@@ -16,12 +16,15 @@ import SimpleITK as sitk
 from click.testing import CliRunner, Result
 from samples import save_checkpoint, tiny_networks
 
-from hsyn_cli import cli, config, pipeline, weights
-from hsyn_cli.config import Stage, Training
+from hsyn_cli import cli, config
+from hsyn_cli.config.training import Stage, Training
+from hsyn_cli.io import checkpoints as weights
+from hsyn_cli.method.register import register
 
 SN, DI = tiny_networks(1.0)
 TINY = Training(
-    sn_net=SN.config, di_net=DI.config, size=(64, 64, 56), log_every=5, validate_every=10, precision="float32", di_steps=10,
+    sn_net=SN.config, di_net=DI.config, size=(64, 64, 56), log_every=5, validate_every=10,
+    precision="float32", di_steps=10,
     stages=(Stage(0, 1, 40, 3e-3, look=2), Stage(0, 2, 20, 2e-3)), batch=2,
 )  # fmt: skip
 
@@ -29,9 +32,9 @@ TINY = Training(
 def ball(number: int) -> sitk.Image:
     z, y, x = np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in (24, 28, 26)), indexing="ij")
     radius = np.sqrt(z**2 + y**2 + (1 + 0.04 * number) * x**2) + 0.1 * x
-    values = np.where(radius < 0.5, 120.0, np.where(radius < 0.9, 60.0, 0.0)) + 20 * np.cos(5 * y) * (
-        radius < 0.9
-    )
+    values = np.where(radius < 0.5, 120.0, np.where(radius < 0.9, 60.0, 0.0)) + 20 * np.cos(
+        5 * y
+    ) * (radius < 0.9)
     image = sitk.GetImageFromArray(values.astype(np.float32))
     image.SetSpacing((2.0, 2.0, 2.0))
     return image
@@ -86,6 +89,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_all_its_files_and_a_checkpoint_that_registers(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     assert {
@@ -99,19 +103,21 @@ def test_a_run_ends_with_all_its_files_and_a_checkpoint_that_registers(trained: 
     assert (trained / "curves.png").stat().st_size > 5000
     last = scores(trained)[-1]
     assert (last["name"], last["step"]) == ("DI-Net", 10)
-    result = pipeline.register(
+    result = register(
         ball(0), ball(3), preset="fast", weights=str(trained / "checkpoint.safetensors")
     )
     assert result.facts.checkpoint.name == "checkpoint"
     assert result.facts.similarity.after > result.facts.similarity.affine
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_curve(data: Path, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     command = [
         sys.executable,
         "-c",
-        "from hsyn_cli.training import session; session.SAVE_EVERY = 0.0\nimport hsyn_cli.cli as c; c.main()",
+        "from hsyn_cli.training import session; session.SAVE_EVERY = 0.0\n"
+        "import hsyn_cli.cli as c; c.main()",
     ]
     child = subprocess.Popen([*command, *arguments(data, out, "--quiet")])
     while not (out / "log.jsonl").exists() or len(scores(out)) < 4:
@@ -126,6 +132,7 @@ def test_a_killed_run_goes_on_to_the_same_curve(data: Path, trained: Path, tmp_p
     ).read_bytes()[-20_000:]
 
 
+@pytest.mark.slow
 def test_two_processes_see_the_loss_of_one(data: Path, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "two"
     launch = [
@@ -138,13 +145,16 @@ def test_two_processes_see_the_loss_of_one(data: Path, trained: Path, tmp_path: 
         "-m",
         "hsyn_cli",
     ]
-    done = subprocess.run([*launch, *arguments(data, out, "--device", "cpu")], capture_output=True, text=True)
+    done = subprocess.run(
+        [*launch, *arguments(data, out, "--device", "cpu")], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     one, two = ([r["loss"] for r in scores(place) if "loss" in r] for place in (trained, out))
     assert one == pytest.approx(two, abs=2e-3)
     assert one[0] == pytest.approx(two[0], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_the_plan_and_trains_nothing(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "dry"
     result = run(*arguments(data, out, "--dry-run"))
@@ -159,15 +169,16 @@ def test_a_dry_run_tells_the_plan_and_trains_nothing(data: Path, tmp_path: Path)
 
 def test_minutes_scale_the_steps(data: Path, tmp_path: Path) -> None:
     told = json.loads(
-        run(*arguments(data, tmp_path / "dry", "--dry-run", "--json", "--minutes", "10")).output.splitlines()[
-            -1
-        ]
+        run(
+            *arguments(data, tmp_path / "dry", "--dry-run", "--json", "--minutes", "10")
+        ).output.splitlines()[-1]
     )
     assert told["seconds"] == pytest.approx(600, rel=0.1)
     first, second, _ = (row["steps"] for row in told["plan"])
     assert first == pytest.approx(2 * second, rel=0.05)
 
 
+@pytest.mark.slow
 def test_little_time_leaves_the_finest_level_out_but_not_one_that_a_config_asks_for(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,8 +192,20 @@ def test_little_time_leaves_the_finest_level_out_but_not_one_that_a_config_asks_
     (tmp_path / "deep.json").write_text(json.dumps(config.to_dict(deep)))
 
     def names(*more: str | Path) -> list[str]:
-        words = ("train", "--data", data, "-o", tmp_path / "dry", "--dry-run", "--json", "--threads", "1")
-        return [row["name"] for row in json.loads(run(*words, *more).output.splitlines()[-1])["plan"]]
+        words = (
+            "train",
+            "--data",
+            data,
+            "-o",
+            tmp_path / "dry",
+            "--dry-run",
+            "--json",
+            "--threads",
+            "1",
+        )
+        return [
+            row["name"] for row in json.loads(run(*words, *more).output.splitlines()[-1])["plan"]
+        ]
 
     whole = ["SN-Net 1", "SN-Net 1+2", "SN-Net 3", "DI-Net"]
     assert names() == whole
@@ -190,11 +213,14 @@ def test_little_time_leaves_the_finest_level_out_but_not_one_that_a_config_asks_
     assert names("--minutes", "600") == whole
     assert (
         "left out"
-        in run("train", "--data", data, "-o", tmp_path / "dry", "--dry-run", "--minutes", "0.05").output
+        in run(
+            "train", "--data", data, "-o", tmp_path / "dry", "--dry-run", "--minutes", "0.05"
+        ).output
     )
     assert names("--minutes", "0.05", "--config", tmp_path / "deep.json") == whole
 
 
+@pytest.mark.slow
 def test_it_stops_in_time_and_goes_on(data: Path, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "parts"
     result = run(*arguments(data, out, "--stop-after", "0.005"))
@@ -207,8 +233,18 @@ def test_it_stops_in_time_and_goes_on(data: Path, trained: Path, tmp_path: Path)
 
 def test_the_checkpoint_that_ships_can_be_fine_tuned(data: Path, tmp_path: Path) -> None:
     stages = [{"first": 0, "depth": 1, "steps": 1, "rate": 1e-4}]
-    (tmp_path / "small.json").write_text(json.dumps({"size": [64, 64, 56], "stages": stages, "di_steps": 0}))
-    words = ("--from", weights.DEFAULT, "--config", tmp_path / "small.json", "--dry-run", "--threads", "1")
+    (tmp_path / "small.json").write_text(
+        json.dumps({"size": [64, 64, 56], "stages": stages, "di_steps": 0})
+    )
+    words = (
+        "--from",
+        weights.DEFAULT,
+        "--config",
+        tmp_path / "small.json",
+        "--dry-run",
+        "--threads",
+        "1",
+    )
     result = run("train", "--data", data, "-o", tmp_path / "x", *words)
     assert result.exit_code == 0, result.output
 
@@ -240,10 +276,13 @@ def test_a_config_without_stages_fine_tunes_and_one_with_too_deep_stages_is_told
     assert code(*words, "--config", tmp_path / "deep.json", "--dry-run") == 6
 
 
+@pytest.mark.slow
 def test_fine_tuning_begins_at_the_checkpoint(data: Path, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     start = trained / "checkpoint.safetensors"
-    told = run("train", "--data", data, "-o", out, "--from", start, "--dry-run", "--json", "--threads", "1")
+    told = run(
+        "train", "--data", data, "-o", out, "--from", start, "--dry-run", "--json", "--threads", "1"
+    )
     assert told.exit_code == 0, told.output
     plan = json.loads(told.output.splitlines()[-1])["plan"]
     assert [row["name"] for row in plan] == ["SN-Net 1", "SN-Net 2", "DI-Net"]
@@ -292,7 +331,16 @@ def test_bad_input_is_told_with_its_code(
         (
             6,
             "architecture",
-            ("--data", data, "-o", tmp_path / "x", "--from", other, "--config", data / "config.json"),
+            (
+                "--data",
+                data,
+                "-o",
+                tmp_path / "x",
+                "--from",
+                other,
+                "--config",
+                data / "config.json",
+            ),
         ),
     ]
     for expected, word, words in cases:
@@ -316,12 +364,13 @@ def test_a_state_of_another_config_is_refused(
     assert "another config" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_mid_run_is_told_and_the_last_state_stays(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import errno
 
-    from hsyn_cli import files
+    from hsyn_cli.io import atomic
     from hsyn_cli.training import session
 
     out, real, written = tmp_path / "full", Path.write_bytes, [0]
@@ -336,12 +385,15 @@ def test_a_full_disk_in_mid_run_is_told_and_the_last_state_stays(
     monkeypatch.setattr(session, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     assert code(*arguments(data, out, "--quiet")) == 5
-    assert files.FREE_HINT.split(" or ")[0] in capsys.readouterr().err
+    assert atomic.FREE_HINT.split(" or ")[0] in capsys.readouterr().err
     monkeypatch.undo()
     assert run("train", "-o", out, "--resume", "--threads", "1").exit_code == 0
 
 
 def test_training_from_a_cache_needs_no_simpleitk() -> None:
     """So that a machine with a GPU, torch and little else can train."""
-    program = "import sys; sys.modules['SimpleITK'] = None; import hsyn_cli.cli; from hsyn_cli.training import session"
+    program = (
+        "import sys; sys.modules['SimpleITK'] = None; import hsyn_cli.cli; "
+        "from hsyn_cli.training import session"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

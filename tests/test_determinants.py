@@ -12,11 +12,13 @@ import SimpleITK as sitk
 from samples import GRIDS, field_image, turned, voxel_points
 
 from hsyn_cli.cli import run
-from hsyn_cli.determinants import jacobian
 from hsyn_cli.space import Grid
+from hsyn_cli.tools.jacobian import jacobian
 
 MATRIX = (
-    1.1 * np.reshape(turned(0.3, -0.25, 0.4), (3, 3)) @ np.array([[1, 0.2, 0], [0, 0.8, 0.1], [0, 0, 1.3]])
+    1.1
+    * np.reshape(turned(0.3, -0.25, 0.4), (3, 3))
+    @ np.array([[1, 0.2, 0], [0, 0.8, 0.1], [0, 0, 1.3]])
 )
 every_grid = pytest.mark.parametrize("name", GRIDS)
 
@@ -32,13 +34,18 @@ def test_linear_maps_have_their_own_determinant_everywhere(name: str) -> None:
     result = jacobian(linear(GRIDS[name], MATRIX))
     assert Grid.of(result.image) == GRIDS[name]
     assert result.image.GetPixelID() == sitk.sitkFloat32
-    np.testing.assert_allclose(sitk.GetArrayFromImage(result.image), np.linalg.det(MATRIX), atol=1e-4)
+    np.testing.assert_allclose(
+        sitk.GetArrayFromImage(result.image), np.linalg.det(MATRIX), atol=1e-4
+    )
     assert (result.folding.voxels, result.folding.corner_voxels, result.clipped) == (0, 0, 0)
 
 
 @every_grid
 def test_a_smooth_field_has_the_determinant_of_its_derivative(name: str) -> None:
-    """d_i = 3 sin(w_i . p + i): the derivative is known; voxels of a twentieth make differences exact enough."""
+    """d_i = 3 sin(w_i . p + i): the derivative is known.
+
+    Voxels of a twentieth make differences exact enough.
+    """
     coarse = GRIDS[name]
     spacing = tuple(s / 20 for s in coarse.spacing)
     grid = Grid(coarse.size, (spacing[0], spacing[1], spacing[2]), coarse.origin, coarse.direction)
@@ -56,7 +63,9 @@ def test_a_smooth_field_has_the_determinant_of_its_derivative(name: str) -> None
 def test_the_logarithm_and_where_there_is_none(name: str) -> None:
     grid = GRIDS[name]
     result = jacobian(linear(grid, MATRIX), log=True)
-    np.testing.assert_allclose(sitk.GetArrayFromImage(result.image), np.log(np.linalg.det(MATRIX)), atol=1e-4)
+    np.testing.assert_allclose(
+        sitk.GetArrayFromImage(result.image), np.log(np.linalg.det(MATRIX)), atol=1e-4
+    )
     mirrored = jacobian(linear(grid, np.diag([-1.0, 1, 1])), log=True)
     voxels = int(np.prod(grid.size))
     assert mirrored.clipped == voxels
@@ -68,7 +77,9 @@ def test_the_verdict_names_the_point_that_folds_most() -> None:
     grid = GRIDS["oblique"]
     values = np.zeros((*grid.size[::-1], 3))
     at = np.array([4, 6, 3])  # x, y, z
-    values[at[2], at[1], at[0] + 1] -= 3 * np.array(grid.axes[:, 0])  # its neighbour along x jumps back 3 mm
+    values[at[2], at[1], at[0] + 1] -= 3 * np.array(
+        grid.axes[:, 0]
+    )  # its neighbour along x jumps back 3 mm
     fold = jacobian(field_image(grid, values)).folding
     assert fold.min_det == pytest.approx(1 - 3 / (2 * 1.2), abs=1e-5)
     assert fold.min_det_at_mm == pytest.approx(grid.points(at.astype(float)), abs=1e-9)
@@ -85,7 +96,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_command_writes_beside_the_field_and_tells(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_beside_the_field_and_tells(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert run(["jacobian", "warp.nii.gz"]) == 0
     out = capfd.readouterr().out
     assert "none; by the stricter corner rule 0" in out
@@ -118,7 +131,9 @@ def test_max_folding_is_an_exit_code_and_the_map_is_there(
 
 
 @pytest.mark.parametrize("name", ["scalar", "no intent", "NaN", "missing"])
-def test_what_is_no_field_gives_one_line(name: str, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_field_gives_one_line(
+    name: str, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     values = np.random.default_rng(0).normal(size=(7, 12, 9, 3)).astype(np.float32)
     text = {
         "scalar": "is not a displacement field",

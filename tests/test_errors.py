@@ -13,7 +13,9 @@ def test_every_class_has_the_documented_exit_code() -> None:
     defined = {
         name: cls.exit_code
         for name, cls in vars(errors).items()
-        if isinstance(cls, type) and issubclass(cls, errors.HsynError) and cls is not errors.HsynError
+        if isinstance(cls, type)
+        and issubclass(cls, errors.HsynError)
+        and cls is not errors.HsynError
     }
     assert documented == defined
     assert len(set(defined.values())) == len(defined)

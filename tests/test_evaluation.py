@@ -10,10 +10,10 @@ import SimpleITK as sitk
 import torch
 from samples import DIRECTIONS, GRIDS, field_image, voxel_points
 
-from hsyn_cli.evaluation import evaluate, target_errors
-from hsyn_cli.overlap import compare, hd95
+from hsyn_cli.fields.grids import from_image
 from hsyn_cli.space import Array, Grid
-from hsyn_cli.totals import from_image
+from hsyn_cli.tools.evaluate import evaluate_images, target_errors
+from hsyn_cli.tools.overlap import compare, hd95
 
 every_grid = pytest.mark.parametrize("name", GRIDS)
 
@@ -48,7 +48,7 @@ def surface(mask: np.ndarray) -> np.ndarray:
 
 
 def test_hd95_is_the_larger_of_two_percentiles_in_mm() -> None:
-    """Against every distance between any two surface voxels, with anisotropic voxels and masks at the border."""
+    """Against all distances between surface voxels; anisotropic voxels, masks at the border."""
     rng = np.random.default_rng(0)
     spacing = (0.7, 1.5, 3.0)
     for k in range(6):
@@ -77,7 +77,9 @@ def test_labels_are_compared_one_by_one(name: str) -> None:
     assert [score.label for score in scores] == [3, 30000]
     for score in scores:
         in_a, in_b = a == score.label, b == score.label
-        assert score.dice == pytest.approx(2 * (in_a & in_b).sum() / (in_a.sum() + in_b.sum()), abs=1e-12)
+        assert score.dice == pytest.approx(
+            2 * (in_a & in_b).sum() / (in_a.sum() + in_b.sum()), abs=1e-12
+        )
         assert (score.fixed_voxels, score.warped_voxels) == (in_a.sum(), in_b.sum())
         assert score.hd95_mm == pytest.approx(hd95(in_a, in_b, grid.spacing), nan_ok=True, abs=1e-6)
     assert scores[1].dice == 0
@@ -94,15 +96,20 @@ def test_a_pair_with_a_known_map(name: str) -> None:
     moving = blocks(grid, 2)
     expected = np.zeros_like(sitk.GetArrayFromImage(moving))
     expected[:-1, 2:, :-1] = sitk.GetArrayFromImage(moving)[1:, :-2, 1:]
-    result = evaluate(
+    result = evaluate_images(
         forward,
         picture(grid),
         inverse=linear(grid, np.eye(3), -shift),
         fixed_labels=grid.stamp(sitk.GetImageFromArray(expected)),
         moving_labels=moving,
-        landmarks=np.hstack([[centre, centre + shift], [centre + shift, centre + 2 * shift + [3, 0, 4]]]),
+        landmarks=np.hstack(
+            [[centre, centre + shift], [centre + shift, centre + 2 * shift + [3, 0, 4]]]
+        ),
     )
-    assert (result.folding.voxels, result.inverse_folding and result.inverse_folding.voxels) == (0, 0)
+    assert (result.folding.voxels, result.inverse_folding and result.inverse_folding.voxels) == (
+        0,
+        0,
+    )
     assert result.sdlogj == pytest.approx(0, abs=1e-5)
     assert result.inverse_error is not None
     assert result.inverse_error.max_mm < 1e-4
@@ -141,13 +148,20 @@ def test_sdlogj_looks_at_the_foreground_or_the_mask_within_the_border(name: str)
     logs = np.log(np.clip(det, 1e-9, 1e9))
     inner = np.zeros(det.shape, bool)
     inner[2:-2, 2:-2, 2:-2] = True
-    assert evaluate(forward, picture(grid)).sdlogj == pytest.approx(logs[inner].std(), abs=1e-5)
+    assert evaluate_images(forward, picture(grid)).sdlogj == pytest.approx(
+        logs[inner].std(), abs=1e-5
+    )
     everywhere = np.ones(det.shape, np.uint8)
     mask = grid.stamp(sitk.GetImageFromArray(everywhere))
-    result = evaluate(forward, picture(grid), fixed_mask=mask)
+    result = evaluate_images(forward, picture(grid), fixed_mask=mask)
     assert result.sdlogj == pytest.approx(logs[1:-1, 1:-1, 1:-1].std(), abs=1e-5)
     assert result.folding.voxels == (det[1:-1, 1:-1, 1:-1] <= 0).sum()
-    assert (result.labels, result.landmarks, result.inverse_error, result.dice) == (None, None, None, None)
+    assert (result.labels, result.landmarks, result.inverse_error, result.dice) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 def test_a_fixed_image_of_another_grid_than_the_field() -> None:
@@ -155,8 +169,11 @@ def test_a_fixed_image_of_another_grid_than_the_field() -> None:
     coarse = Grid((9, 12, 7), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0), DIRECTIONS["LPS"])
     fine = Grid((17, 23, 13), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), DIRECTIONS["LPS"])
     labels = blocks(fine, 5)
-    result = evaluate(
-        linear(coarse, np.eye(3), np.zeros(3)), picture(fine), fixed_labels=labels, moving_labels=labels
+    result = evaluate_images(
+        linear(coarse, np.eye(3), np.zeros(3)),
+        picture(fine),
+        fixed_labels=labels,
+        moving_labels=labels,
     )
     assert (result.dice, result.sdlogj) == (1, 0)
 
@@ -165,8 +182,11 @@ def test_json_has_no_nan() -> None:
     grid = GRIDS["LPS"]
     only = blocks(grid, 6, (3,))
     nothing = grid.empty_image(sitk.sitkUInt16)
-    result = evaluate(
-        linear(grid, np.eye(3), np.zeros(3)), picture(grid), fixed_labels=only, moving_labels=nothing
+    result = evaluate_images(
+        linear(grid, np.eye(3), np.zeros(3)),
+        picture(grid),
+        fixed_labels=only,
+        moving_labels=nothing,
     )
     plain = result.to_dict()
     assert (plain["dice"], plain["hd95_mm"], plain["labels"][0]["hd95_mm"]) == (0, None, None)

@@ -39,9 +39,9 @@ def field_of(array: np.ndarray, direction: tuple[float, ...] = OBLIQUE) -> sitk.
 
 
 def points_of(image: sitk.Image) -> np.ndarray:
-    index = np.stack(np.meshgrid(*(np.arange(n) for n in image.GetSize()[::-1]), indexing="ij"), -1)[
-        ..., ::-1
-    ]
+    index = np.stack(
+        np.meshgrid(*(np.arange(n) for n in image.GetSize()[::-1]), indexing="ij"), -1
+    )[..., ::-1]
     to_mm = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
     return index @ to_mm.T + image.GetOrigin()
 
@@ -66,6 +66,13 @@ def test_example_images_are_small_brains_on_their_own_grids():
         assert np.array_equal(sitk.GetArrayFromImage(labels) > 0, inside)
     assert images["moving"].GetSize() != images["fixed"].GetSize()
     assert sum((BRAIN / f"{name}.nii.gz").stat().st_size for name in images) < 4_000_000
+
+
+def test_benchmark_measures_the_example_pair():
+    (pair,) = benchmark.read_pairs(None)
+    dices = benchmark.dices(sitk.Transform(), pair)
+    assert list(dices) == [1, 2, 3, 4]  # before registration, as its README says
+    assert list(dices.values()) == pytest.approx([0.27, 0.62, 0.69, 0.75], abs=0.005)
 
 
 def test_example_labels_have_names():
@@ -152,7 +159,8 @@ assert arguments[0] == "register" and arguments[arguments.index("--preset") + 1]
 out = arguments[arguments.index("-o") + 1]
 for option, name in (("-f", "forward"), ("-m", "inverse")):
     image = sitk.ReadImage(arguments[arguments.index(option) + 1])
-    field = sitk.GetImageFromArray(np.zeros(image.GetSize()[::-1] + (3,), np.float32), isVector=True)
+    zeros = np.zeros(image.GetSize()[::-1] + (3,), np.float32)
+    field = sitk.GetImageFromArray(zeros, isVector=True)
     field.CopyInformation(image)
     sitk.WriteImage(field, out + "/" + name + "_field.nii.gz")
 """
@@ -174,7 +182,14 @@ def test_benchmark_from_pairs_to_json(tmp_path, monkeypatch, capsys):
     (tmp_path / "pairs.csv").write_text(
         ",".join(names) + "\n" + ",".join(f"{n}.nii.gz" for n in names) + "\n"
     )
-    arguments = ["--hsyn", str(program), "--json", str(tmp_path / "out.json"), "--methods", "fast,default"]
+    arguments = [
+        "--hsyn",
+        str(program),
+        "--json",
+        str(tmp_path / "out.json"),
+        "--methods",
+        "fast,default",
+    ]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", str(tmp_path / "pairs.csv"), *arguments])
     benchmark.main()
     report = json.loads((tmp_path / "out.json").read_text())

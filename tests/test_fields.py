@@ -4,30 +4,24 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from samples import DIRECTIONS, GRIDS, field_image, picture, smooth_field, turned, voxel_points
-from torch import Tensor
+from samples import (
+    DIRECTIONS,
+    GRIDS,
+    INNER,
+    SIZE,
+    centred,
+    constant,
+    field_image,
+    linear,
+    picture,
+    smooth_field,
+    turned,
+    voxel_points,
+)
 
-from hsyn_cli import fields
+from hsyn_cli.fields import folding, smoothing
+from hsyn_cli.fields import sampling as fields
 from hsyn_cli.space import Grid, field_from_lps
-
-SIZE = (11, 8, 14)  # z, y, x
-INNER = (..., slice(3, -3), slice(3, -3), slice(3, -3))
-
-
-def centred(size: tuple[int, int, int], spacing: float) -> Tensor:
-    """(1, 3, Z, Y, X): each voxel's place in mm, components x, y, z, from the centre of the grid."""
-    z, y, x = torch.meshgrid(*(torch.arange(float(n)) - (n - 1) / 2 for n in size), indexing="ij")
-    return torch.stack((x, y, z))[None] * spacing
-
-
-def linear(matrix: np.ndarray, size: tuple[int, int, int] = SIZE, spacing: float = 1.0) -> Tensor:
-    """u(x) = matrix x - x about the centre."""
-    m = torch.from_numpy(np.asarray(matrix)).float() - torch.eye(3)
-    return torch.einsum("ij,bjzyx->bizyx", m, centred(size, spacing))
-
-
-def constant(x: float, y: float, z: float, size: tuple[int, int, int] = SIZE) -> Tensor:
-    return torch.tensor([x, y, z]).view(1, 3, 1, 1, 1).expand(1, 3, *size).contiguous()
 
 
 def test_warp_by_whole_voxels_is_a_shift() -> None:
@@ -67,14 +61,16 @@ def test_a_batch_of_two_is_two_of_one() -> None:
     u, v = smooth_field(SIZE, 0.3, 2, batch=2), smooth_field(SIZE, 0.2, 3, batch=2)
     for function in (
         lambda a, b: fields.compose(a, b, 1.0),
-        lambda a, b: fields.resize(a, (6, 9, 7)),
-        lambda a, b: fields.determinant(a, 1.3),
-        lambda a, b: fields.corner_determinant(a, (1.0, 1.2, 0.7)),
-        lambda a, b: fields.separable(a, fields.gaussian(a, (22, 16, 28), 0.7)),
+        lambda a, b: fields.resize_linear(a, (6, 9, 7)),
+        lambda a, b: folding.determinant(a, 1.3),
+        lambda a, b: folding.corner_determinant(a, (1.0, 1.2, 0.7)),
+        lambda a, b: smoothing.separable(a, smoothing.gaussian(a, (22, 16, 28), 0.7)),
     ):
         both = function(u, v)
         for k in range(2):
-            torch.testing.assert_close(both[k], function(u[k : k + 1], v[k : k + 1])[0], atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(
+                both[k], function(u[k : k + 1], v[k : k + 1])[0], atol=1e-6, rtol=1e-6
+            )
 
 
 def test_translations_compose_by_addition_and_rotations_by_product() -> None:
@@ -98,22 +94,24 @@ def test_resize_keeps_millimetres_and_linear_fields() -> None:
         linear(np.diag([1.1, 0.9, 1.05]), (12, 8, 16), 1.0),
         linear(np.diag([1.1, 0.9, 1.05]), (6, 4, 8), 2.0),
     )
-    up = fields.resize(coarse, (12, 8, 16))
-    torch.testing.assert_close(up[..., 1:-1, 1:-1, 1:-1], fine[..., 1:-1, 1:-1, 1:-1], atol=1e-5, rtol=0)
+    up = fields.resize_linear(coarse, (12, 8, 16))
+    torch.testing.assert_close(
+        up[..., 1:-1, 1:-1, 1:-1], fine[..., 1:-1, 1:-1, 1:-1], atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(fields.downsample(fine, 2), coarse, atol=1e-5, rtol=0)
-    assert fields.resize(fine, (12, 8, 16)) is fine
+    assert fields.resize_linear(fine, (12, 8, 16)) is fine
     assert fields.downsample(fine, 1) is fine
 
 
 @pytest.mark.parametrize("target", [SIZE, (22, 16, 28), (5, 4, 7)])
 def test_gaussian_keeps_constants_and_is_a_gaussian(target: tuple[int, int, int]) -> None:
     u = constant(1.0, -2.0, 3.0)
-    smoothed = fields.separable(u, fields.gaussian(u, target, 0.8))
+    smoothed = smoothing.separable(u, smoothing.gaussian(u, target, 0.8))
     torch.testing.assert_close(smoothed, constant(1.0, -2.0, 3.0, target))
     if target == SIZE:
         point = torch.zeros(1, 1, 21, 21, 21)
         point[..., 10, 10, 10] = 1
-        seen = fields.separable(point, fields.gaussian(point, (21, 21, 21), 1.5))
+        seen = smoothing.separable(point, smoothing.gaussian(point, (21, 21, 21), 1.5))
         at = torch.arange(21.0) - 10
         bell = torch.exp(-0.5 * (at / 1.5) ** 2)
         bell /= bell.sum()
@@ -125,12 +123,14 @@ def test_separable_is_one_matrix_per_axis() -> None:
     x = torch.rand(2, 3, 4, 5, 6)
     operator = (torch.rand(7, 4), torch.rand(3, 5), torch.rand(2, 6))
     expected = torch.einsum("bczyx,kz,ly,mx->bcklm", x, *operator)
-    torch.testing.assert_close(fields.separable(x, tuple(fields.banded(m) for m in operator)), expected)
+    torch.testing.assert_close(
+        smoothing.separable(x, tuple(smoothing.banded(m) for m in operator)), expected
+    )
 
 
 def test_forward_differences_take_the_spacing_of_their_axis() -> None:
     u = linear(np.diag([1.1, 1.2, 1.3]), spacing=1.0)
-    dx, dy, dz = fields.forward_differences(u, (2.0, 4.0, 5.0))
+    dx, dy, dz = folding.forward_differences(u, (2.0, 4.0, 5.0))
     assert (dx.shape[-1], dy.shape[-2], dz.shape[-3]) == (SIZE[2] - 1, SIZE[1] - 1, SIZE[0] - 1)
     torch.testing.assert_close(dx[:, 0], torch.full_like(dx[:, 0], 0.1 / 2), atol=1e-5, rtol=0)
     torch.testing.assert_close(dy[:, 1], torch.full_like(dy[:, 1], 0.2 / 4), atol=1e-5, rtol=0)
@@ -148,8 +148,10 @@ def test_forward_differences_take_the_spacing_of_their_axis() -> None:
         (np.diag([-0.5, 1, 1]), -0.5),
     ],
 )
-@pytest.mark.parametrize("determinant", [fields.determinant, fields.corner_determinant])
-def test_determinants_of_linear_fields(matrix: np.ndarray, expected: float, determinant: object) -> None:
+@pytest.mark.parametrize("determinant", [folding.determinant, folding.corner_determinant])
+def test_determinants_of_linear_fields(
+    matrix: np.ndarray, expected: float, determinant: object
+) -> None:
     det = determinant(linear(matrix, spacing=1.5), 1.5)  # type: ignore[operator]
     assert det.shape == (1, *SIZE)
     torch.testing.assert_close(det, torch.full_like(det, expected), atol=1e-4, rtol=0)
@@ -158,38 +160,51 @@ def test_determinants_of_linear_fields(matrix: np.ndarray, expected: float, dete
 def test_a_curl_has_determinant_one_plus_the_squared_angle() -> None:
     place = centred(SIZE, 1.0)
     curl = 0.1 * torch.stack((-place[:, 1], place[:, 0], 0 * place[:, 2]), dim=1)
-    det = fields.determinant(curl, 1.0)
+    det = folding.determinant(curl, 1.0)
     torch.testing.assert_close(det, torch.full_like(det, 1.01), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_determinant_of_a_linear_field_on_any_grid(name: str) -> None:
-    """A field in mm LPS, read along the grid's own axes, keeps its determinant: also on mirrored grids."""
+    """A field in mm LPS, read along the grid's own axes, keeps its determinant.
+
+    Also on mirrored grids.
+    """
     grid = GRIDS[name]
     matrix = np.array([[1.1, 0.2, 0.0], [-0.1, 0.9, 0.15], [0.05, 0.0, 1.2]])
     points = voxel_points(grid)
     image = field_image(grid, points @ (matrix - np.eye(3)).T)
     u = torch.from_numpy(field_from_lps(image))[None]
-    for det in (fields.determinant(u, grid.spacing), fields.corner_determinant(u, grid.spacing)):
-        torch.testing.assert_close(det, torch.full_like(det, np.linalg.det(matrix)), atol=2e-4, rtol=0)
+    for det in (folding.determinant(u, grid.spacing), folding.corner_determinant(u, grid.spacing)):
+        torch.testing.assert_close(
+            det, torch.full_like(det, np.linalg.det(matrix)), atol=2e-4, rtol=0
+        )
 
 
 def test_the_corner_rule_sees_a_checkerboard_fold_that_central_differences_miss() -> None:
     u = torch.zeros(1, 3, *SIZE)
     u[:, 0] = 0.6 * (torch.arange(SIZE[2]) % 2)  # neighbours cross over: +0.6, -0.6, +0.6, ...
-    central, corner = fields.determinant(u, 1.0), fields.corner_determinant(u, 1.0)
+    central, corner = folding.determinant(u, 1.0), folding.corner_determinant(u, 1.0)
     torch.testing.assert_close(central[..., 1:-1], torch.ones_like(central[..., 1:-1]))
     torch.testing.assert_close(corner[..., 1:-1], torch.full_like(corner[..., 1:-1], 0.4))
-    assert (fields.corner_determinant(2 * u, 1.0)[..., 1:-1] < 0).all()
-    assert (fields.determinant(2 * u, 1.0)[..., 1:-1] > 0.99).all()
+    assert (folding.corner_determinant(2 * u, 1.0)[..., 1:-1] < 0).all()
+    assert (folding.determinant(2 * u, 1.0)[..., 1:-1] > 0.99).all()
 
 
 def test_the_corner_rule_by_brute_force_and_across_slabs() -> None:
     u = smooth_field((37, 5, 6), 0.8, 6).double()
-    ours = fields.corner_determinant(u, (1.0, 0.5, 2.0))[0].numpy()
+    ours = folding.corner_determinant(u, (1.0, 0.5, 2.0))[0].numpy()
     values = u[0].numpy()
     steps = (1.0, 0.5, 2.0)
-    for z, y, x in ((0, 0, 0), (15, 2, 3), (16, 2, 3), (17, 1, 1), (31, 4, 5), (32, 0, 2), (36, 4, 5)):
+    for z, y, x in (
+        (0, 0, 0),
+        (15, 2, 3),
+        (16, 2, 3),
+        (17, 1, 1),
+        (31, 4, 5),
+        (32, 0, 2),
+        (36, 4, 5),
+    ):
         dets = []
         for signs in np.ndindex(2, 2, 2):
             columns = []

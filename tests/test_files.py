@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsyn_cli import files
 from hsyn_cli.errors import InputError, OutputError
+from hsyn_cli.io import atomic, files
 
 CONTENT = os.urandom(5000) + bytes(20000)
 
@@ -82,15 +82,15 @@ def test_gzip_is_readable_by_others_and_has_the_same_bytes_each_time(tmp_path: P
 
 def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "a.json"
-    files.write_text(target, "old ü")
+    atomic.write_text(target, "old ü")
 
     def interrupted() -> None:
-        with files.replacing(target) as temporary:
+        with atomic.replacing(target) as temporary:
             temporary.write_text("half")
             raise KeyboardInterrupt
 
     def full() -> None:
-        with files.replacing(target) as temporary:
+        with atomic.replacing(target) as temporary:
             temporary.write_text("half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -105,11 +105,11 @@ def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> N
 def test_a_real_size_limit_is_an_output_error(tmp_path: Path) -> None:
     program = (
         "import pathlib, resource, signal, sys\n"
-        "from hsyn_cli import files\n"
+        "from hsyn_cli.io import atomic\n"
         "from hsyn_cli.errors import OutputError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "try: files.write_bytes(pathlib.Path(sys.argv[1]), bytes(100000))\n"
+        "try: atomic.write_bytes(pathlib.Path(sys.argv[1]), bytes(100000))\n"
         "except OutputError as error: print(error)\n"
     )
     target = tmp_path / "big"
@@ -122,7 +122,7 @@ def test_a_real_size_limit_is_an_output_error(tmp_path: Path) -> None:
 
 def test_claim_shows_all_outputs_only_at_commit(tmp_path: Path) -> None:
     a, b = tmp_path / "new" / "deep" / "a.txt", tmp_path / "other_b.txt"
-    with files.claim([a, b]) as staging:
+    with atomic.claim([a, b]) as staging:
         for target in (a, b):
             staging.path(target).write_text(target.name)
             assert staging.path(target).suffix == target.suffix
@@ -136,7 +136,7 @@ def test_without_commit_nothing_is_left_not_even_folders(tmp_path: Path) -> None
     target = tmp_path / "new" / "deep" / "a.txt"
 
     def run() -> None:
-        with files.claim([target]) as staging:
+        with atomic.claim([target]) as staging:
             staging.path(target).write_text("half")
             raise KeyboardInterrupt
 
@@ -150,7 +150,7 @@ def test_a_commit_that_fails_takes_everything_back(tmp_path: Path) -> None:
     second.write_text("old")
 
     def run() -> None:
-        with files.claim([first, second, third], force=True) as staging:
+        with atomic.claim([first, second, third], force=True) as staging:
             staging.path(first).write_text("new")
             staging.path(second).write_text("new")  # the third was never written
             staging.commit()
@@ -166,30 +166,38 @@ def test_claim_refuses(tmp_path: Path) -> None:
     there.touch()
     (tmp_path / "folder").mkdir()
 
-    def refused(targets: list[Path], text: str, force: bool = False, inputs: Sequence[Path] = ()) -> None:
+    def refused(
+        targets: list[Path], text: str, force: bool = False, inputs: Sequence[Path] = ()
+    ) -> None:
         with (
             pytest.raises(OutputError, match=text) as caught,
-            files.claim(targets, force=force, inputs=inputs),
+            atomic.claim(targets, force=force, inputs=inputs),
         ):
             pytest.fail("was allowed")
         assert caught.value.hint
 
     refused([tmp_path / "new" / "b", there], "a exists already")
-    refused([there], "is an input of this run", force=True, inputs=[tmp_path / "folder" / ".." / "a"])
+    refused(
+        [there], "is an input of this run", force=True, inputs=[tmp_path / "folder" / ".." / "a"]
+    )
     refused([tmp_path / "Warped", tmp_path / "warped"], "are one file on some disks")
     refused([tmp_path / "folder"], "is a folder", force=True)
     refused([there / "under" / "b"], "cannot be written")
     assert sorted(os.listdir(tmp_path)) == ["a", "folder"]
 
 
-def test_claim_refuses_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claim_refuses_a_folder_without_permission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def denied(**options: object) -> str:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(tempfile, "mkdtemp", denied)  # root may write everywhere, so modes are no test for it
+    monkeypatch.setattr(
+        tempfile, "mkdtemp", denied
+    )  # root may write everywhere, so modes are no test for it
     with (
         pytest.raises(OutputError, match="written: Permission denied"),
-        files.claim([tmp_path / "new" / "a"]),
+        atomic.claim([tmp_path / "new" / "a"]),
     ):
         pytest.fail("was allowed")
     assert os.listdir(tmp_path) == []

@@ -6,16 +6,21 @@ import pytest
 import torch
 from samples import picture, smooth_field
 
-from hsyn_cli import config
-from hsyn_cli.config import Steps
-from hsyn_cli.fields import warp
-from hsyn_cli.forces import forces, pull
-from hsyn_cli.losses import ncc
-from hsyn_cli.sn_net import SNNet
+from hsyn_cli.config import architecture as config
+from hsyn_cli.config.architecture import Steps
+from hsyn_cli.fields.sampling import warp
+from hsyn_cli.method.forces import forces, pull
+from hsyn_cli.method.similarity.ncc import SIMILARITY
+from hsyn_cli.method.sn_net import SNNet
+
+ncc = SIMILARITY.value
 
 
 def test_forces_point_where_the_similarity_rises_on_both_sides_alike() -> None:
-    """Against the numerical derivative of NCC along a smooth direction, moving the one image or the other."""
+    """Against the numerical derivative of NCC along a smooth direction.
+
+    Moving the one image or the other.
+    """
     b = picture((14, 16, 18), 1)
     a = warp(b, smooth_field((14, 16, 18), 0.3, 3), 1.0)
     found = forces(a, b, 5)
@@ -31,14 +36,17 @@ def test_forces_point_where_the_similarity_rises_on_both_sides_alike() -> None:
 
 def test_forces_leave_alone_what_fits_and_what_is_flat() -> None:
     a = picture((12, 12, 12), 1)
-    for force in forces(a, 0.2 + 0.5 * a, 5, epsilon=1e-9):
+    for force in forces(a, 0.2 + 0.5 * a, 5, inputs=config.InputConfig(epsilon=1e-9)):
         assert force.abs().max() < 0.01
     for force in forces(a, torch.full_like(a, 0.4), 5):
         assert force.abs().max() < 1e-3
 
 
 def test_forces_of_a_ball_that_is_too_far_left_point_left() -> None:
-    """What is pulled back: the warped image at x is the image at x + u(x), so a ball that should move right takes u < 0."""
+    """What is pulled back: the warped image at x is the image at x + u(x).
+
+    So a ball that should move right takes u < 0.
+    """
     z, y, x = torch.meshgrid(*(torch.arange(20.0),) * 3, indexing="ij")
     left, right = (
         torch.exp(-((x - c) ** 2 + (y - 10) ** 2 + (z - 10) ** 2) / 18)[None, None] for c in (9, 11)
@@ -66,7 +74,12 @@ def test_steps_in_one_direction_move_the_moving_image_alone() -> None:
     pair = torch.cat((ball(11), ball(13)))
     told: list[int] = []
     u = pull(
-        pair, torch.zeros(2, 3, 24, 24, 24), 1.0, Steps(20), symmetric=False, told=lambda: told.append(1)
+        pair,
+        torch.zeros(2, 3, 24, 24, 24),
+        1.0,
+        Steps(20),
+        config=config.SNNetConfig(symmetric=False),
+        step_done=lambda: told.append(1),
     )
     assert len(told) == 20
     assert not u[1].any()
@@ -76,11 +89,15 @@ def test_steps_in_one_direction_move_the_moving_image_alone() -> None:
 def test_momentum_brings_images_together_in_fewer_steps_and_stays_symmetric() -> None:
     pair, zero = torch.cat((ball(10), ball(14))), torch.zeros(2, 3, 24, 24, 24)
     plain, faster = (pull(pair, zero, 1.0, Steps(5, momentum=share)) for share in (0.0, 0.5))
-    before, after = ((a - b).square().mean() for a, b in (warp(pair, u, 1.0).chunk(2) for u in (plain, faster)))
+    before, after = (
+        (a - b).square().mean() for a, b in (warp(pair, u, 1.0).chunk(2) for u in (plain, faster))
+    )
     assert after < 0.5 * before
     torch.testing.assert_close(faster[0], -faster[1], atol=1e-5, rtol=0)
     one = Steps(1)
-    assert torch.equal(pull(pair, zero, 1.0, one), pull(pair, zero, 1.0, replace(one, momentum=0.9)))
+    assert torch.equal(
+        pull(pair, zero, 1.0, one), pull(pair, zero, 1.0, replace(one, momentum=0.9))
+    )
 
 
 def test_where_nothing_counts_no_step_is_taken_and_a_batch_is_that_of_each() -> None:
@@ -90,7 +107,9 @@ def test_where_nothing_counts_no_step_is_taken_and_a_batch_is_that_of_each() -> 
     both = torch.stack(pairs, 1).flatten(0, 1)  # moving images first
     together = pull(both, torch.zeros(4, 3, 24, 24, 24), 1.0, Steps(3))
     for k, pair in enumerate(pairs):
-        torch.testing.assert_close(together[k::2], pull(pair, zero, 1.0, Steps(3)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            together[k::2], pull(pair, zero, 1.0, Steps(3)), atol=1e-5, rtol=1e-5
+        )
 
 
 def test_maps_pull_where_the_images_are_flat_and_count_by_their_weight() -> None:

@@ -1,4 +1,4 @@
-"""Reading and writing: every kind of bad file has its error; other programs' files come out right."""
+"""Reading and writing: every kind of bad file has its error; foreign files come out right."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from hsyn_cli import files, images
 from hsyn_cli.errors import GeometryError, InputError, OutputError
+from hsyn_cli.io import atomic, files, images, writing
 from hsyn_cli.space import Grid
 
 SIZE = (7, 9, 5)  # x, y, z
@@ -58,7 +58,7 @@ def nifti(
 def test_formats_come_back_with_their_geometry(tmp_path: Path, extension: str) -> None:
     image = oblique(noise())
     path = tmp_path / f"a{extension}"
-    images.write_image(image, path) if extension != ".mhd" else saved(image, path)
+    writing.write_image(image, path) if extension != ".mhd" else saved(image, path)
     scan = images.read_image(path)
     assert scan.image.GetPixelID() == sitk.sitkFloat32
     np.testing.assert_array_equal(sitk.GetArrayFromImage(scan.image), sitk.GetArrayFromImage(image))
@@ -83,7 +83,7 @@ def test_nifti_is_byte_for_byte_what_itk_writes(
     sitk.WriteImage(image, str(tmp_path / "itk.nii"))
     expected = (tmp_path / "itk.nii").read_bytes()
     for name in ("a.nii", "a.nii.gz"):
-        images.write_image(image, tmp_path / name)
+        writing.write_image(image, tmp_path / name)
         content = (tmp_path / name).read_bytes()
         assert (gzip.decompress(content) if name.endswith("gz") else content) == expected
     assert {path.name for path in tmp_path.iterdir()} == {"itk.nii", "a.nii", "a.nii.gz"}
@@ -178,7 +178,9 @@ def test_nan_and_infinity(tmp_path: Path, bad: float, name: str) -> None:
             images.read_image(saved(image, tmp_path / name))
 
 
-def test_nan_in_a_big_endian_file_read_in_odd_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_in_a_big_endian_file_read_in_odd_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values = np.random.default_rng(0).normal(size=(9, 8, 7)).astype(">f8")
     values[4, 4, 4] = values[8, 7, 6] = np.nan
     nib.save(nib.Nifti1Image(values, EYE, nib.Nifti1Header(endianness=">")), tmp_path / "a.nii.gz")
@@ -208,7 +210,8 @@ def test_sheared_and_singular_nifti(tmp_path: Path, sform: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("second", "text"), [("(0.3,1,0)", "sheared axes"), ("(1,0,0)", "singular or sheared direction")]
+    ("second", "text"),
+    [("(0.3,1,0)", "sheared axes"), ("(1,0,0)", "singular or sheared direction")],
 )
 def test_sheared_and_singular_nrrd(tmp_path: Path, second: str, text: str) -> None:
     header = (
@@ -239,7 +242,9 @@ def test_sform_and_qform_that_disagree(
     assert len(scan.warnings) == 1
     assert text in scan.warnings[0]
     used = np.diag([-1, -1, 1, 1]) @ (sform if "sform is" in text else qform)
-    assert scan.image.TransformIndexToPhysicalPoint((6, 0, 4)) == pytest.approx((used @ (6, 0, 4, 1))[:3])
+    assert scan.image.TransformIndexToPhysicalPoint((6, 0, 4)) == pytest.approx(
+        (used @ (6, 0, 4, 1))[:3]
+    )
 
 
 def test_no_warning_where_sform_and_qform_agree_or_one_is_missing(tmp_path: Path) -> None:
@@ -248,7 +253,9 @@ def test_no_warning_where_sform_and_qform_agree_or_one_is_missing(tmp_path: Path
     turned[:3, 3] = (5, -60, 70)
     flipped = turned @ FLIPPED  # left-handed
     for sform, qform in ((turned, turned), (flipped, flipped), (turned, None), (None, turned)):
-        assert images.read_image(nifti(tmp_path / "a.nii.gz", sform=sform, qform=qform)).warnings == ()
+        assert (
+            images.read_image(nifti(tmp_path / "a.nii.gz", sform=sform, qform=qform)).warnings == ()
+        )
     (warning,) = images.read_image(nifti(tmp_path / "a.nii.gz", sform=None, qform=None)).warnings
     assert "no orientation" in warning
 
@@ -294,7 +301,8 @@ def test_labels_stored_as_floats(tmp_path: Path) -> None:
     assert labels.warnings == ()
     image[4, 3, 2] = 2**25
     assert (
-        "may already be rounded" in images.read_labels(saved(image, tmp_path / "l.nii.gz"), image).warnings[0]
+        "may already be rounded"
+        in images.read_labels(saved(image, tmp_path / "l.nii.gz"), image).warnings[0]
     )
     image[4, 3, 2] = 2.5
     with pytest.raises(InputError, match="fractional"):
@@ -307,7 +315,7 @@ def field() -> sitk.Image:
 
 def test_field_on_disk_is_what_ants_and_itk_expect(tmp_path: Path) -> None:
     path = tmp_path / "f.nii.gz"
-    images.write_image(field(), path)
+    writing.write_image(field(), path)
     header = nib.load(path).header
     assert header["dim"].tolist()[:6] == [5, *SIZE, 1, 3]
     assert (int(header["intent_code"]), header.get_data_dtype()) == (1007, np.float32)
@@ -357,16 +365,16 @@ def test_the_same_image_gives_the_same_bytes(tmp_path: Path) -> None:
     one, two = tmp_path / "1" / "a.nii.gz", tmp_path / "2" / "a.nii.gz"
     for path in (one, two):
         path.parent.mkdir()
-        images.write_image(field(), path)
+        writing.write_image(field(), path)
     assert one.read_bytes() == two.read_bytes()
     assert os.listdir(one.parent) == ["a.nii.gz"]
 
 
 def test_writing_where_it_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
-        images.write_image(noise(), tmp_path / "none" / "a.nii.gz")
+        writing.write_image(noise(), tmp_path / "none" / "a.nii.gz")
     with pytest.raises(OutputError, match="cannot be written"):
-        images.write_image(noise(), tmp_path / "a.unknown")
+        writing.write_image(noise(), tmp_path / "a.unknown")
     assert os.listdir(tmp_path) == []
 
 
@@ -375,21 +383,24 @@ def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path) -> None:
     program = (
         "import pathlib, resource, signal, sys\n"
         "import SimpleITK as sitk\n"
-        "from hsyn_cli import images\n"
+        "from hsyn_cli.io import writing\n"
         "from hsyn_cli.errors import OutputError\n"
-        "image = sitk.AdditiveGaussianNoise(sitk.Image((40, 40, 31), sitk.sitkFloat32), 9.0, 0.0, 1)\n"
+        "blank = sitk.Image((40, 40, 31), sitk.sitkFloat32)\n"
+        "image = sitk.AdditiveGaussianNoise(blank, 9.0, 0.0, 1)\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "for limit in (5000, 198000, 300000):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))\n"
         "    for name in ('a.nii', 'a.nii.gz', 'a.nrrd'):\n"
-        "        try: images.write_image(image, pathlib.Path(sys.argv[1]) / f'{limit}{name}')\n"
+        "        try: writing.write_image(image, pathlib.Path(sys.argv[1]) / f'{limit}{name}')\n"
         "        except OutputError as error: print(error)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
     )
     told = [
-        line for line in done.stdout.splitlines() if "no space left" in line or "cannot be written" in line
+        line
+        for line in done.stdout.splitlines()
+        if "no space left" in line or "cannot be written" in line
     ]
     written = sorted(path.name for path in tmp_path.iterdir())
     assert len(told) == 9 - len(written)
@@ -397,8 +408,10 @@ def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path) -> None:
     assert sum(name.startswith("300000") for name in written) == 3
 
 
-def test_too_little_space_is_told_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+def test_too_little_space_is_told_before_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(OutputError, match="no space left"):
-        images.write_image(noise(), tmp_path / "a.nii.gz")
+        writing.write_image(noise(), tmp_path / "a.nii.gz")
     assert os.listdir(tmp_path) == []

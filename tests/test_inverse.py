@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from samples import smooth_field, turned
-from test_fields import INNER, centred, linear
+from samples import INNER, centred, linear, smooth_field, turned
 
-from hsyn_cli.fields import compose, corner_determinant, determinant, warp
-from hsyn_cli.inverse import closer, invert, sample_points, taper
-from hsyn_cli.repair import repair
+from hsyn_cli.fields.folding import corner_determinant, determinant
+from hsyn_cli.fields.inverse import fixed_point_inverse, newton_step
+from hsyn_cli.fields.repair import repair, taper
+from hsyn_cli.fields.sampling import compose, sample_points, warp
 
 SIZE = (18, 22, 20)
 
@@ -37,15 +37,19 @@ def test_sample_points_and_its_derivative() -> None:
 def test_sample_points_holds_the_border_outside() -> None:
     u = smooth_field((7, 6, 8), 0.4, 0)[0]
     far = torch.tensor([[-9.0, -9, -9], [99, 99, 99]])
-    torch.testing.assert_close(sample_points(u, far)[0], torch.stack((u[:, 0, 0, 0], u[:, -1, -1, -1])))
+    torch.testing.assert_close(
+        sample_points(u, far)[0], torch.stack((u[:, 0, 0, 0], u[:, -1, -1, -1]))
+    )
 
 
 def test_inverse_of_translation_scaling_and_rotation() -> None:
     shift = torch.tensor([2.0, -1.0, 0.5]).view(1, 3, 1, 1, 1).expand(1, 3, *SIZE).contiguous()
-    torch.testing.assert_close(invert(shift, 1.5, torch.zeros_like(shift), 1e-3), -shift)
+    torch.testing.assert_close(
+        fixed_point_inverse(shift, 1.5, torch.zeros_like(shift), 1e-3), -shift
+    )
     for matrix in (np.diag([1.2, 0.85, 1.1]), np.reshape(turned(0.1, -0.05, 0.15), (3, 3))):
         u = linear(matrix, SIZE, 1.5)
-        v = invert(u, 1.5, -u, 1e-3)
+        v = fixed_point_inverse(u, 1.5, -u, 1e-3)
         expected = linear(np.linalg.inv(matrix), SIZE, 1.5)
         torch.testing.assert_close(v[INNER], expected[INNER], atol=3e-3, rtol=0)
 
@@ -56,16 +60,18 @@ def test_inverse_of_smooth_random_fields_is_within_the_tolerance(strain: float, 
     u = spacing * smooth_field(SIZE, strain, seed)
     assert corner_determinant(u, spacing).min() > 0, "the test wants fields that do not fold"
     for start in (torch.zeros_like(u), -u):
-        v = invert(u, spacing, start, tolerance)
+        v = fixed_point_inverse(u, spacing, start, tolerance)
         assert residual(v, u, spacing).max() < 1.5 * tolerance
-        assert residual(u, v, spacing).mean() < 0.05 * spacing  # the other order is off by interpolation only
+        assert (
+            residual(u, v, spacing).mean() < 0.05 * spacing
+        )  # the other order is off by interpolation only
 
 
 def test_a_step_closer_is_worth_more_than_a_fixed_point_sweep() -> None:
     u = smooth_field(SIZE, 0.6, 2)
-    v = invert(u, 1.0, -u, 1e-4) + 0.2 * smooth_field(SIZE, 0.3, 6)
+    v = fixed_point_inverse(u, 1.0, -u, 1e-4) + 0.2 * smooth_field(SIZE, 0.3, 6)
     rest = v + warp(u, v, 1.0)
-    before, after = residual(v, u, 1.0), residual(closer(v, rest, rest), u, 1.0)
+    before, after = residual(v, u, 1.0), residual(newton_step(v, rest, rest), u, 1.0)
     swept = residual(v - rest, u, 1.0)
     assert after.mean() < 0.3 * before.mean()
     assert after.mean() < 0.5 * swept.mean()
@@ -75,7 +81,7 @@ def test_invert_does_not_touch_its_arguments() -> None:
     u = smooth_field(SIZE, 0.8, 3)
     start = torch.zeros_like(u)
     before = u.clone()
-    invert(u, 1.0, start, 1e-3)
+    fixed_point_inverse(u, 1.0, start, 1e-3)
     assert torch.equal(u, before)
     assert not start.any()
 
@@ -83,7 +89,7 @@ def test_invert_does_not_touch_its_arguments() -> None:
 def test_inverse_of_a_folding_field_ends_and_is_finite() -> None:
     u = smooth_field(SIZE, 2.5, 4)
     assert corner_determinant(u, 1.0).min() < 0
-    v = invert(u, 1.0, -u, 0.01)
+    v = fixed_point_inverse(u, 1.0, -u, 0.01)
     assert torch.isfinite(v).all()
 
 
@@ -104,7 +110,9 @@ def test_repair_leaves_a_good_field_untouched() -> None:
 
 
 @pytest.mark.parametrize("least", [0.15, 0.3, 0.5])
-def test_repair_ends_above_the_least_determinant_and_changes_only_the_neighbourhood(least: float) -> None:
+def test_repair_ends_above_the_least_determinant_and_changes_only_the_neighbourhood(
+    least: float,
+) -> None:
     u = smooth_field((30, 24, 28), 0.2, 6)
     u[:, 0, 8:11, 8:11, 8:11] += 2.5
     u[:, 1, 20, 15, 20] -= 4.0

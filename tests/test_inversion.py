@@ -1,4 +1,4 @@
-"""`hsyn invert`: any field, any grid, affine included; against known inverses, its own residual, SimpleITK."""
+"""`hsyn invert`: any field, any grid; against known inverses, its own residual, SimpleITK."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from samples import DIRECTIONS, GRIDS, field_image, smooth_field, turned, voxel_
 
 from hsyn_cli import cli
 from hsyn_cli.errors import GeometryError
-from hsyn_cli.inverse import sample_points
-from hsyn_cli.inversion import FOLDED, OUTSIDE, SEED, _try_elsewhere, best_affine, cubic, invert
+from hsyn_cli.fields.inverse import restart_elsewhere
+from hsyn_cli.fields.sampling import sample_points
 from hsyn_cli.space import Grid
+from hsyn_cli.tools.invert import MARK_FOLDED, MARK_OUTSIDE, invert
+from hsyn_cli.tools.invert_start import SEED, best_affine, cubic
 
 SIZE = (26, 22, 24)  # x, y, z
 
@@ -63,7 +65,9 @@ def test_an_affine_part_however_large_is_no_obstacle_nor_is_another_grid(directi
     middle = points.reshape(-1, 3).mean(0)
     bent = points + smooth(grid, 0.4, 1)
     field = field_image(grid, (bent - middle) @ matrix.T + middle + shift - points)
-    other = Grid((20, 24, 18), (1.5, 1.1, 1.9), tuple(middle + shift - [14, 13, 17]), DIRECTIONS["LPS"])
+    other = Grid(
+        (20, 24, 18), (1.5, 1.1, 1.9), tuple(middle + shift - [14, 13, 17]), DIRECTIONS["LPS"]
+    )
     found = invert(field, other.empty_image(sitk.sitkUInt8))
     assert Grid.of(found.inverse) == other
     q = voxel_points(other)
@@ -95,7 +99,7 @@ def test_a_translation_is_exact_and_what_it_leaves_uncovered_is_marked() -> None
     values = sitk.GetArrayFromImage(found.inverse)
     np.testing.assert_allclose(values, np.broadcast_to([-3.0, 0, 0], values.shape), atol=1e-4)
     marks = sitk.GetArrayFromImage(found.residual_map)
-    assert (marks[:, :, :2] == OUTSIDE).all()  # 3 mm are two of these voxels
+    assert (marks[:, :, :2] == MARK_OUTSIDE).all()  # 3 mm are two of these voxels
     assert (marks[:, :, 2:] >= 0).all()
     assert found.outside == marks[:, :, :2].size
 
@@ -109,10 +113,10 @@ def test_folds_are_told_and_marked_and_the_rest_is_inverted() -> None:
     found = invert(field)
     marks = sitk.GetArrayFromImage(found.residual_map)
     assert found.folding.voxels > 0
-    assert found.folded == (marks == FOLDED).sum() > 0
+    assert found.folded == (marks == MARK_FOLDED).sum() > 0
     away = marks[..., [0, 1, 2, -3, -2, -1]]
-    assert away[away != OUTSIDE].max() < 0.006
-    assert away.min() >= OUTSIDE
+    assert away[away != MARK_OUTSIDE].max() < 0.006
+    assert away.min() >= MARK_OUTSIDE
 
 
 def test_what_is_next_to_a_fold_is_counted_if_it_stays_unsolved() -> None:
@@ -172,7 +176,9 @@ def test_it_agrees_with_simpleitk_where_that_converges() -> None:
 def test_the_command_writes_beside_the_field_and_tells(tmp_path: Path) -> None:
     grid = grid_with("RAS")
     path = tmp_path / "bent.field.nii.gz"
-    sitk.WriteImage(sitk.Cast(field_image(grid, smooth(grid, 0.5, 1)), sitk.sitkVectorFloat32), str(path))
+    sitk.WriteImage(
+        sitk.Cast(field_image(grid, smooth(grid, 0.5, 1)), sitk.sitkVectorFloat32), str(path)
+    )
     words = ["invert", str(path), "--residual-map", str(tmp_path / "r.nii.gz"), "--threads", "1"]
     result = CliRunner().invoke(cli.cli, words)
     assert result.exit_code == 0, result.output
@@ -198,7 +204,9 @@ def test_bad_fields_are_told_in_one_line(
         values[3, 4, 5] = np.nan
     image = field_image(grid, values)
     if kind != "missing":
-        sitk.WriteImage(sitk.VectorIndexSelectionCast(image, 0) if kind == "scalar" else image, str(path))
+        sitk.WriteImage(
+            sitk.VectorIndexSelectionCast(image, 0) if kind == "scalar" else image, str(path)
+        )
     assert cli.run(["invert", str(path)]) == 3
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("error: ")
@@ -210,13 +218,15 @@ def test_bad_fields_are_told_in_one_line(
 def test_points_where_newtons_method_got_stuck_are_tried_from_elsewhere() -> None:
     """In the flat part of a fold no slope leads on; a voxel away it does."""
     x = torch.arange(24.0)
-    ramp = torch.where(x < 10, 0.0, torch.where(x < 12, -(x - 10), torch.where(x < 18, -2 + 2 * (x - 12) / 6, 0.0)))
+    ramp = torch.where(
+        x < 10, 0.0, torch.where(x < 12, -(x - 10), torch.where(x < 18, -2 + 2 * (x - 12) / 6, 0.0))
+    )
     u = torch.zeros(3, 24, 24, 24)
     u[0] = ramp  # x + u is 10 from x = 10 to 12
     at = torch.tensor([[10.5, 12.0, 12.0]])
     found = torch.tensor([[0.5, 0.0, 0.0]])  # at 11, in the middle of the plateau: 10
     left = found + sample_points(u, at + found)[0]
     assert left.norm() > 0.4
-    _try_elsewhere(u, at, found, left, 0.005)
+    restart_elsewhere(u, at, found, left, 0.005)
     assert left.norm() < 0.005
     torch.testing.assert_close(left, found + sample_points(u, at + found)[0])

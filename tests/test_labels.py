@@ -5,13 +5,15 @@ import pytest
 import SimpleITK as sitk
 from samples import DIRECTIONS, GRIDS, turned
 
-from hsyn_cli import labels
 from hsyn_cli.space import Grid
+from hsyn_cli.tools import labels
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 
 
-def centred(size: tuple[int, int, int], spacing: tuple[float, float, float], axes: tuple[float, ...]) -> Grid:
+def centred(
+    size: tuple[int, int, int], spacing: tuple[float, float, float], axes: tuple[float, ...]
+) -> Grid:
     """A grid about the origin."""
     start = Grid(size, spacing, (0.0, 0.0, 0.0), axes)
     x, y, z = (-start.points((np.array(size) - 1) / 2)).tolist()
@@ -25,7 +27,11 @@ TURN = sitk.Euler3DTransform((0, 0, 0), 0.2, -0.1, 0.3, (0.4, -0.7, 0.2))
 def blocks(pixel: type = np.int16, seed: int = 0) -> sitk.Image:
     """Random labels 0 to 4 in blocks of 3 voxels on MOVING."""
     coarse = np.random.default_rng(seed).integers(0, 5, (4, 4, 4))
-    fine = coarse.repeat(3, 0).repeat(3, 1).repeat(3, 2)[: MOVING.size[2], : MOVING.size[1], : MOVING.size[0]]
+    fine = (
+        coarse.repeat(3, 0)
+        .repeat(3, 1)
+        .repeat(3, 2)[: MOVING.size[2], : MOVING.size[1], : MOVING.size[0]]
+    )
     return MOVING.stamp(sitk.GetImageFromArray(fine.astype(pixel)))
 
 
@@ -36,7 +42,11 @@ def one_hot(image: sitk.Image, reference: Grid, transform: sitk.Transform) -> np
         [
             sitk.GetArrayFromImage(
                 sitk.Resample(
-                    sitk.Cast(image == k, sitk.sitkFloat64), reference.size, transform, sitk.sitkLinear, *grid
+                    sitk.Cast(image == k, sitk.sitkFloat64),
+                    reference.size,
+                    transform,
+                    sitk.sitkLinear,
+                    *grid,
                 )
             )
             for k in range(5)

@@ -3,18 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from samples import picture, smooth_field
-from test_fields import constant, linear
+from samples import constant, linear, picture, smooth_field
 
-from hsyn_cli import losses
+from hsyn_cli.method import losses
+from hsyn_cli.method.similarity.ncc import SIMILARITY
 
 SIZE = (7, 9, 8)
+
+ncc = SIMILARITY.value
 
 
 def naive_ncc(
     a: np.ndarray, b: np.ndarray, window: int, epsilon: float, centres: list[np.ndarray]
 ) -> np.ndarray:
-    """Squared NCC of two (Z, Y, X) pictures around the `centres`; windows are cut off at the border."""
+    """Squared NCC of two (Z, Y, X) pictures around the `centres`.
+
+    Windows are cut off at the border.
+    """
     half = window // 2
     out = np.zeros([len(c) for c in centres])
     for at in np.ndindex(out.shape):
@@ -35,29 +40,33 @@ def test_ncc_is_a_naive_loop_inside(window: int) -> None:
         inner = torch.rand(tuple(n - 6 for n in size), generator=torch.Generator().manual_seed(k))
         image[0, 0, 3:-3, 3:-3, 3:-3] = inner
     expected = naive_ncc(
-        a[0, 0].double().numpy(), b[0, 0].double().numpy(), window, 1e-4, [np.arange(n) for n in size]
+        a[0, 0].double().numpy(),
+        b[0, 0].double().numpy(),
+        window,
+        1e-4,
+        [np.arange(n) for n in size],
     )
-    assert losses.ncc(a, b, window).item() == pytest.approx(expected.mean(), abs=1e-5)
+    assert ncc(a, b, window).item() == pytest.approx(expected.mean(), abs=1e-5)
     weight = torch.rand(a.shape, generator=torch.Generator().manual_seed(2))
-    got = losses.ncc(a, b, window, weight).item()
+    got = ncc(a, b, window, weight).item()
     w = weight[0, 0].numpy()
     assert got == pytest.approx((expected * w).sum() / w.sum(), abs=1e-5)
 
 
 def test_ncc_is_one_for_linear_contrast_and_zero_for_strangers_and_flat_ground() -> None:
     a, b = torch.rand(2, 1, 1, 16, 15, 14, generator=torch.Generator().manual_seed(3))
-    assert losses.ncc(a, a, 5).item() > 0.98
-    assert losses.ncc(a, 1 - 0.5 * a, 5).item() > 0.98
-    assert losses.ncc(a, b, 5).item() < 0.05
-    assert losses.ncc(a, torch.full_like(a, 0.3), 5).item() < 1e-4
+    assert ncc(a, a, 5).item() > 0.98
+    assert ncc(a, 1 - 0.5 * a, 5).item() > 0.98
+    assert ncc(a, b, 5).item() < 0.05
+    assert ncc(a, torch.full_like(a, 0.3), 5).item() < 1e-4
     middle = torch.nn.functional.pad(a, (8,) * 6), torch.nn.functional.pad(b, (8,) * 6)
-    assert losses.ncc(*middle, 5).item() < 0.1
+    assert ncc(*middle, 5).item() < 0.1
 
 
 def test_ncc_of_a_batch_is_the_mean_of_each() -> None:
     a, b = picture((9, 8, 10), 1, batch=2), picture((9, 8, 10), 2, batch=2)
-    each = [losses.ncc(a[k : k + 1], b[k : k + 1], 5) for k in range(2)]
-    torch.testing.assert_close(losses.ncc(a, b, 5), torch.stack(each).mean())
+    each = [ncc(a[k : k + 1], b[k : k + 1], 5) for k in range(2)]
+    torch.testing.assert_close(ncc(a, b, 5), torch.stack(each).mean())
 
 
 def test_smoothness_is_the_mean_squared_strain() -> None:

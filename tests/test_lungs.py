@@ -5,12 +5,16 @@ import pytest
 import SimpleITK as sitk
 from samples import DIRECTIONS, chest
 
-from hsyn_cli import lungs
+from hsyn_cli.anatomy import lungs
+from hsyn_cli.anatomy.intensity import read_intensities
 
 
 def overlap(found: sitk.Image | None, truth: sitk.Image) -> float:
     assert found is not None
-    a = sitk.GetArrayFromImage(sitk.Resample(found, truth, sitk.Transform(), sitk.sitkLinear, 0.0)) > 0.5
+    a = (
+        sitk.GetArrayFromImage(sitk.Resample(found, truth, sitk.Transform(), sitk.sitkLinear, 0.0))
+        > 0.5
+    )
     b = sitk.GetArrayFromImage(truth) > 0
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
@@ -38,8 +42,12 @@ def test_a_padded_cylinder_around_the_body_is_no_lung_and_not_scanned() -> None:
     padded = sitk.GetImageFromArray(values)
     padded.CopyInformation(image)
     assert overlap(lungs.segment(padded), truth) > 0.97
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(lungs.unscanned(padded)) > 0, np.broadcast_to(outside, values.shape))
-    assert sitk.GetArrayFromImage(lungs.unscanned(image)).mean() < 1e-4  # the darkest voxel of noise at most
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(lungs.unscanned(padded)) > 0, np.broadcast_to(outside, values.shape)
+    )
+    assert (
+        sitk.GetArrayFromImage(lungs.unscanned(image)).mean() < 1e-4
+    )  # the darkest voxel of noise at most
 
 
 def test_no_lungs_no_mask() -> None:
@@ -47,4 +55,4 @@ def test_no_lungs_no_mask() -> None:
     without = sitk.GetArrayFromImage(image)
     without[(without > -960) & (without < -500)] = 0
     assert lungs.segment(sitk.GetImageFromArray(without)) is None
-    assert not lungs.in_hounsfield(sitk.Abs(image))
+    assert not read_intensities(sitk.Abs(image)).hounsfield

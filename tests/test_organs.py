@@ -1,14 +1,19 @@
-"""What an image is taken for, the checkpoint that follows, and what is said where they do not fit."""
+"""What an image is taken for, the checkpoint that follows.
+
+And what is said where they do not fit.
+"""
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from samples import DIRECTIONS, chest
 
-from hsyn_cli import organs
-from hsyn_cli.config import CHECKPOINTS
+from hsyn_cli.anatomy import organs
+from hsyn_cli.anatomy.organs import OTHER, checkpoint_for, look
+from hsyn_cli.anatomy.organs.brain import BRAIN, HEAD
+from hsyn_cli.anatomy.organs.lung import CHEST
+from hsyn_cli.config import presets
 from hsyn_cli.errors import InputError
-from hsyn_cli.organs import BRAIN, CHEST, HEAD, OTHER, checkpoint_for, look
 from hsyn_cli.space import Grid
 
 
@@ -24,14 +29,17 @@ def test_brains_heads_and_more_are_told_by_their_volume(
     away = np.linalg.norm((index - (np.array(size) - 1) / 2) * spacing, axis=-1)
     values = np.where(away < radius, 100.0, np.random.default_rng(0).uniform(0, 5, away.shape))
     found = look(grid.stamp(sitk.GetImageFromArray(values.astype(np.float32))))
-    assert (found.shows, found.lungs) == (expected, None)
+    assert (found.kind, found.region) == (expected, None)
 
 
 def test_a_chest_is_told_by_its_lungs_and_a_ct_without_is_neither() -> None:
     image, _ = chest()
-    assert look(image).shows == CHEST
-    assert look(image).lungs is not None
-    assert look(sitk.Maximum(image, -100) + sitk.Cast(image < -900, image.GetPixelID()) * -900).shows == OTHER
+    assert look(image).kind == CHEST
+    assert look(image).region is not None
+    assert (
+        look(sitk.Maximum(image, -100) + sitk.Cast(image < -900, image.GetPixelID()) * -900).kind
+        == OTHER
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,9 +63,14 @@ def test_the_checkpoint_goes_by_what_is_shown_unless_one_is_asked_for(
 
 def test_two_organs_are_refused_unless_a_model_is_named() -> None:
     shown = {"moving": CHEST, "fixed": HEAD}
-    with pytest.raises(InputError, match="the moving image looks like a chest CT and the fixed image looks like a whole head"):
+    with pytest.raises(
+        InputError,
+        match="the moving image looks like a chest CT and the fixed image looks like a whole head",
+    ):
         checkpoint_for("auto", shown)
-    assert organs.warnings("lung-ct", shown) == ["the fixed image looks like a whole head, which lung-ct was not trained for"]
+    assert organs.warnings("lung-ct", shown) == [
+        "the fixed image looks like a whole head, which lung-ct was not trained for"
+    ]
 
 
 def test_a_wrong_organ_is_warned_about_and_other_checkpoints_are_not_judged() -> None:
@@ -67,6 +80,15 @@ def test_a_wrong_organ_is_warned_about_and_other_checkpoints_are_not_judged() ->
     assert organs.warnings("brain-t1", {"moving": HEAD, "fixed": BRAIN}) == []
 
 
-def test_every_organ_that_a_config_may_name_is_described() -> None:
-    assert set(organs.ORGANS) == set(CHECKPOINTS)
-    assert all(set(organ.presets) == {"fast", "default", "accurate"} for organ in organs.ORGANS.values())
+def test_every_organ_is_described() -> None:
+    assert set(organs.names()) == set(organs.shipped()) == {"brain", "lung"}
+    for organ in organs.names():
+        assert organs.find(organ).kinds
+        assert all(presets.find(name, organ).about for name in presets.names())
+    assert presets.names() == ["fast", "default", "accurate"]
+
+
+def test_a_stripped_brain_and_a_head_are_remarked_on() -> None:
+    (line,) = organs.remarks({"moving": HEAD, "fixed": BRAIN})
+    assert "skull-strip both images or neither" in line
+    assert organs.remarks({"moving": HEAD, "fixed": HEAD}) == []

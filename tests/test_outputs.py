@@ -9,70 +9,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_report import FACTS
+from stand_ins import FACTS, FIXED, MOVING, FakeResult, fake_result, grid_image
 
-from hsyn_cli import files, outputs
-from hsyn_cli import report as reports
 from hsyn_cli.errors import InputError, OutputError
-
-TURN = sitk.Euler3DTransform((0, 0, 0), 0.2, -0.1, 0.4).GetMatrix()
-
-
-def grid_image(size: tuple[int, int, int], seed: int, vector: bool = False) -> sitk.Image:
-    shape = (*size[::-1], 3) if vector else size[::-1]
-    image = sitk.GetImageFromArray(
-        np.random.default_rng(seed).normal(size=shape).astype(np.float32), isVector=vector
-    )
-    image.SetSpacing((1.1, 0.9, 1.3))
-    image.SetDirection(TURN)
-    image.SetOrigin((5, -6, 7))
-    return image
-
-
-FIXED, MOVING = (7, 9, 5), (6, 8, 11)
-
-
-@dataclass(frozen=True)
-class FakeMidspace:
-    to_moving_field: sitk.Image
-    to_fixed_field: sitk.Image
-    moving: sitk.Image
-    fixed: sitk.Image
-
-
-@dataclass(frozen=True)
-class FakeResult:
-    """Stands for a Registration: random content on the right grids."""
-
-    moving: sitk.Image
-    fixed: sitk.Image
-    warped: sitk.Image
-    inverse_warped: sitk.Image
-    forward_field: sitk.Image
-    inverse_field: sitk.Image
-    affine: sitk.AffineTransform
-    warp_field: sitk.Image
-    inverse_warp_field: sitk.Image
-    midspace: FakeMidspace
-    facts: reports.Facts = FACTS
-
-
-def fake_result() -> FakeResult:
-    affine = sitk.AffineTransform(3)
-    affine.SetTranslation((1, 2, 3))
-    half = FakeMidspace(*(grid_image(FIXED, seed, seed < 22) for seed in (20, 21, 22, 23)))
-    return FakeResult(
-        grid_image(MOVING, 7),
-        grid_image(FIXED, 8),
-        grid_image(FIXED, 1),
-        grid_image(MOVING, 2),
-        grid_image(FIXED, 3, True),
-        grid_image(MOVING, 4, True),
-        affine,
-        grid_image(FIXED, 5, True),
-        grid_image(FIXED, 6, True),
-        half,
-    )
+from hsyn_cli.io import atomic, files
+from hsyn_cli.results import report as reports
+from hsyn_cli.results import run_folder
+from hsyn_cli.results import written as written_files
+from hsyn_cli.tools.labels import warp_labels
 
 
 def make_report() -> reports.Report:
@@ -83,22 +27,24 @@ def make_report() -> reports.Report:
     )
 
 
-def written(wanted: outputs.Wanted, labels: sitk.Image | None = None) -> FakeResult:
+def written(wanted: run_folder.Wanted, labels: sitk.Image | None = None) -> FakeResult:
     result = fake_result()
-    with files.claim(outputs.targets(wanted).values()) as staging:
-        outputs.write(result, wanted, staging, make_report, moving_labels=labels)
+    with atomic.claim(run_folder.targets(wanted).values()) as staging:
+        written_files.write(result, wanted, staging, make_report, moving_labels=labels)
     return result
 
 
 def same(path: Path, image: sitk.Image) -> bool:
     return bool(
-        np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), sitk.GetArrayFromImage(image))
+        np.array_equal(
+            sitk.GetArrayFromImage(sitk.ReadImage(str(path))), sitk.GetArrayFromImage(image)
+        )
     )
 
 
 def test_the_seven_files_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "out"
-    result = written(outputs.Wanted(folder))
+    result = written(run_folder.Wanted(folder))
     assert sorted(os.listdir(folder)) == [
         "affine.mat",
         "forward_field.nii.gz",
@@ -118,13 +64,15 @@ def test_the_seven_files_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_without_the_page(tmp_path: Path) -> None:
-    written(outputs.Wanted(tmp_path, html=False))
+    written(run_folder.Wanted(tmp_path, html=False))
     assert "report.html" not in os.listdir(tmp_path)
     assert len(os.listdir(tmp_path)) == 6
 
 
 def test_everything_that_can_be_asked_for(tmp_path: Path) -> None:
-    wanted = outputs.Wanted(tmp_path, str(tmp_path / "ants" / "sub1_"), midspace=True, labels=True)
+    wanted = run_folder.Wanted(
+        tmp_path, str(tmp_path / "ants" / "sub1_"), midspace=True, labels=True
+    )
     labels = sitk.Cast(grid_image(MOVING, 9) * 10, sitk.sitkInt16)
     result = written(wanted, labels)
     assert sorted(os.listdir(tmp_path / "ants")) == [
@@ -143,17 +91,17 @@ def test_everything_that_can_be_asked_for(tmp_path: Path) -> None:
     assert same(tmp_path / "mid_moving.nii.gz", result.midspace.moving)
     assert same(tmp_path / "mid_fixed.nii.gz", result.midspace.fixed)
     assert sitk.ReadImage(str(tmp_path / "warped_labels.nii.gz")).GetPixelID() == sitk.sitkInt16
-    assert all(path.is_file() for path in outputs.targets(wanted).values())
+    assert all(path.is_file() for path in run_folder.targets(wanted).values())
 
 
 def test_an_ants_prefix_may_be_a_folder() -> None:
-    paths = outputs.targets(outputs.Wanted(Path("out"), "ants/"))
+    paths = run_folder.targets(run_folder.Wanted(Path("out"), "ants/"))
     assert paths["ants_warp"] == Path("ants/1Warp.nii.gz")
     assert list(paths)[-1] == "report"
 
 
 def test_an_ants_prefix_that_would_collide_where_case_does_not_count(tmp_path: Path) -> None:
-    wanted = outputs.Wanted(tmp_path, f"{tmp_path}/")  # Warped.nii.gz and warped.nii.gz
+    wanted = run_folder.Wanted(tmp_path, f"{tmp_path}/")  # Warped.nii.gz and warped.nii.gz
     with pytest.raises(OutputError, match="are one file on some disks"):
         written(wanted)
 
@@ -164,22 +112,24 @@ def test_labels_keep_large_ids_and_follow_the_field() -> None:
     labels = sitk.GetImageFromArray(values)
     shift = np.zeros((*FIXED[::-1], 3), np.float32)
     shift[..., 0] = 2.2  # a fixed point is found 2.2 mm further left in the moving image
-    warped = outputs.warp_labels(labels, sitk.GetImageFromArray(shift, isVector=True))
+    warped = warp_labels(labels, sitk.GetImageFromArray(shift, isVector=True))
     assert warped.GetPixelID() == sitk.sitkUInt32
     expected = np.zeros_like(values)
     expected[..., :-2] = values[..., 2:]
     np.testing.assert_array_equal(sitk.GetArrayFromImage(warped), expected)
 
 
-def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_while_writing_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken() -> reports.Report:
         raise KeyboardInterrupt
 
-    wanted = outputs.Wanted(tmp_path / "out", str(tmp_path / "ants" / "a"))
+    wanted = run_folder.Wanted(tmp_path / "out", str(tmp_path / "ants" / "a"))
 
     def run() -> None:
-        with files.claim(outputs.targets(wanted).values()) as staging:
-            outputs.write(fake_result(), wanted, staging, broken)
+        with atomic.claim(run_folder.targets(wanted).values()) as staging:
+            written_files.write(fake_result(), wanted, staging, broken)
 
     with pytest.raises(KeyboardInterrupt):
         run()
@@ -187,16 +137,21 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 def test_needed_bytes_cover_the_uncompressed_outputs(tmp_path: Path) -> None:
-    wanted = outputs.Wanted(tmp_path, str(tmp_path / "a_"), midspace=True, labels=True)
+    wanted = run_folder.Wanted(tmp_path, str(tmp_path / "a_"), midspace=True, labels=True)
     result = fake_result()
     half = result.midspace
     scalars = [result.warped, result.inverse_warped] * 2 + [half.moving, half.fixed, result.warped]
-    fields = [result.forward_field, result.inverse_field, result.warp_field, result.inverse_warp_field]
+    fields = [
+        result.forward_field,
+        result.inverse_field,
+        result.warp_field,
+        result.inverse_warp_field,
+    ]
     fields += [half.to_moving_field, half.to_fixed_field]
     raw = sum(4 * image.GetNumberOfPixels() for image in scalars)
     raw += sum(12 * image.GetNumberOfPixels() for image in fields)
     moving, fixed = result.inverse_warped.GetNumberOfPixels(), result.warped.GetNumberOfPixels()
-    needed = outputs.needed_bytes(wanted, moving, fixed) - outputs.PAGE_BYTES
+    needed = run_folder.needed_bytes(wanted, moving, fixed) - run_folder.PAGE_BYTES
     assert raw <= needed <= 2 * raw
 
 
@@ -215,19 +170,21 @@ def finished(tmp_path: Path) -> Finished:
     paths = {side: tmp_path / f"{side}.nii.gz" for side in ("moving", "fixed")}
     for side, path in paths.items():
         sitk.WriteImage(getattr(result, side), str(path))
-    wanted = outputs.Wanted(tmp_path / "out", html=False)
+    wanted = run_folder.Wanted(tmp_path / "out", html=False)
 
     def report() -> reports.Report:
         inputs = {s: reports.Source(str(p), files.fingerprint(p).sha256) for s, p in paths.items()}
-        return reports.assemble(FACTS, inputs=inputs, outputs=outputs.targets(wanted), seconds_total=1.0)
+        return reports.assemble(
+            FACTS, inputs=inputs, outputs=run_folder.targets(wanted), seconds_total=1.0
+        )
 
-    with files.claim(outputs.targets(wanted).values()) as staging:
-        outputs.write(result, wanted, staging, report)
+    with atomic.claim(run_folder.targets(wanted).values()) as staging:
+        written_files.write(result, wanted, staging, report)
     return Finished(wanted.folder, paths["moving"], paths["fixed"], result)
 
 
 def test_a_run_is_read_back(finished: Finished) -> None:
-    run = outputs.read(finished.folder)
+    run = written_files.read(finished.folder)
     for name in ("moving", "fixed", "warped", "forward_field", "inverse_field"):
         got, expected = (sitk.GetArrayFromImage(getattr(r, name)) for r in (run, finished.result))
         np.testing.assert_array_equal(got, expected)
@@ -238,14 +195,14 @@ def test_a_run_is_read_back(finished: Finished) -> None:
 def test_images_that_moved_are_named_and_can_be_told(finished: Finished) -> None:
     place = finished.moving.rename(finished.moving.with_name("elsewhere.nii.gz"))
     with pytest.raises(InputError, match=r"moving image .*moving\.nii\.gz: no such file") as caught:
-        outputs.read(finished.folder)
+        written_files.read(finished.folder)
     assert "--moving FILE" in caught.value.hint
-    assert same(place, outputs.read(finished.folder, moving=place).moving)
+    assert same(place, written_files.read(finished.folder, moving=place).moving)
     with pytest.raises(InputError, match="is not the file that was registered"):
-        outputs.read(finished.folder, moving=finished.fixed)
+        written_files.read(finished.folder, moving=finished.fixed)
     (finished.folder / "inverse_field.nii.gz").unlink()
     with pytest.raises(InputError, match=r"inverse field .*inverse_field\.nii\.gz: no such file"):
-        outputs.read(finished.folder, moving=place)
+        written_files.read(finished.folder, moving=place)
 
 
 @pytest.mark.parametrize(
@@ -262,4 +219,4 @@ def test_a_folder_of_something_else(tmp_path: Path, text: str | None, told: str)
     if text is not None:
         (tmp_path / "report.json").write_text(text)
     with pytest.raises(InputError, match=told):
-        outputs.read(tmp_path)
+        written_files.read(tmp_path)

@@ -1,4 +1,7 @@
-"""report.html: the right numbers at the right places on every grid, one file, nothing from outside, and as a browser shows it."""
+"""report.html: the right numbers at the right places on every grid, one file.
+
+Nothing from outside, and as a browser shows it.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from samples import DIRECTIONS, EXAMPLES, field_image, turned, voxel_points
-from test_report import FACTS, assembled
+from stand_ins import FACTS, assembled
 
-from hsyn_cli import page
-from hsyn_cli import report as reports
-from hsyn_cli.page import tables, volumes
-from hsyn_cli.page.volumes import FOLDED, NOTHING, OCTAVES, TOP, Volumes
+from hsyn_cli.fields import folding, grids
+from hsyn_cli.results import page
+from hsyn_cli.results import report as reports
+from hsyn_cli.results.page import tables, volumes
+from hsyn_cli.results.page.volumes import CODE_FOLDED, CODE_NOTHING, CODE_TOP, OCTAVES, Volumes
 from hsyn_cli.space import Grid, affine_parts
 
 CENTRE = np.array([-20.0, 35.0, 50.0])
@@ -63,7 +67,11 @@ def make_run(direction: str = "oblique", **more: Any) -> Run:
     """Fixed grid of that direction, moving grid another; no displacement unless given."""
     fixed, moving = centred(direction), centred("sagittal")
     still = [field_image(grid, np.zeros((*grid.size[::-1], 3))) for grid in (fixed, moving)]
-    parts = {"affine": sitk.AffineTransform(3), "forward_field": still[0], "inverse_field": still[1]}
+    parts = {
+        "affine": sitk.AffineTransform(3),
+        "forward_field": still[0],
+        "inverse_field": still[1],
+    }
     images = {"moving": head(moving), "fixed": head(fixed), "warped": head(fixed)}
     return Run(**(images | parts | more))
 
@@ -75,19 +83,23 @@ def place(shown: Volumes, codes: np.ndarray) -> np.ndarray:
 
 
 def determinants(codes: np.ndarray) -> np.ndarray:
-    return np.asarray(2 ** ((2 * codes.astype(float) / TOP - 1) * OCTAVES))
+    return np.asarray(2 ** ((2 * codes.astype(float) / CODE_TOP - 1) * OCTAVES))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_pictures_lie_where_they_should_on_every_grid(direction: str) -> None:
-    shown = volumes.prepare(make_run(direction, affine=AFFINE))
+    shown = volumes.page_volumes(make_run(direction, affine=AFFINE))
     assert (np.diag(shown.grid.axes) > 0.5).all()
     assert len(set(shown.grid.spacing)) == 1
     for name in ("fixed", "moving", "warped"):
         assert np.linalg.norm(place(shown, shown.images[name]) - BLOB) < 0.8, name
     a, t = affine_parts(AFFINE)
-    assert np.linalg.norm(place(shown, shown.images["aligned"]) - np.linalg.solve(a, BLOB - t)) < 0.8
-    high_end = shown.grid.indices(place(shown, shown.images["fixed"])) > np.array(shown.grid.size) / 2
+    assert (
+        np.linalg.norm(place(shown, shown.images["aligned"]) - np.linalg.solve(a, BLOB - t)) < 0.8
+    )
+    high_end = (
+        shown.grid.indices(place(shown, shown.images["fixed"])) > np.array(shown.grid.size) / 2
+    )
     assert high_end.all()  # of left, back and head
 
 
@@ -96,9 +108,9 @@ def test_determinants_are_those_of_the_closed_form(direction: str) -> None:
     m = np.array([[0.2, 0.1, -0.05], [0.0, -0.3, 0.1], [0.15, 0.05, 0.1]])
     grid = centred(direction)
     run = make_run(direction, forward_field=field_image(grid, (voxel_points(grid) - CENTRE) @ m.T))
-    shown = volumes.prepare(run)
+    shown = volumes.page_volumes(run)
     expected = np.linalg.det(np.eye(3) + m)
-    step = 2 ** (2 * OCTAVES / TOP)
+    step = 2 ** (2 * OCTAVES / CODE_TOP)
     inner = determinants(shown.determinant)[2:-2, 2:-2, 2:-2]
     assert inner.min() * step > expected > inner.max() / step
     assert shown.folded == 0
@@ -111,9 +123,11 @@ def test_the_bent_grid_has_no_affine_and_the_axes_of_the_page(direction: str) ->
     a, t = affine_parts(AFFINE)
     points = voxel_points(grid)
     run = make_run(
-        direction, affine=AFFINE, forward_field=field_image(grid, (points + shift) @ a.T + t - points)
+        direction,
+        affine=AFFINE,
+        forward_field=field_image(grid, (points + shift) @ a.T + t - points),
     )
-    shown = volumes.prepare(run)
+    shown = volumes.page_volumes(run)
     bend = shown.bend * shown.bend_mm
     expected = (shown.grid.axes.T @ shift)[:, None, None, None]
     assert np.abs(bend - expected).max() <= shown.bend_mm
@@ -130,9 +144,9 @@ def test_inverse_errors_are_told_in_mm_over_the_content(direction: str) -> None:
         forward_field=field_image(grid, np.broadcast_to(there, (*grid.size[::-1], 3))),
         inverse_field=field_image(other, np.broadcast_to(off - there, (*other.size[::-1], 3))),
     )
-    shown = volumes.prepare(run)
-    known = shown.error != NOTHING
-    told = shown.error_max * (shown.error[known] / TOP) ** 2
+    shown = volumes.page_volumes(run)
+    known = shown.error != CODE_NOTHING
+    told = shown.error_max * (shown.error[known] / CODE_TOP) ** 2
     assert np.abs(told - 0.13).max() < 1e-3
     assert shown.error_shown == pytest.approx(0.2)
     z, y, x = np.nonzero(known)
@@ -144,8 +158,8 @@ def test_inverse_errors_are_told_in_mm_over_the_content(direction: str) -> None:
 def test_errors_are_not_told_where_the_point_leaves_the_moving_image() -> None:
     grid = centred("LPS")
     away = field_image(grid, np.broadcast_to([500.0, 0, 0], (*grid.size[::-1], 3)))
-    shown = volumes.prepare(make_run("LPS", forward_field=away))
-    assert (shown.error == NOTHING).all()
+    shown = volumes.page_volumes(make_run("LPS", forward_field=away))
+    assert (shown.error == CODE_NOTHING).all()
     json.dumps(shown.to_dict(), allow_nan=False)
 
 
@@ -155,8 +169,8 @@ def test_folded_voxels_are_marked_one_by_one(direction: str) -> None:
     values = np.zeros((*grid.size[::-1], 3))
     at = grid.points(np.array([12.0, 15.0, 7.0]))
     values[7, 15, 12] = -12 * grid.axes[:, 0]  # its neighbours along x fold, it does not
-    shown = volumes.prepare(make_run(direction, forward_field=field_image(grid, values)))
-    z, y, x = np.nonzero(shown.determinant == FOLDED)
+    shown = volumes.page_volumes(make_run(direction, forward_field=field_image(grid, values)))
+    z, y, x = np.nonzero(shown.determinant == CODE_FOLDED)
     marks = shown.grid.points(np.stack((x, y, z), -1).astype(float))
     assert shown.folded >= 1
     assert 1 <= len(marks) <= shown.folded
@@ -170,14 +184,16 @@ def test_the_page_keeps_to_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volumes, "MAX_VOXELS", 60_000)
     small = volumes.page_grid(fixed)
     assert 0.7 * 60_000 < np.prod(small.size) < 1.3 * 60_000
-    corner = np.array(small.points(np.array(small.size) - 1.0)) - grid.points(np.array(grid.size) - 1.0)
+    corner = np.array(small.points(np.array(small.size) - 1.0)) - grid.points(
+        np.array(grid.size) - 1.0
+    )
     assert np.abs(corner).max() <= 2 * small.spacing[0]
 
 
 def test_intensities_fill_the_window_of_their_own_image() -> None:
     run = make_run("LPS")
     brighter = dataclasses.replace(run, moving=run.moving * 7 + 100, warped=run.warped * 7 + 100)
-    one, two = volumes.prepare(run), volumes.prepare(brighter)
+    one, two = volumes.page_volumes(run), volumes.page_volumes(brighter)
     for name in ("fixed", "moving", "warped"):
         assert np.abs(one.images[name].astype(int) - two.images[name]).max() <= 1
     assert two.windows["moving"][0] == pytest.approx(100)
@@ -237,11 +253,17 @@ def unpacked(text: str, kind: type = np.uint8) -> np.ndarray:
 
 
 def test_the_page_is_whole_and_refers_to_nothing_outside() -> None:
-    shown = volumes.prepare(make_run(affine=AFFINE))
+    shown = volumes.page_volumes(make_run(affine=AFFINE))
     text = page.make_page(told(), shown)
     reader = Reader(text)
     assert reader.open == []
-    assert not {name for _, name, _ in reader.attributes} & {"src", "href", "action", "srcset", "background"}
+    assert not {name for _, name, _ in reader.attributes} & {
+        "src",
+        "href",
+        "action",
+        "srcset",
+        "background",
+    }
     assert not re.search(
         r"url\(|@import|\bimport\b|fetch\(|XMLHttpRequest|//\w", reader.scripts[1] + reader.style
     )
@@ -268,7 +290,7 @@ def test_names_cannot_break_out_of_the_page() -> None:
     report["inputs"]["moving"]["path"] = bad
     report["warnings"] = [bad]
     report["apply"] = {"ANTs": bad}
-    text = page.make_page(report, volumes.prepare(make_run()))
+    text = page.make_page(report, volumes.page_volumes(make_run()))
     reader = Reader(text)
     assert len(reader.scripts) == 2
     assert not [tag for tag, _, _ in reader.attributes if tag == "b"]
@@ -276,7 +298,7 @@ def test_names_cannot_break_out_of_the_page() -> None:
 
 
 def test_every_number_of_the_tables_is_there() -> None:
-    text = Reader(page.make_page(told(), volumes.prepare(make_run()))).text
+    text = Reader(page.make_page(told(), volumes.page_volumes(make_run()))).text
     for piece in (
         "0.081",
         "-31.5, 20, 104.2",
@@ -294,15 +316,21 @@ def test_every_number_of_the_tables_is_there() -> None:
 
 
 def test_the_verdict() -> None:
-    assert tables.verdict(told()) == (True, "No voxel folds. Inverse error mean 0.0042 mm, largest 0.21 mm.")
-    folded = told(folding=reports.Folding(3, 0.00012, 9, -0.2, (1.0, 2.0, 3.0)))
+    assert tables.verdict(told()) == (
+        True,
+        "No voxel folds. Inverse error mean 0.0042 mm, largest 0.21 mm.",
+    )
+    folded = told(folding=folding.Folding(3, 0.00012, 9, -0.2, (1.0, 2.0, 3.0)))
     good, sentence = tables.verdict(folded)
     assert not good
     assert sentence.startswith("Folding: 3 voxels of the forward field (0.00012 %). Inverse error")
-    one = told(inverse_folding=reports.Folding(1, 0.5, 9, -0.2, (1.0, 2.0, 3.0)))
+    one = told(inverse_folding=folding.Folding(1, 0.5, 9, -0.2, (1.0, 2.0, 3.0)))
     assert tables.verdict(one)[1].startswith("Folding: 1 voxel of the inverse field (0.5 %).")
-    blank = told(inverse_error_fixed=reports.ErrorStats(float("nan"), float("nan"), float("nan")))
-    assert tables.verdict(blank) == (True, "No voxel folds. The inverse error could not be measured.")
+    blank = told(inverse_error_fixed=grids.ErrorStats(float("nan"), float("nan"), float("nan")))
+    assert tables.verdict(blank) == (
+        True,
+        "No voxel folds. The inverse error could not be measured.",
+    )
     assert tables.folds(folded, 1).endswith("(1 here, 2 outside the part shown).")
     assert tables.folds(folded, 3).endswith("(3 here).")
     assert "there is none" in tables.folds(told(), 0)
@@ -310,7 +338,10 @@ def test_the_verdict() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0042, "0.0042"), (0.0, "0"), (123.4, "123"), (1.2e-5, "0.000012"), (None, "not known"), (-0.25, "-0.25"), (1e5, "100000")],
+    [
+        (0.0042, "0.0042"), (0.0, "0"), (123.4, "123"), (1.2e-5, "0.000012"), (None, "not known"),
+        (-0.25, "-0.25"), (1e5, "100000"),
+    ],
 )  # fmt: skip
 def test_numbers_are_short_and_plain(value: float | None, text: str) -> None:
     assert tables.number(value) == text
@@ -318,9 +349,12 @@ def test_numbers_are_short_and_plain(value: float | None, text: str) -> None:
 
 # ---- in a browser
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 PROBE = """<script>(async () => {
-  while (document.documentElement.dataset.ready !== "yes") await new Promise((done) => setTimeout(done, 20));
+  while (document.documentElement.dataset.ready !== "yes")
+    await new Promise((done) => setTimeout(done, 20));
   const blob = BLOB;
   document.querySelectorAll("#sliders input").forEach((slider, k) => {
     slider.value = blob[2 - k];
@@ -340,21 +374,29 @@ PROBE = """<script>(async () => {
     return [n, across / n, down / n];
   });
   const found = {bright, wide: document.documentElement.scrollWidth, width: innerWidth,
-    panels: document.querySelectorAll("#rows canvas").length, readout: document.querySelector("#readout").textContent};
+    panels: document.querySelectorAll("#rows canvas").length,
+    readout: document.querySelector("#readout").textContent};
   parent.postMessage(JSON.stringify(found), "*");
 })();</script>"""
 FRAME = """<!doctype html><iframe src="report.html#{view}" width="{width}" height="900"></iframe>
-<script>addEventListener("message", (event) => {{ document.documentElement.dataset.found = event.data; }});</script>"""
+<script>addEventListener("message", (event) => {{
+  document.documentElement.dataset.found = event.data;
+}});</script>"""
 
 
-def in_browser(folder: Path, text: str, blob: list[int], width: int, view: str = "compare") -> dict[str, Any]:
+def in_browser(
+    folder: Path, text: str, blob: list[int], width: int, view: str = "compare"
+) -> dict[str, Any]:
     """What the probe finds in the page shown `width` px wide, its sliders at `blob` (x, y, z)."""
     probe = PROBE.replace("BLOB", json.dumps(blob))
-    (folder / "report.html").write_text(text.replace("</body>", f"{probe}</body>"), encoding="utf-8")
+    (folder / "report.html").write_text(
+        text.replace("</body>", f"{probe}</body>"), encoding="utf-8"
+    )
     (folder / "frame.html").write_text(FRAME.format(width=width, view=view), encoding="utf-8")
     command = [
-        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom",
-        "--virtual-time-budget=4000", "--window-size=1400,1000", f"--user-data-dir={folder / 'profile'}",
+        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--dump-dom", "--virtual-time-budget=4000", "--window-size=1400,1000",
+        f"--user-data-dir={folder / 'profile'}",
         (folder / "frame.html").as_uri(),
     ]  # fmt: skip
     dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
@@ -367,7 +409,7 @@ def in_browser(folder: Path, text: str, blob: list[int], width: int, view: str =
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")
 @pytest.mark.parametrize("width", [400, 1280])
 def test_a_browser_shows_the_blob_where_its_letters_say(tmp_path: Path, width: int) -> None:
-    shown = volumes.prepare(make_run("oblique mirror"))
+    shown = volumes.page_volumes(make_run("oblique mirror"))
     index = np.rint(shown.grid.indices(BLOB)).astype(int)
     found = in_browser(tmp_path, page.make_page(told(), shown), index.tolist(), width)
     assert found["wide"] <= found["width"] == width
@@ -383,9 +425,11 @@ def test_a_browser_shows_the_blob_where_its_letters_say(tmp_path: Path, width: i
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")
-@pytest.mark.parametrize(("view", "panels"), [("grid", 3), ("jacobian", 6), ("error", 6), ("difference", 6)])
+@pytest.mark.parametrize(
+    ("view", "panels"), [("grid", 3), ("jacobian", 6), ("error", 6), ("difference", 6)]
+)
 def test_every_view_draws_in_a_browser(tmp_path: Path, view: str, panels: int) -> None:
-    shown = volumes.prepare(make_run("RAS", affine=AFFINE))
+    shown = volumes.page_volumes(make_run("RAS", affine=AFFINE))
     found = in_browser(tmp_path, page.make_page(told(), shown), [5, 5, 5], 400, view)
     assert found["panels"] == panels
     assert found["wide"] <= 400

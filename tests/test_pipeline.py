@@ -1,4 +1,7 @@
-"""`hsyn register` end to end on a real pair at 3 mm: its files against SimpleITK, ANTs and plain numpy."""
+"""`hsyn register` end to end on a real pair at 3 mm: its files against SimpleITK.
+
+ANTs and plain numpy.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,24 @@ import pytest
 import SimpleITK as sitk
 from samples import DIRECTIONS, EXAMPLES, save_checkpoint, tiny_networks, voxel_points
 
-from hsyn_cli import config
 from hsyn_cli.cli import run
-from hsyn_cli.config import Preset, RefineStage, Steps
+from hsyn_cli.config.architecture import Steps
+from hsyn_cli.config.presets import Preset, RefineStage
+from hsyn_cli.config.presets import default as default_preset
 from hsyn_cli.space import Grid
 
 SPACING = 3.0  # of the tiny networks, mm
-FEW_STEPS = tuple(RefineStage(scale, Steps(2, step_sigma=1.6, field_sigma=0.6)) for scale in (2, 4 / 3))
+FEW_STEPS = tuple(
+    RefineStage(scale, Steps(2, step_sigma=1.6, field_sigma=0.6)) for scale in (2, 4 / 3)
+)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tiny.safetensors with random flow, and the example pair on every kind of grid, of different sizes."""
+    """tiny.safetensors with random flow, and the example pair on every kind of grid.
+
+    Of different sizes.
+    """
     folder = tmp_path_factory.mktemp("data")
     save_checkpoint(folder / "tiny.safetensors", *tiny_networks(SPACING, flow=5.0))
     fixed, moving = (
@@ -44,15 +53,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on(
-    image: sitk.Image, spacing: tuple[float, float, float], direction: tuple[float, ...], extent: float
+    image: sitk.Image,
+    spacing: tuple[float, float, float],
+    direction: tuple[float, ...],
+    extent: float,
 ) -> sitk.Image:
     """`image`, smoothed, on a grid of about `extent` mm around its middle."""
     smooth = sitk.SmoothingRecursiveGaussian(image, 1.2)
-    middle = np.array(image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()]))
+    middle = np.array(
+        image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
+    )
     size = [round(extent / s) for s in spacing]
     axes = np.reshape(direction, (3, 3)) * spacing
     origin = middle - axes @ ((np.array(size) - 1) / 2)
-    out = sitk.Resample(smooth, size, sitk.Transform(), sitk.sitkLinear, origin.tolist(), spacing, direction)
+    out = sitk.Resample(
+        smooth, size, sitk.Transform(), sitk.sitkLinear, origin.tolist(), spacing, direction
+    )
     return sitk.Cast(sitk.Clamp(out, sitk.sitkFloat32, 0), sitk.sitkFloat32)
 
 
@@ -82,7 +98,19 @@ def register(
         if option in more:
             del options[options.index(option) : options.index(option) + 2]
     assert (
-        run(["register", "-m", str(made.moving), "-f", str(made.fixed), "-o", str(out), *options, *more])
+        run(
+            [
+                "register",
+                "-m",
+                str(made.moving),
+                "-f",
+                str(made.fixed),
+                "-o",
+                str(out),
+                *options,
+                *more,
+            ]
+        )
         == code
     )
     return made
@@ -92,14 +120,19 @@ PAIRS = [(fixed, "oblique" if fixed in ("RAS", "sagittal") else "RAS") for fixed
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids=[f for f, _ in PAIRS])
-def made(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that writes every file, for each kind of fixed grid; rough networks, a little refinement."""
+def made(
+    request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """A run that writes every file, for each kind of fixed grid; rough networks.
+
+    A little refinement.
+    """
     fixed, moving = request.param
     out = tmp_path_factory.mktemp("out") / "new"
     more = ("--save-midspace", "--ants-prefix", str(out / "sub_"))
     labels = ("--moving-labels", str(data / f"labels {moving}.nii.gz"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(config.PRESETS, "default", Preset(0, FEW_STEPS))
+        patch.setattr(default_preset, "PRESET", Preset(refinement=FEW_STEPS))
         return register(data, out, *more, *labels, fixed=fixed, moving=moving)
 
 
@@ -111,6 +144,7 @@ def values(image: sitk.Image) -> np.ndarray:
     return sitk.GetArrayFromImage(image).astype(float)
 
 
+@pytest.mark.slow
 def test_every_file_is_there_and_on_its_grid(made: Run) -> None:
     fixed, moving = (Grid.of(sitk.ReadImage(str(p))) for p in (made.fixed, made.moving))
     half_way = ("mid_to_moving_field", "mid_to_fixed_field", "mid_moving", "mid_fixed")
@@ -125,7 +159,8 @@ def test_every_file_is_there_and_on_its_grid(made: Run) -> None:
     )
     expected = {f"{name}.nii.gz": fixed for name in names}
     expected |= {
-        f"{name}.nii.gz": moving for name in ("inverse_warped", "inverse_field", "sub_InverseWarped")
+        f"{name}.nii.gz": moving
+        for name in ("inverse_warped", "inverse_field", "sub_InverseWarped")
     }
     assert set(os.listdir(made.out)) == {
         *expected,
@@ -159,7 +194,9 @@ def test_the_ants_set_warps_in_simpleitk_as_the_total_field_does(made: Run) -> N
         [affine, displaced(made.read("sub_1Warp.nii.gz", sitk.sitkVectorFloat32))]
     )
     expected = values(sitk.Resample(image, made.read("warped.nii.gz"), chain, sitk.sitkLinear, 0.0))
-    assert np.abs(values(made.read("sub_Warped.nii.gz")) - expected).max() <= 1e-3 * np.ptp(values(image))
+    assert np.abs(values(made.read("sub_Warped.nii.gz")) - expected).max() <= 1e-3 * np.ptp(
+        values(image)
+    )
 
 
 def test_antspy_applies_the_ants_set_alike(made: Run) -> None:
@@ -171,10 +208,15 @@ def test_antspy_applies_the_ants_set_alike(made: Run) -> None:
     warped = ants.image_read(f"{p}Warped.nii.gz").numpy()
     assert np.abs(there.numpy() - warped).max() <= 1e-3 * np.ptp(moving.numpy())
     back = ants.apply_transforms(
-        moving, fixed, [f"{p}0GenericAffine.mat", f"{p}1InverseWarp.nii.gz"], whichtoinvert=[True, False]
+        moving,
+        fixed,
+        [f"{p}0GenericAffine.mat", f"{p}1InverseWarp.nii.gz"],
+        whichtoinvert=[True, False],
     )
     inverse_warp = displaced(made.read("sub_1InverseWarp.nii.gz", sitk.sitkVectorFloat32))
-    chain = sitk.CompositeTransform([inverse_warp, sitk.ReadTransform(f"{p}0GenericAffine.mat").GetInverse()])
+    chain = sitk.CompositeTransform(
+        [inverse_warp, sitk.ReadTransform(f"{p}0GenericAffine.mat").GetInverse()]
+    )
     onto = made.read("inverse_warped.nii.gz")
     image = sitk.ReadImage(str(made.fixed), sitk.sitkFloat32)
     expected = values(sitk.Resample(image, onto, chain, sitk.sitkLinear, 0.0))
@@ -189,12 +231,17 @@ def test_antspy_applies_the_ants_set_alike(made: Run) -> None:
 
 def test_nothing_folds_and_the_report_says_what_the_files_hold(made: Run) -> None:
     report = made.report
-    for key, name in (("folding", "forward_field.nii.gz"), ("inverse_folding", "inverse_field.nii.gz")):
+    for key, name in (
+        ("folding", "forward_field.nii.gz"),
+        ("inverse_folding", "inverse_field.nii.gz"),
+    ):
         image = made.read(name, sitk.sitkVectorFloat32)
         grid = Grid.of(image)
         mapped = voxel_points(grid) + values(image)
         columns = [np.gradient(mapped, axis=2 - k) / grid.spacing[k] for k in range(3)]
-        det = (np.linalg.det(np.stack(columns, axis=-1)) * np.linalg.det(grid.axes))[1:-1, 1:-1, 1:-1]
+        det = (np.linalg.det(np.stack(columns, axis=-1)) * np.linalg.det(grid.axes))[
+            1:-1, 1:-1, 1:-1
+        ]
         assert report[key]["voxels"] == (det <= 0).sum() == 0
         assert report[key]["percent"] == 0
         assert report[key]["min_det"] == pytest.approx(det.min(), abs=2e-3)
@@ -248,13 +295,16 @@ def test_labels_are_the_moving_ones_by_nearest_neighbour(made: Run) -> None:
     transform = displaced(made.read("forward_field.nii.gz", sitk.sitkVectorFloat32))
     expected = sitk.Resample(labels, warped, transform, sitk.sitkNearestNeighbor, 0)
     assert np.array_equal(sitk.GetArrayFromImage(warped), sitk.GetArrayFromImage(expected))
-    assert np.isin(np.unique(sitk.GetArrayViewFromImage(warped)), sitk.GetArrayViewFromImage(labels)).all()
+    assert np.isin(
+        np.unique(sitk.GetArrayViewFromImage(warped)), sitk.GetArrayViewFromImage(labels)
+    ).all()
 
 
 def test_the_half_way_files_belong_together(made: Run) -> None:
     affine = sitk.ReadTransform(str(made.out / "affine.mat"))
     to_moving, to_fixed = (
-        displaced(made.read(f"mid_to_{n}_field.nii.gz", sitk.sitkVectorFloat32)) for n in ("moving", "fixed")
+        displaced(made.read(f"mid_to_{n}_field.nii.gz", sitk.sitkVectorFloat32))
+        for n in ("moving", "fixed")
     )
     for picture, chain, name in (
         (made.moving, sitk.CompositeTransform([affine, to_moving]), "mid_moving.nii.gz"),
@@ -269,9 +319,13 @@ def test_the_half_way_files_belong_together(made: Run) -> None:
     points = voxel_points(grid)[8:-8:6, 8:-8:6, 8:-8:6].reshape(-1, 3).tolist()
     apart = [
         np.linalg.norm(
-            np.subtract(warp.TransformPoint(to_fixed.TransformPoint(p)), to_moving.TransformPoint(p))
+            np.subtract(
+                warp.TransformPoint(to_fixed.TransformPoint(p)), to_moving.TransformPoint(p)
+            )
         )
         for p in points
     ]
     assert np.mean(apart) < 0.1
-    assert np.mean([np.linalg.norm(np.subtract(to_moving.TransformPoint(p), p)) for p in points]) > 0.5
+    assert (
+        np.mean([np.linalg.norm(np.subtract(to_moving.TransformPoint(p), p)) for p in points]) > 0.5
+    )

@@ -1,4 +1,7 @@
-"""`hsyn register` on small images: its options and exit codes, the same bytes twice, interruption."""
+"""`hsyn register` on small images: its options and exit codes, the same bytes twice.
+
+Interruption.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,18 @@ import torch
 from samples import picture, save_checkpoint, tensors_of, tiny_networks
 
 import hsyn_cli
-from hsyn_cli import config, pipeline, weights
+from hsyn_cli import config
 from hsyn_cli.cli import run
-from hsyn_cli.config import Preset, RefineStage, Steps
-from hsyn_cli.errors import GeometryError, UsageError, WeightsError
-from hsyn_cli.sn_net import SNNet
+from hsyn_cli.config.architecture import Steps
+from hsyn_cli.config.presets import Preset, RefineStage
+from hsyn_cli.config.presets import default as default_preset
+from hsyn_cli.errors import GeometryError, InputError, UsageError, WeightsError
+from hsyn_cli.io import checkpoints as weights
+from hsyn_cli.method import refine as refinement
+from hsyn_cli.method import register as pipeline
+from hsyn_cli.method import result
+from hsyn_cli.method.sn_net import SNNet
+from hsyn_cli.results import run_folder
 from hsyn_cli.space import Grid, affine_parts
 
 SPACING = 2.0
@@ -63,11 +73,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(config.PRESETS, "default", Preset(0, (RefineStage(2, Steps(2)), RefineStage(1, Steps(1)))))
+    stages = (RefineStage(2, Steps(2)), RefineStage(1, Steps(1)))
+    monkeypatch.setattr(default_preset, "PRESET", Preset(refinement=stages))
 
 
 def register(
-    folder: Path, out: Path, *more: str, fixed: str = "f.nii.gz", checkpoint: str = "tiny.safetensors"
+    folder: Path,
+    out: Path,
+    *more: str,
+    fixed: str = "f.nii.gz",
+    checkpoint: str = "tiny.safetensors",
 ) -> int:
     paths = ["-m", str(folder / "m.nii.gz"), "-f", str(folder / fixed), "-o", str(out)]
     return run(["register", *paths, "--weights", str(folder / checkpoint), "--threads", "1", *more])
@@ -81,22 +96,29 @@ def shift_of(out: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("preset", ["fast", "default"])
-def test_the_same_seed_and_threads_give_the_same_bytes(folder: Path, tmp_path: Path, preset: str) -> None:
+def test_the_same_seed_and_threads_give_the_same_bytes(
+    folder: Path, tmp_path: Path, preset: str
+) -> None:
     for name in ("one", "two"):
         assert register(folder, tmp_path / name, "--preset", preset, "--quiet", "--seed", "4") == 0
     names = set(os.listdir(tmp_path / "one")) - {"report.json", "report.html"}
     assert len(names) == 5
     for name in names:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), (
+            name
+        )
     one, two = (json.loads((tmp_path / n / "report.json").read_text()) for n in ("one", "two"))
     for key in ("folding", "inverse_error_fixed", "similarity", "checkpoint", "seed"):
         assert one[key] == two[key]
 
 
+@pytest.mark.slow
 def test_threads_are_bounded_as_asked(folder: Path, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     try:
-        assert register(folder, tmp_path / "out", "--preset", "fast", "--quiet", "--threads", "2") == 0
+        assert (
+            register(folder, tmp_path / "out", "--preset", "fast", "--quiet", "--threads", "2") == 0
+        )
         assert json.loads((tmp_path / "out" / "report.json").read_text())["threads"] == 2
         assert torch.get_num_threads() == 2
     finally:
@@ -140,7 +162,12 @@ def test_an_initial_transform_is_used(folder: Path, tmp_path: Path, more: list[s
 
 
 def test_masks_are_accepted(folder: Path, tmp_path: Path) -> None:
-    masks = ("--fixed-mask", str(folder / "f_mask.nii.gz"), "--moving-mask", str(folder / "m_mask.nii.gz"))
+    masks = (
+        "--fixed-mask",
+        str(folder / "f_mask.nii.gz"),
+        "--moving-mask",
+        str(folder / "m_mask.nii.gz"),
+    )
     for preset in ("default", "fast"):
         assert register(folder, tmp_path / preset, "--preset", preset, "--quiet", *masks) == 0
         report = json.loads((tmp_path / preset / "report.json").read_text())
@@ -148,7 +175,9 @@ def test_masks_are_accepted(folder: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(shift_of(tmp_path / preset)[1], SHIFT, atol=0.5)
 
 
-def test_json_parses_and_is_the_file(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_json_parses_and_is_the_file(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert register(folder, tmp_path / "out", "--preset", "fast", "--json") == 0
     captured = capfd.readouterr()
     assert json.loads(captured.out) == json.loads((tmp_path / "out" / "report.json").read_text())
@@ -159,20 +188,27 @@ def test_max_folding_is_an_exit_code(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     real = pipeline.register
-    assert register(folder, tmp_path / "good", "--preset", "fast", "--quiet", "--max-folding", "0") == 0
+    assert (
+        register(folder, tmp_path / "good", "--preset", "fast", "--quiet", "--max-folding", "0")
+        == 0
+    )
 
-    def folding(*images: sitk.Image, **options: Any) -> pipeline.Registration:
+    def folding(*images: sitk.Image, **options: Any) -> result.Registration:
         result = real(*images, **options)
         fold = dataclasses.replace(result.facts.folding, voxels=7, percent=0.01)
         return dataclasses.replace(result, facts=dataclasses.replace(result.facts, folding=fold))
 
     monkeypatch.setattr(pipeline, "register", folding)
-    assert register(folder, tmp_path / "bad", "--preset", "fast", "--quiet", "--max-folding", "0") == 9
+    assert (
+        register(folder, tmp_path / "bad", "--preset", "fast", "--quiet", "--max-folding", "0") == 9
+    )
     assert "fold, more than the 0 % allowed" in capfd.readouterr().err
     assert len(os.listdir(tmp_path / "bad")) == 7
 
 
-def test_images_apart_in_space(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_images_apart_in_space(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     image = sitk.ReadImage(str(folder / "f.nii.gz"))
     image.SetOrigin((900.0, 0, 0))
     sitk.WriteImage(image, str(tmp_path / "far.nii.gz"))
@@ -187,7 +223,9 @@ def test_images_apart_in_space(folder: Path, tmp_path: Path, capfd: pytest.Captu
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_asked_for_and_absent(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_cuda_asked_for_and_absent(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert register(folder, tmp_path / "out", "--device", "cuda") == 7
     assert "CUDA" in capfd.readouterr().err
     assert os.listdir(tmp_path) == []
@@ -199,7 +237,10 @@ def test_checkpoints_that_will_not_do(
     store = tmp_path / "weights"
     store.mkdir()
     nets = tiny_networks(SPACING)
-    architecture = {"sn_net": config.to_dict(nets[0].config), "di_net": config.to_dict(nets[1].config)}
+    architecture = {
+        "sn_net": config.to_dict(nets[0].config),
+        "di_net": config.to_dict(nets[1].config),
+    }
     tensors = tensors_of(*nets)
     weights.save(store / "short.safetensors", dict(list(tensors.items())[:-1]), architecture)
     weights.save(store / "more.safetensors", tensors | {"sn.surprise": torch.ones(1)}, architecture)
@@ -224,13 +265,17 @@ def test_checkpoints_that_will_not_do(
         ("ruined", "no numbers"),
         ("absent", "no such file"),
     ):
-        assert register(folder, tmp_path / "out", checkpoint=str(store / f"{name}.safetensors")) == 6
+        assert (
+            register(folder, tmp_path / "out", checkpoint=str(store / f"{name}.safetensors")) == 6
+        )
         assert text in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_the_api_refuses_what_it_does_not_know(folder: Path) -> None:
-    fixed, moving = (sitk.ReadImage(str(folder / f"{n}.nii.gz"), sitk.sitkFloat32) for n in ("f", "m"))
+    fixed, moving = (
+        sitk.ReadImage(str(folder / f"{n}.nii.gz"), sitk.sitkFloat32) for n in ("f", "m")
+    )
     given = str(folder / "tiny.safetensors")
     with pytest.raises(UsageError, match="unknown preset 'best'"):
         pipeline.register(moving, fixed, preset="best", weights=given)
@@ -243,18 +288,40 @@ def test_the_api_refuses_what_it_does_not_know(folder: Path) -> None:
         pipeline.register(moving, fixed, weights=given)
 
 
+def test_the_api_refuses_an_alignment_it_does_not_know(folder: Path) -> None:
+    images = (folder / "m.nii.gz", folder / "f.nii.gz")
+    with pytest.raises(UsageError, match="unknown affine 'similarity'"):
+        pipeline.register(*images, affine="similarity")  # type: ignore[arg-type]
+
+
+def test_masks_in_memory_are_held_to_the_rules_of_files(folder: Path) -> None:
+    images = [sitk.ReadImage(str(folder / f"{n}.nii.gz"), sitk.sitkFloat32) for n in ("m", "f")]
+    mask = sitk.ReadImage(str(folder / "m_mask.nii.gz"))
+    given = {"weights": str(folder / "tiny.safetensors"), "preset": "fast"}
+    with pytest.raises(GeometryError, match="the fixed mask given lies on another grid"):
+        pipeline.register(*images, fixed_mask=mask, **given)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="the moving mask given is empty"):
+        pipeline.register(*images, moving_mask=mask * 0, **given)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("scale", [1, 2])
 def test_a_checkpoint_of_one_level_will_do(
     folder: Path, tmp_path: Path, scale: int, symmetric: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its fields divide by little, so the working grid must see to what DI-Net needs."""
-    monkeypatch.setattr(pipeline, "MARGIN_MM", 5.0)
-    level = config.Level(scale, 1, encoder=(4, 6), head=(4,), window=5, forces=True, steps=config.Steps(2))
+    narrow = dataclasses.replace(default_preset.PRESET, margin=5.0 / SPACING)
+    monkeypatch.setattr(default_preset, "PRESET", narrow)
+    level = config.Level(
+        scale, 1, encoder=(4, 6), head=(4,), window=5, forces=True, steps=config.Steps(2)
+    )
     sn = SNNet(config.SNNetConfig(SPACING, (level,), symmetric))
     save_checkpoint(tmp_path / "one.safetensors", sn, tiny_networks(SPACING)[1])
     result = pipeline.register(
-        folder / "m.nii.gz", folder / "f.nii.gz", weights=str(tmp_path / "one.safetensors"), threads=1
+        folder / "m.nii.gz",
+        folder / "f.nii.gz",
+        weights=str(tmp_path / "one.safetensors"),
+        threads=1,
     )
     assert result.facts.folding.voxels == 0
     assert result.facts.folded_before_repair_percent == 0
@@ -264,11 +331,16 @@ def test_a_checkpoint_of_one_level_will_do(
 
 
 def test_the_api_tells_its_progress_and_leaves_its_arguments_alone(folder: Path) -> None:
-    fixed, moving = (sitk.ReadImage(str(folder / f"{n}.nii.gz"), sitk.sitkFloat32) for n in ("f", "m"))
+    fixed, moving = (
+        sitk.ReadImage(str(folder / f"{n}.nii.gz"), sitk.sitkFloat32) for n in ("f", "m")
+    )
     before = [sitk.Hash(image) for image in (fixed, moving)]
     told: list[tuple[str, float]] = []
     result = pipeline.register(
-        moving, fixed, weights=str(folder / "tiny.safetensors"), progress=lambda *step: told.append(step)
+        moving,
+        fixed,
+        weights=str(folder / "tiny.safetensors"),
+        progress=lambda *step: told.append(step),
     )
     fractions = [fraction for _, fraction in told]
     assert fractions == sorted(fractions)
@@ -285,7 +357,11 @@ def test_exchanging_the_images_exchanges_the_answers(folder: Path) -> None:
     fixed = sitk.ReadImage(str(folder / "f.nii.gz"), sitk.sitkFloat32)
     mirrored = sitk.GetArrayFromImage(fixed)[:, :, ::-1]  # so that both fill the same box
     moving = FIXED.stamp(sitk.GetImageFromArray(np.ascontiguousarray(mirrored)))
-    given: dict[str, Any] = {"weights": str(folder / "tiny.safetensors"), "affine": "none", "preset": "fast"}
+    given: dict[str, Any] = {
+        "weights": str(folder / "tiny.safetensors"),
+        "affine": "none",
+        "preset": "fast",
+    }
     one, two = pipeline.register(moving, fixed, **given), pipeline.register(fixed, moving, **given)
     a, b = sitk.GetArrayFromImage(one.warp_field), sitk.GetArrayFromImage(two.inverse_warp_field)
     assert np.abs(a).max() > 0.5
@@ -294,7 +370,14 @@ def test_exchanging_the_images_exchanges_the_answers(folder: Path) -> None:
 
 
 def test_an_image_against_itself_stays_where_it_is(folder: Path, tmp_path: Path) -> None:
-    paths = ["-m", str(folder / "f.nii.gz"), "-f", str(folder / "f.nii.gz"), "-o", str(tmp_path / "out")]
+    paths = [
+        "-m",
+        str(folder / "f.nii.gz"),
+        "-f",
+        str(folder / "f.nii.gz"),
+        "-o",
+        str(tmp_path / "out"),
+    ]
     given = ["--weights", str(folder / "tiny.safetensors"), "--quiet", "--threads", "1"]
     assert run(["register", *paths, *given, "--no-affine"]) == 0
     field = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "forward_field.nii.gz")))
@@ -303,7 +386,7 @@ def test_an_image_against_itself_stays_where_it_is(folder: Path, tmp_path: Path)
 
 DRIVER = """
 import sys, time
-from hsyn_cli import pipeline
+from hsyn_cli.method import register as pipeline
 def slow(*arguments, **options):
     print("working", flush=True)
     time.sleep(60)
@@ -314,7 +397,8 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("step", "number", "code"), [("refine", signal.SIGINT, 130), ("total_fields", signal.SIGTERM, 143)]
+    ("step", "number", "code"),
+    [("refine", signal.SIGINT, 130), ("total_fields", signal.SIGTERM, 143)],
 )
 def test_interrupted_in_mid_run_it_leaves_nothing(
     folder: Path, tmp_path: Path, step: str, number: signal.Signals, code: int
@@ -338,10 +422,8 @@ def test_interrupted_in_mid_run_it_leaves_nothing(
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "working\n"
-        start = time.monotonic()
         process.send_signal(number)
         _, err = process.communicate(timeout=20)
-    assert time.monotonic() - start < 10
     assert process.returncode == code
     assert (err.count("\n"), err[:7]) == (1, "error: ")
     assert os.listdir(tmp_path) == []
@@ -349,7 +431,14 @@ def test_interrupted_in_mid_run_it_leaves_nothing(
 
 def test_a_real_run_is_interrupted_wherever_it_is(folder: Path, tmp_path: Path) -> None:
     """No stand-in: SIGTERM at any moment; whole outputs or none."""
-    paths = ["-m", str(folder / "m.nii.gz"), "-f", str(folder / "f.nii.gz"), "-o", str(tmp_path / "out")]
+    paths = [
+        "-m",
+        str(folder / "m.nii.gz"),
+        "-f",
+        str(folder / "f.nii.gz"),
+        "-o",
+        str(tmp_path / "out"),
+    ]
     more = ["--weights", str(folder / "tiny.safetensors"), "--threads", "1", "--preset", "accurate"]
     with subprocess.Popen(
         [sys.executable, "-c", "from hsyn_cli.cli import main; main()", "register", *paths, *more],
@@ -357,21 +446,25 @@ def test_a_real_run_is_interrupted_wherever_it_is(folder: Path, tmp_path: Path) 
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(hsyn_cli.__file__).parents[1])},
     ) as process:
-        limit = time.monotonic() + 30
-        while not (tmp_path / "out").exists() and time.monotonic() < limit:
+        while not (tmp_path / "out").exists() and process.poll() is None:
             time.sleep(0.05)
         time.sleep(1.0)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)  # does nothing where the run has ended
         process.communicate(timeout=30)
     assert process.returncode in (0, 143)
     left = os.listdir(tmp_path / "out") if (tmp_path / "out").exists() else []
-    assert len(left) == (6 if process.returncode == 0 else 0)
+    files = run_folder.targets(run_folder.Wanted(tmp_path / "out")).values()
+    whole = sorted(path.name for path in files)
+    assert sorted(left) == (whole if process.returncode == 0 else [])
 
 
 def test_the_refinement_sees_tissue_in_place_of_the_finest_level(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With masks, as the preset default has it; the finest level gives nonsense here and is not asked."""
+    """With masks, as the preset default has it.
+
+    The finest level gives nonsense here and is not asked.
+    """
     tissue = config.TissueConfig(({"2": 1.0},), encoder=(4, 6), head=(4,))
     torch.manual_seed(0)
     levels = tuple(config.Level(scale, 1, encoder=(4, 6), head=(4,), window=5) for scale in (2, 1))
@@ -379,19 +472,21 @@ def test_the_refinement_sees_tissue_in_place_of_the_finest_level(
     torch.nn.init.constant_(sn.levels[1].flow.bias, 30.0)
     save_checkpoint(tmp_path / "with.safetensors", sn, tiny_networks(SPACING)[1])
     seen: list[torch.Size] = []
-    refine = pipeline.refine
+    refine = refinement.refine
 
     def noting(u: torch.Tensor, pair: torch.Tensor, *more: object) -> torch.Tensor:
         seen.append(pair.shape)
         return refine(u, pair, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline, "refine", noting)
+    monkeypatch.setattr(refinement, "refine", noting)
     warped = {}
     for weight in (0.0, 16.0):
         stage = RefineStage(1, Steps(2, tissue=weight))
-        monkeypatch.setitem(config.PRESETS, "default", Preset(1, (stage,)))
+        coarse = Preset(coarser_than=1, refinement=(stage,))
+        monkeypatch.setattr(default_preset, "PRESET", coarse)
         result = pipeline.register(
-            folder / "m.nii.gz", folder / "f.nii.gz", weights=str(tmp_path / "with.safetensors"), threads=1,
+            folder / "m.nii.gz", folder / "f.nii.gz", threads=1,
+            weights=str(tmp_path / "with.safetensors"),
             fixed_mask=folder / "f_mask.nii.gz", moving_mask=folder / "m_mask.nii.gz",
         )  # fmt: skip
         assert result.facts.folding.voxels == 0

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsyn_cli import points
 from hsyn_cli.errors import InputError
+from hsyn_cli.io import points
 
 CSV = 'x,y,z,t,label,comment\n1,2,3,0,7,"left, upper"\n-4.5,5e1, 6 ,0,8,\n'
 VTK = b"""# vtk DataFile Version 3.0
@@ -101,7 +101,11 @@ def test_ascii_vtk_keeps_every_other_byte(tmp_path: Path) -> None:
 
 def test_ascii_vtk_that_ends_with_its_points(tmp_path: Path) -> None:
     data = VTK.split(b"POLYGONS")[0]
-    assert points.read(write(tmp_path, data, "s.vtk")).rewritten(np.zeros((4, 3))).endswith(b"0.000000\n")
+    assert (
+        points.read(write(tmp_path, data, "s.vtk"))
+        .rewritten(np.zeros((4, 3)))
+        .endswith(b"0.000000\n")
+    )
 
 
 @pytest.mark.parametrize(("kind", "code"), [("float", "f"), ("double", "d")])
@@ -111,7 +115,10 @@ def test_binary_vtk(tmp_path: Path, kind: str, code: str) -> None:
     rest = b"\nPOLYGONS 0 0\n\x00\xff POINTS 9 float\n"
     file = points.read(write(tmp_path, head + struct.pack(f">6{code}", *values) + rest, "s.vtk"))
     np.testing.assert_array_equal(file.points, np.reshape(values, (2, 3)))
-    assert file.rewritten(file.points * 2) == head + struct.pack(f">6{code}", *(2 * v for v in values)) + rest
+    assert (
+        file.rewritten(file.points * 2)
+        == head + struct.pack(f">6{code}", *(2 * v for v in values)) + rest
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 import SimpleITK as sitk
 from samples import DIRECTIONS, chest
 
-from hsyn_cli.prepare import content_box, foreground, intensity_range, pair_box
+from hsyn_cli.anatomy.intensity import content_box, foreground, read_intensities
+from hsyn_cli.anatomy.scene import pair_box
 from hsyn_cli.space import Grid
 
 IDENTITY = sitk.AffineTransform(3)
@@ -21,7 +22,10 @@ def image_with(direction: str, low: tuple[int, int, int], high: tuple[int, int, 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_the_box_of_a_pair_is_the_same_whichever_is_fixed(direction: str) -> None:
-    a, b = image_with(direction, (3, 4, 5), (15, 9, 12)), image_with(direction, (6, 2, 7), (19, 8, 14))
+    a, b = (
+        image_with(direction, (3, 4, 5), (15, 9, 12)),
+        image_with(direction, (6, 2, 7), (19, 8, 14)),
+    )
     np.testing.assert_array_equal(content_box(a), [(3, 4, 5), (15, 9, 12)])
     np.testing.assert_allclose(pair_box(a, b, IDENTITY), [(3, 2, 5), (19, 9, 14)], atol=1e-9)
     np.testing.assert_allclose(pair_box(b, a, IDENTITY), pair_box(a, b, IDENTITY), atol=1e-9)
@@ -38,7 +42,8 @@ def test_moving_content_counts_where_the_affine_puts_it_and_inside_the_fixed_ima
 
 def test_hounsfield_units_have_a_window_and_air_is_no_content() -> None:
     image, lungs = chest()
-    assert intensity_range(image) == (-1000.0, 200.0)
+    grey = read_intensities(image)
+    assert (grey.low, grey.high) == (-1000.0, 200.0)
     inside = foreground(image)
     assert inside[sitk.GetArrayViewFromImage(lungs) > 0].mean() > 0.95
     assert not inside[sitk.GetArrayViewFromImage(image) < -960].any()

@@ -5,12 +5,18 @@ import pytest
 import torch
 from samples import picture, smooth_field
 
-from hsyn_cli.config import PRESETS, RefineStage, Steps
-from hsyn_cli.fields import determinant, resampled, warp
-from hsyn_cli.losses import ncc
-from hsyn_cli.refine import at_scale, refine
+from hsyn_cli.config import SNNetConfig, presets
+from hsyn_cli.config.architecture import Steps
+from hsyn_cli.config.presets import RefineStage
+from hsyn_cli.fields.folding import determinant
+from hsyn_cli.fields.sampling import warp
+from hsyn_cli.fields.smoothing import resize_smooth
+from hsyn_cli.method.refine import at_scale, refine
+from hsyn_cli.method.similarity.ncc import SIMILARITY
 
 SIZE = (16, 20, 24)
+
+ncc = SIMILARITY.value
 
 
 def blobs(size: tuple[int, int, int], shift: float, sigma: float = 4.0) -> torch.Tensor:
@@ -49,21 +55,27 @@ def test_the_mean_shape_stays() -> None:
 
 def test_one_direction_stays_one_direction() -> None:
     pair = torch.cat((blobs(SIZE, 1.5, 3.0), blobs(SIZE, -1.5, 3.0)))
-    u = refine(torch.zeros(2, 3, 8, 10, 12), pair, 1.0, (RefineStage(1, Steps(3)),), symmetric=False)
+    u = refine(
+        torch.zeros(2, 3, 8, 10, 12),
+        pair,
+        1.0,
+        (RefineStage(1, Steps(3)),),
+        config=SNNetConfig(symmetric=False),
+    )
     assert u[0].abs().max() > 0.2
     assert not u[1].any()
 
 
 def test_no_stages_change_nothing() -> None:
     u = smooth_field((8, 10, 12), 0.2, 1, batch=2)
-    assert PRESETS["fast"].refinement == ()
+    assert presets.find("fast").refinement == ()
     assert torch.equal(refine(u, picture(SIZE, 1, batch=2), 1.0, ()), u)
 
 
 @pytest.mark.parametrize("preset", ["default", "accurate"])
 def test_presets_run_on_any_size_that_divides_by_four(preset: str) -> None:
     pair = torch.cat((blobs(SIZE, 0.5), blobs(SIZE, -0.5)))
-    stages = [RefineStage(stage.scale, Steps(1)) for stage in PRESETS[preset].refinement]
+    stages = [RefineStage(stage.scale, Steps(1)) for stage in presets.find(preset).refinement]
     u = refine(torch.zeros(2, 3, *(n // 2 for n in SIZE)), pair, 1.0, stages)
     assert u.shape[2:] == tuple(round(n / stages[-1].scale) for n in SIZE)
     assert torch.isfinite(u).all()
@@ -122,15 +134,20 @@ def test_masks_of_ones_are_no_masks() -> None:
     pair = torch.cat((blobs(SIZE, 1.0), blobs(SIZE, -1.0)))
     stages = (RefineStage(2, Steps(3)),)
     start = torch.zeros(2, 3, 8, 10, 12)
-    free, masked = refine(start, pair, 1.0, stages), refine(start, pair, 1.0, stages, torch.ones_like(pair))
+    free, masked = (
+        refine(start, pair, 1.0, stages),
+        refine(start, pair, 1.0, stages, torch.ones_like(pair)),
+    )
     torch.testing.assert_close(masked, free, atol=1e-3, rtol=1e-3)
 
 
 def test_fields_are_brought_to_another_size_without_kinks() -> None:
     u = smooth_field((8, 10, 12), 0.2, 1, batch=2)
-    assert resampled(u, u.shape[2:]) is u
+    assert resize_smooth(u, u.shape[2:]) is u
     flat = torch.full((2, 3, 8, 10, 12), 1.5)
-    torch.testing.assert_close(resampled(flat, torch.Size(SIZE)), torch.full((2, 3, *SIZE), 1.5))
+    torch.testing.assert_close(
+        resize_smooth(flat, torch.Size(SIZE)), torch.full((2, 3, *SIZE), 1.5)
+    )
 
 
 def test_at_scale_keeps_constants_and_the_extent() -> None:

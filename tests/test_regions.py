@@ -22,17 +22,26 @@ def test_regions_are_told_by_name_both_sides_as_one_and_the_worst_is_drawn(
             sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"{name}.nii.gz"))
     with (tmp_path / "labels.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows(
-            [("index", "name", "ignore"), (1, "Left Box", False), (2, "Right Box", False), (100, "Lid", False)]
+            [
+                ("index", "name", "ignore"),
+                (1, "Left Box", False),
+                (2, "Right Box", False),
+                (100, "Lid", False),
+            ]
         )
     columns = ("moving", "fixed", "moving_labels", "fixed_labels")
     pairs = tmp_path / "pairs.csv"
-    pairs.write_text(",".join(columns) + "\n" + ",".join(f"{name}.nii.gz" for name in columns) + "\n")
+    pairs.write_text(
+        ",".join(columns) + "\n" + ",".join(f"{name}.nii.gz" for name in columns) + "\n"
+    )
     for method, shift in (("default", 0.0), ("greedy", 1.0)):  # greedy's is the true field
         out = tmp_path / "kept" / f"1-{method}" / "out"
         out.mkdir(parents=True)
         field = np.zeros((12, 12, 12, 3))
         field[..., 2] = shift
-        sitk.WriteImage(sitk.GetImageFromArray(field, isVector=True), str(out / "forward_field.nii.gz"))
+        sitk.WriteImage(
+            sitk.GetImageFromArray(field, isVector=True), str(out / "forward_field.nii.gz")
+        )
         sitk.WriteImage(sitk.GetImageFromArray(labels), str(out / "warped.nii.gz"))
     picture = tmp_path / "worst.png"
     arguments = [str(pairs), str(tmp_path / "kept"), "--picture", str(picture)]

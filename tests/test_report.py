@@ -1,4 +1,7 @@
-"""The report: plain data, true JSON, lines that really work, a table that is right at 80 columns."""
+"""The report: plain data, true JSON, lines that really work.
+
+A table that is right at 80 columns.
+"""
 
 import dataclasses
 import io
@@ -12,44 +15,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from rich.console import Console
+from stand_ins import FACTS, assembled
 
-from hsyn_cli import report as reports
-
-FACTS = reports.Facts(
-    folding=reports.Folding(0, 0.0, 12, 0.081, (-31.5, 20.0, 104.25)),
-    inverse_folding=reports.Folding(0, 0.0, 9, 0.09, (1.0, 2.0, 3.0)),
-    inverse_error_fixed=reports.ErrorStats(0.0042, 0.031, 0.21),
-    inverse_error_moving=reports.ErrorStats(0.0051, 0.033, 0.25),
-    similarity=reports.Similarity("local NCC", 0.31, 0.52, 0.81),
-    preset="default",
-    affine="affine",
-    checkpoint=reports.Weights("brain-t1", "ab" * 32, verified=True),
-    device="cpu",
-    threads=2,
-    seed=7,
-    seconds={"reading": 0.4, "affine": 3.1, "networks": 1.5, "refinement": 9.75, "writing": 1.1},
-    warnings=("the moving image is much larger",),
-)
-
-
-def assembled(facts: reports.Facts = FACTS, folder: Path = Path("out"), **more: Path) -> reports.Report:
-    outputs = {"forward_field": folder / "forward_field.nii.gz", **more, "report": folder / "report.json"}
-    return reports.assemble(
-        facts,
-        inputs={
-            "moving": reports.Source("m.nii.gz", "a" * 64),
-            "fixed": reports.Source("it's f.nii.gz", "b" * 64),
-        },
-        outputs=outputs,
-        warnings=("sform and qform disagree",),
-        seconds_total=16.25,
-        peak_memory_mb=1834.0,
-    )
+from hsyn_cli import devices
+from hsyn_cli.fields import folding, grids
+from hsyn_cli.method import result
+from hsyn_cli.results import render
+from hsyn_cli.results import report as reports
 
 
 def shown(report: reports.Report, **options: float) -> str:
     console = Console(width=80, file=io.StringIO(), force_terminal=False)
-    console.print(reports.render(report, **options))
+    console.print(render.render(report, **options))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -64,12 +41,14 @@ def test_json_holds_every_fact_once() -> None:
     assert data["warnings"] == ["sform and qform disagree", "the moving image is much larger"]
     assert list(data["seconds"]) == ["reading", "affine", "networks", "refinement", "writing"]
     assert set(data["versions"]) == {"hsyn", "python", "torch", "SimpleITK", "numpy"}
-    names = {field.name for field in dataclasses.fields(reports.Facts)}
+    names = {field.name for field in dataclasses.fields(result.Facts)}
     assert names <= data.keys()
 
 
 def test_values_that_json_does_not_have_become_null() -> None:
-    facts = dataclasses.replace(FACTS, similarity=reports.Similarity("x", float("nan"), 0.5, float("inf")))
+    facts = dataclasses.replace(
+        FACTS, similarity=result.SimilarityScores("x", float("nan"), 0.5, float("inf"))
+    )
     data = json.loads(reports.to_json(assembled(facts)))
     assert data["similarity"] == {"measure": "x", "before": None, "affine": 0.5, "after": None}
 
@@ -79,7 +58,8 @@ def test_table_fits_80_columns_and_tells_the_facts() -> None:
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     assert len(lines) <= 16
-    for fact in ("none; by the stricter corner rule 12", "0.081, forward, at (-31.5, 20.0, 104.2) mm",
+    for fact in ("none; by the stricter corner rule 12",
+                 "0.081, forward, at (-31.5, 20.0, 104.2) mm",
                  "max 0.210 mm",
                  "before 0.310, affine 0.520, after 0.810", "16.2 s; longest: ", "seed 7",
                  "1.8 GB", "brain-t1 (abababababab)", "qform disagree", "much larger"):  # fmt: skip
@@ -87,13 +67,15 @@ def test_table_fits_80_columns_and_tells_the_facts() -> None:
 
 
 def test_folding_is_red_beyond_the_limit_only() -> None:
-    folded = reports.Folding(31, 0.0125, 99, -0.4, (0.0, 0.0, 0.0))
+    folded = folding.Folding(31, 0.0125, 99, -0.4, (0.0, 0.0, 0.0))
     report = assembled(dataclasses.replace(FACTS, folding=folded))
     assert "31 voxels (0.013 %)" in shown(report)
 
     def colour(limit: float | None) -> bool:
-        console = Console(width=80, file=io.StringIO(), force_terminal=True, color_system="standard")
-        console.print(reports.render(report, max_folding=limit))
+        console = Console(
+            width=80, file=io.StringIO(), force_terminal=True, color_system="standard"
+        )
+        console.print(render.render(report, max_folding=limit))
         assert isinstance(console.file, io.StringIO)
         return "\x1b[31m31 voxels" in console.file.getvalue()
 
@@ -101,7 +83,9 @@ def test_folding_is_red_beyond_the_limit_only() -> None:
 
 
 def test_a_checkpoint_that_is_in_no_manifest_is_told() -> None:
-    facts = dataclasses.replace(FACTS, checkpoint=reports.Weights("mine", "cd" * 32, verified=False))
+    facts = dataclasses.replace(
+        FACTS, checkpoint=result.CheckpointId("mine", "cd" * 32, verified=False)
+    )
     assert "not in a manifest" in shown(assembled(facts))
 
 
@@ -119,12 +103,17 @@ def test_simpleitk_line_runs_in_a_shell(tmp_path: Path) -> None:
     folder.mkdir()
     values = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
     image = sitk.GetImageFromArray(values)
-    shift = sitk.GetImageFromArray(np.zeros((5, 6, 7, 3), np.float32) + np.float32([1, 0, 0]), isVector=True)
+    shift = sitk.GetImageFromArray(
+        np.zeros((5, 6, 7, 3), np.float32) + np.float32([1, 0, 0]), isVector=True
+    )
     for name, content in (("m", image), ("f", image), ("d", shift)):
         sitk.WriteImage(content, str(folder / f"{name}.nii.gz"))
     outputs = {"forward_field": folder / "d.nii.gz"}
-    line = reports.apply_lines(str(folder / "m.nii.gz"), str(folder / "f.nii.gz"), outputs)["SimpleITK"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the `python` of the tests
+    line = reports.apply_lines(str(folder / "m.nii.gz"), str(folder / "f.nii.gz"), outputs)[
+        "SimpleITK"
+    ]
+    # the `python` of the tests comes first
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True, env={**os.environ, "PATH": path})  # noqa: S607
     moved = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "moved.nii.gz")))
     np.testing.assert_allclose(moved[..., :-1], values[..., 1:], atol=1e-6)
@@ -135,18 +124,27 @@ def test_slicer_line_is_python() -> None:
 
 
 def test_peak_memory_grows_with_what_is_held() -> None:
-    before = reports.peak_memory_mb()
+    before = devices.peak_memory_mb()
     assert before is not None
     size = int(before + 50) * 1_000_000
     block = bytearray(size)
     block[::4096] = b"\1" * len(block[::4096])
-    after = reports.peak_memory_mb()
+    after = devices.peak_memory_mb()
     assert after is not None
     assert size / 1e6 < after < size / 1e6 + before + 100
 
 
 @pytest.mark.parametrize(
-    "name", ["Facts", "Report", "Folding", "ErrorStats", "Similarity", "Weights", "Source"]
+    "kind",
+    [
+        reports.Report,
+        reports.Source,
+        folding.Folding,
+        grids.ErrorStats,
+        result.Facts,
+        result.SimilarityScores,
+        result.CheckpointId,
+    ],
 )
-def test_facts_are_frozen(name: str) -> None:
-    assert getattr(reports, name).__dataclass_params__.frozen
+def test_facts_are_frozen(kind: type) -> None:
+    assert kind.__dataclass_params__.frozen

@@ -1,4 +1,9 @@
-"""What the networks are shown: brains as they are, chests in their window, cut to the lungs, with what was not scanned left out."""
+"""What the networks are shown: brains as they are, chests in their window, cut to the lungs.
+
+With what was not scanned left out.
+"""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,11 +11,12 @@ import SimpleITK as sitk
 import torch
 from samples import DIRECTIONS, chest
 
-from hsyn_cli import lungs
+from hsyn_cli.anatomy import lungs, organs
+from hsyn_cli.anatomy.intensity import content_box
+from hsyn_cli.anatomy.organs.lung import NEAR_MM
+from hsyn_cli.anatomy.scene import Scene, prepare_subjects
+from hsyn_cli.anatomy.scene import Subjects as Prepared
 from hsyn_cli.errors import GeometryError, InputError, UsageError
-from hsyn_cli.organs import ORGANS
-from hsyn_cli.prepare import content_box
-from hsyn_cli.scene import NEAR_MM, Scene, Subjects
 from hsyn_cli.space import Grid
 
 IDENTITY = sitk.AffineTransform(3)
@@ -18,13 +24,19 @@ CPU = torch.device("cpu")
 Masks = tuple[sitk.Image | None, sitk.Image | None]
 
 
-def chests(masks: Masks = (None, None), direction: str = "LPS") -> Subjects:
+def Subjects(images: Masks, masks: Masks, found: Masks, organ: str) -> Prepared:  # noqa: N802
+    looks = [organs.look(image) for image in images]
+    first, second = (replace(look, region=lung) for look, lung in zip(looks, found, strict=True))
+    return prepare_subjects(images, masks, (first, second), organs.find(organ), 99.5)
+
+
+def chests(masks: Masks = (None, None), direction: str = "LPS") -> Prepared:
     images = tuple(chest(breath, DIRECTIONS[direction])[0] for breath in (0.0, 20.0))
     found = tuple(lungs.segment(image) for image in images)
-    return Subjects((images[0], images[1]), masks, (found[0], found[1]), ORGANS["lung"])
+    return Subjects((images[0], images[1]), masks, (found[0], found[1]), "lung")
 
 
-def seen(subjects: Subjects, margin: float = 8.0) -> Scene:
+def seen(subjects: Prepared, margin: float = 8.0) -> Scene:
     grid = subjects.grid(IDENTITY, 4.0, margin, 4)
     return subjects.on(grid, IDENTITY, CPU)
 
@@ -33,11 +45,11 @@ def seen(subjects: Subjects, margin: float = 8.0) -> Scene:
 def test_the_grid_of_a_chest_holds_both_lungs_and_what_is_near(direction: str) -> None:
     subjects = chests(direction=direction)
     grid = subjects.grid(IDENTITY, 4.0, 0.0, 1)
-    assert subjects.lungs is not None
-    for lung in subjects.lungs:
+    assert subjects.regions is not None
+    for lung in subjects.regions:
         z, y, x = np.nonzero(sitk.GetArrayFromImage(lung))
         assert grid.contains(Grid.of(lung).points(np.stack((x, y, z), -1).astype(float))).all()
-    whole = Grid.of(subjects.images[1])
+    whole = Grid.of(subjects.views[1])
     extent = [n * s for n, s in zip(whole.size, whole.spacing, strict=True)]
     assert np.prod(grid.size) * 4.0**3 < 0.95 * np.prod(extent)
     assert NEAR_MM > 0
@@ -59,7 +71,7 @@ def test_what_was_not_scanned_does_not_count_nor_do_the_edges_it_makes() -> None
     cut = sitk.GetImageFromArray(values)
     cut.CopyInformation(image)
     found = lungs.segment(image)
-    subjects = Subjects((image, cut), (None, None), (found, found), ORGANS["lung"])
+    subjects = Subjects((image, cut), (None, None), (found, found), "lung")
     grid = Grid.of(image)
     counts = subjects.on(grid, IDENTITY, CPU).counts
     assert counts is not None
@@ -81,20 +93,20 @@ def test_lung_masks_restrict_what_counts_to_where_either_image_has_lung() -> Non
 
 def test_lungs_in_one_image_alone_are_no_map() -> None:
     image, _ = chest()
-    subjects = Subjects((image, image), (None, None), (lungs.segment(image), None), ORGANS["lung"])
-    assert subjects.lungs is None
-    assert subjects.to_align == subjects.images
+    subjects = Subjects((image, image), (None, None), (lungs.segment(image), None), "lung")
+    assert subjects.regions is None
+    assert subjects.align_by == subjects.views
     assert seen(subjects).maps.shape[1] == 0
 
 
 def test_a_brain_is_seen_as_it_is_and_masks_count_only_if_given() -> None:
     image, mask = chest()
     brain = sitk.Maximum(image, 0.0)
-    bare = Subjects((brain, brain), (None, None), (None, None), ORGANS["brain"])
-    assert bare.images == (brain, brain)
+    bare = Subjects((brain, brain), (None, None), (None, None), "brain")
+    assert bare.views == (brain, brain)
     assert seen(bare).counts is None
     assert seen(bare).maps.shape[1] == 0
-    masked = seen(Subjects((brain, brain), (mask, None), (None, None), ORGANS["brain"])).counts
+    masked = seen(Subjects((brain, brain), (mask, None), (None, None), "brain")).counts
     assert masked is not None
     assert 0 < float(masked[0].mean()) < 1 == float(masked[1].mean())
 
@@ -104,8 +116,8 @@ def test_images_that_miss_each_other_are_refused() -> None:
     brain = sitk.Maximum(image, 0.0)
     away = sitk.AffineTransform(3)
     away.SetTranslation((1000.0, 0.0, 0.0))
-    subjects = Subjects((brain, brain), (None, None), (None, None), ORGANS["brain"])
-    with pytest.raises(GeometryError, match="nothing of the moving image lies on the fixed one"):
+    subjects = Subjects((brain, brain), (None, None), (None, None), "brain")
+    with pytest.raises(GeometryError, match="no part of the moving image lies on the fixed image"):
         subjects.on(Grid.of(brain), away, CPU)
 
 
@@ -113,28 +125,32 @@ def test_a_chest_that_is_not_in_hounsfield_units_is_refused() -> None:
     image, _ = chest()
     shifted = image + 1024
     with pytest.raises(InputError, match="the fixed image is no CT in Hounsfield units"):
-        Subjects((image, shifted), (None, None), (None, None), ORGANS["lung"])
+        Subjects((image, shifted), (None, None), (None, None), "lung")
 
 
 def test_one_mask_of_two_chests_is_refused() -> None:
     image, mask = chest()
     with pytest.raises(UsageError, match="of two chests one has a mask"):
-        Subjects((image, image), (mask, None), (None, None), ORGANS["lung"])
+        Subjects((image, image), (mask, None), (None, None), "lung")
 
 
 def test_a_mask_of_everything_is_a_mask() -> None:
     image, mask = chest()
     everything = mask * 0 + 1
-    scene = seen(Subjects((image, image), (everything, everything), (None, None), ORGANS["lung"]))
+    scene = seen(Subjects((image, image), (everything, everything), (None, None), "lung"))
     assert scene.counts is not None
     assert float(scene.counts.mean()) > 0.5
 
 
 @pytest.mark.parametrize("roles", [(0.0, 40.0), (40.0, 0.0)])
-def test_the_grid_holds_lungs_that_lie_deeper_in_the_moving_image_too(roles: tuple[float, float]) -> None:
+def test_the_grid_holds_lungs_that_lie_deeper_in_the_moving_image_too(
+    roles: tuple[float, float],
+) -> None:
     moving, fixed = (chest(breath)[0] for breath in roles)
-    subjects = Subjects((moving, fixed), (None, None), (lungs.segment(moving), lungs.segment(fixed)), ORGANS["lung"])
+    subjects = Subjects(
+        (moving, fixed), (None, None), (lungs.segment(moving), lungs.segment(fixed)), "lung"
+    )
     grid = subjects.grid(IDENTITY, 4.0, 0.0, 1)
-    assert subjects.lungs is not None
-    lowest = min(Grid.of(v).points(content_box(v)[0])[2] for v in subjects.lungs)
+    assert subjects.regions is not None
+    lowest = min(Grid.of(v).points(content_box(v)[0])[2] for v in subjects.regions)
     assert grid.origin[2] == pytest.approx(max(lowest - NEAR_MM, fixed.GetOrigin()[2]), abs=4.0)

@@ -14,8 +14,8 @@ import pytest
 import SimpleITK as sitk
 
 import hsyn_cli
-from hsyn_cli import series
 from hsyn_cli.errors import InputError, OutputError, UsageError
+from hsyn_cli.io import series
 
 SHAPE = (6, 5, 7, 4)  # x, y, z, t
 AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -7], [0, 0, 3.0, 9], [0, 0, 0, 1]])
@@ -37,8 +37,12 @@ def save(
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-@pytest.mark.parametrize(("pixel", "slope"), [("<i2", None), (">i2", None), ("<f4", None), ("<u1", 0.5)])
-def test_volumes_are_those_of_the_file(tmp_path: Path, name: str, pixel: str, slope: float | None) -> None:
+@pytest.mark.parametrize(
+    ("pixel", "slope"), [("<i2", None), (">i2", None), ("<f4", None), ("<u1", 0.5)]
+)
+def test_volumes_are_those_of_the_file(
+    tmp_path: Path, name: str, pixel: str, slope: float | None
+) -> None:
     values = save(tmp_path / name, pixel=pixel, slope=slope)
     found = series.find(tmp_path / name)
     assert found is not None
@@ -105,7 +109,9 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         series.find(path)
 
 
-def test_nothing_is_left_of_what_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_left_of_what_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path / "a.nii")
     found = series.find(tmp_path / "a.nii")
     assert found is not None
@@ -125,10 +131,13 @@ PEAK = """
 import sys
 from pathlib import Path
 import SimpleITK as sitk
-from hsyn_cli import apply, chain
-from hsyn_cli.images import read_grid
+from hsyn_cli.io.images import read_grid
+from hsyn_cli.tools import chain
+from hsyn_cli.tools.apply import Settings
+from hsyn_cli.tools.apply_files import move_file
 given = chain.read([sitk.Euler3DTransform((0, 0, 0), 0.1, 0, 0)])
-apply.move_file(Path(sys.argv[1]), Path(sys.argv[2]), given, read_grid(Path(sys.argv[1])), apply.Settings(), lambda x: None)
+source, out = map(Path, sys.argv[1:])
+move_file(source, out, given, read_grid(source), Settings(), lambda x: None)
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from hsyn_cli.slabs import each_slab
+from hsyn_cli.fields.slabs import each_slab
 
 CPU = torch.device("cpu")
 

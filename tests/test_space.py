@@ -12,12 +12,11 @@ from hsyn_cli.space import (
     affine_parts,
     field_from_lps,
     field_to_lps,
-    index_slabs,
-    mapped_points,
     nearest_lps,
     strided,
     working_grid,
 )
+from hsyn_cli.tools.mapping import index_slabs, mapped_points
 
 every_grid = pytest.mark.parametrize("name", GRIDS)
 
@@ -56,7 +55,9 @@ def test_nearest_lps_reorders_and_flips_columns_only(name: str) -> None:
 
 @every_grid
 @pytest.mark.parametrize(("margin", "multiple"), [(0.0, 1), (5.0, 8)])
-def test_a_working_grid_covers_the_box_and_little_more(name: str, margin: float, multiple: int) -> None:
+def test_a_working_grid_covers_the_box_and_little_more(
+    name: str, margin: float, multiple: int
+) -> None:
     image = GRIDS[name]
     low, high = np.array([1.0, 2.0, 0.0]), np.array([7.0, 9.0, 6.0])
     grid = working_grid(image, (low, high), 2.0, margin, multiple)
@@ -85,7 +86,9 @@ def test_strided_keeps_the_extent_and_centres_the_cells() -> None:
     assert coarse.size == (2, 3, 1)
     assert coarse.spacing == (6.0, 6.0, 6.0)
     cell = np.array(list(itertools.product((4.0, 5, 6, 7), (0.0, 1, 2, 3), (0.0, 1, 2, 3))))
-    np.testing.assert_allclose(coarse.points(np.array([1.0, 0, 0])), grid.points(cell).mean(0), atol=1e-9)
+    np.testing.assert_allclose(
+        coarse.points(np.array([1.0, 0, 0])), grid.points(cell).mean(0), atol=1e-9
+    )
     assert strided(grid, 1) == grid
     with pytest.raises(ValueError, match="does not divide"):
         strided(grid, 8)
@@ -107,7 +110,9 @@ def test_a_step_of_one_voxel_on_disk_is_what_simpleitk_does(name: str) -> None:
     u = np.zeros((3, *reversed(grid.size)), np.float32)
     u[1] = grid.spacing[1]  # one voxel along the second index axis
     image = grid.stamp(sitk.GetImageFromArray(np.random.default_rng(1).random(u.shape[1:])))
-    transform = sitk.DisplacementFieldTransform(sitk.Cast(field_to_lps(u, grid), sitk.sitkVectorFloat64))
+    transform = sitk.DisplacementFieldTransform(
+        sitk.Cast(field_to_lps(u, grid), sitk.sitkVectorFloat64)
+    )
     moved = sitk.GetArrayFromImage(sitk.Resample(image, transform))
     np.testing.assert_allclose(
         moved[1:-1, 1:-2, 1:-1], sitk.GetArrayFromImage(image)[1:-1, 2:-1, 1:-1], atol=1e-4
@@ -120,7 +125,9 @@ def test_lps_vectors_are_read_along_the_images_own_axes() -> None:
     image = field_image(grid, np.broadcast_to(4 * towards, voxel_points(grid).shape))
     u = field_from_lps(image)
     assert u.dtype == np.float32
-    np.testing.assert_allclose(u.reshape(3, -1).T, np.broadcast_to([0, 0, 4], (u[0].size, 3)), atol=1e-5)
+    np.testing.assert_allclose(
+        u.reshape(3, -1).T, np.broadcast_to([0, 0, 4], (u[0].size, 3)), atol=1e-5
+    )
 
 
 def test_affine_parts_of_any_linear_transform() -> None:

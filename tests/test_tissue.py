@@ -9,23 +9,27 @@ import torch
 from samples import balls, picture, tiny_networks
 
 from hsyn_cli import config
-from hsyn_cli.config import TissueConfig, Training
+from hsyn_cli.config.architecture import TissueConfig
+from hsyn_cli.config.training import Training
 from hsyn_cli.errors import UsageError, WeightsError
-from hsyn_cli.sn_net import SNNet
-from hsyn_cli.tissue import TissueNet
+from hsyn_cli.method.sn_net import SNNet
+from hsyn_cli.method.tissue_net import TissueNet
+from hsyn_cli.method.unet import fold, unfold
 from hsyn_cli.training import loop, runs
+from hsyn_cli.training import phases as training_phases
 from hsyn_cli.training.cache import Cache
 from hsyn_cli.training.painting import TissueSource, tissue_loss, validate_tissue
 from hsyn_cli.training.pairs import PairSource
-from hsyn_cli.unet import fold, unfold
 
 SHAPE = (32, 40, 24)
 CPU = torch.device("cpu")
 SMALL = TissueConfig(({"2": 1.0, "3": 0.5}, {"3": 1.0}), encoder=(8, 8), head=(8,))
 SN, DI = tiny_networks(1.0)
 TINY = Training(
-    sn_net=replace(SN.config, tissue=SMALL), di_net=DI.config, size=SHAPE[::-1], precision="float32", stages=(), di_steps=0,
-    tissue_steps=60, tissue_rate=5e-3, tissue_crop=(24, 24, 16), log_every=10, validate_every=30, held_out=2,
+    sn_net=replace(SN.config, tissue=SMALL), di_net=DI.config, size=SHAPE[::-1],
+    precision="float32", stages=(), di_steps=0,
+    tissue_steps=60, tissue_rate=5e-3, tissue_crop=(24, 24, 16),
+    log_every=10, validate_every=30, held_out=2,
     labels=(2, 3, 41), intensities={"2": 0.9, "3": 0.5, "41": 0.1},
 )  # fmt: skip
 
@@ -63,19 +67,29 @@ def test_sn_net_shows_maps_to_the_refinement_only_where_it_has_the_net() -> None
 
 
 def test_a_sample_shows_what_its_target_says(cache: Cache) -> None:
-    """Three labels: 2 and 3 are brain and have values, 41 is fluid around it and is 0 in both maps."""
+    """Three labels: 2 and 3 are brain and have values.
+
+    41 is fluid around it and is 0 in both maps.
+    """
     source = samples(cache)
     seen = [source.draw(k) for k in range(24)]
     for sample in seen:
         assert sample.image.shape == sample.weight.shape == (1, 1, 24, 24, 16)
         assert sample.target.shape == (1, 2, 24, 24, 16)
         assert 0 <= sample.image.min() <= sample.image.max() <= 1
-        assert {tuple(v) for v in sample.target[0].flatten(1).T.tolist()} <= {(0, 0), (1, 0), (0.5, 1)}
+        assert {tuple(v) for v in sample.target[0].flatten(1).T.tolist()} <= {
+            (0, 0),
+            (1, 0),
+            (0.5, 1),
+        }
         brain = sample.target.amax(1, keepdim=True) > 0
         assert sample.weight[brain].min() == 1 if brain.any() else True
-    both = [s for s in seen if (s.target[:, 0] == 1).sum() > 50 and (s.target[:, 1] == 1).sum() > 50]
+    both = [
+        s for s in seen if (s.target[:, 0] == 1).sum() > 50 and (s.target[:, 1] == 1).sum() > 50
+    ]
     brighter = [
-        bool(s.image[:, 0][s.target[:, 0] == 1].mean() > s.image[:, 0][s.target[:, 1] == 1].mean()) for s in both
+        bool(s.image[:, 0][s.target[:, 0] == 1].mean() > s.image[:, 0][s.target[:, 1] == 1].mean())
+        for s in both
     ]
     assert len(both) > 5
     assert sum(brighter) > 0.7 * len(both)  # T1-like for the most part
@@ -92,7 +106,11 @@ def test_a_sample_depends_on_its_key_and_the_seed_alone(cache: Cache) -> None:
 
 def test_without_label_maps_there_is_nothing_to_learn_from(cache: Cache) -> None:
     scans = replace(
-        cache, images=cache.images[:4], labels=cache.labels[:4], has_image=(True,) * 4, has_labels=(False,) * 4
+        cache,
+        images=cache.images[:4],
+        labels=cache.labels[:4],
+        has_image=(True,) * 4,
+        has_labels=(False,) * 4,
     )
     with pytest.raises(UsageError, match="label maps"):
         samples(scans)
@@ -107,21 +125,24 @@ def test_a_map_of_labels_that_are_not_there_is_told(cache: Cache) -> None:
 def test_tissue_steps_need_a_tissue_net() -> None:
     plain = config.to_dict(replace(TINY, sn_net=SN.config))
     with pytest.raises(ValueError, match="tissue net"):
-        config.training_from_dict(plain)
+        runs.training_of(plain)
 
 
 def test_a_config_with_a_tissue_net_survives_json() -> None:
     plain = json.loads(json.dumps(config.to_dict(TINY)))
     assert config.training_from_dict(plain) == TINY
     del plain["sn_net"]["tissue"]["encoder"]
-    assert config.training_from_dict(plain).sn_net.tissue == replace(SMALL, encoder=TissueConfig.encoder)
+    assert config.training_from_dict(plain).sn_net.tissue == replace(
+        SMALL, encoder=TissueConfig.encoder
+    )
 
 
+@pytest.mark.slow
 def test_the_net_learns_what_voxels_are_and_nothing_else_moves(cache: Cache) -> None:
-    networks = loop.build(TINY, CPU, bf16=False)
+    networks = training_phases.build(TINY, CPU, bf16=False)
     before = {k: v.clone() for k, v in networks.tensors().items()}
     source = PairSource(cache, TINY, CPU)
-    phases = loop.phases(TINY, networks, source)
+    phases = training_phases.phases(TINY, networks, source)
     assert [phase.name for phase in phases] == ["tissue net"]
     net = networks.sn.tissue
     assert net is not None
@@ -150,11 +171,13 @@ def test_a_tissue_net_can_be_added_to_a_checkpoint_that_has_none(tmp_path: Path)
     start = tmp_path / "start.safetensors"
     run = runs.RunFolder(tmp_path)
     plain = replace(TINY, sn_net=SN.config, tissue_steps=0)
-    runs.save_checkpoint(run, plain, loop.Networks(SN, DI), loop.State())
+    runs.save_checkpoint(run, plain, training_phases.Networks(SN, DI), loop.State())
     run.checkpoint.rename(start)
     with pytest.raises(WeightsError, match="nothing would train"):
-        runs.load_start(str(start), replace(TINY, tissue_steps=0), loop.build(TINY, CPU, bf16=False))
-    networks = loop.build(TINY, CPU, bf16=False)
+        runs.load_start(
+            str(start), replace(TINY, tissue_steps=0), training_phases.build(TINY, CPU, bf16=False)
+        )
+    networks = training_phases.build(TINY, CPU, bf16=False)
     fresh = {k: v.clone() for k, v in networks.tensors().items() if k.startswith("sn.tissue.")}
     runs.load_start(str(start), TINY, networks)
     for name, tensor in networks.tensors().items():
@@ -165,10 +188,12 @@ def test_a_tissue_net_can_be_added_to_a_checkpoint_that_has_none(tmp_path: Path)
 
 def test_a_checkpoint_with_another_tissue_net_is_no_start(tmp_path: Path) -> None:
     run = runs.RunFolder(tmp_path)
-    runs.save_checkpoint(run, TINY, loop.build(TINY, CPU, bf16=False), loop.State())
-    one = replace(TINY, sn_net=replace(TINY.sn_net, tissue=replace(SMALL, channels=SMALL.channels[:1])))
+    runs.save_checkpoint(run, TINY, training_phases.build(TINY, CPU, bf16=False), loop.State())
+    one = replace(
+        TINY, sn_net=replace(TINY.sn_net, tissue=replace(SMALL, channels=SMALL.channels[:1]))
+    )
     with pytest.raises(WeightsError, match="another architecture"):
-        runs.load_start(str(run.checkpoint), one, loop.build(one, CPU, bf16=False))
+        runs.load_start(str(run.checkpoint), one, training_phases.build(one, CPU, bf16=False))
 
 
 @pytest.mark.parametrize(
@@ -185,4 +210,4 @@ def test_tissue_settings_that_cannot_be_are_refused(change: dict[str, object], w
     else:
         plain |= change
     with pytest.raises(ValueError, match=word):
-        config.training_from_dict(plain)
+        runs.training_of(plain)

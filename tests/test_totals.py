@@ -1,4 +1,7 @@
-"""Total fields against SimpleITK's own chain on every kind of grid; what is told of folding and errors."""
+"""Total fields against SimpleITK's own chain on every kind of grid.
+
+What is told of folding and errors.
+"""
 
 import numpy as np
 import pytest
@@ -6,20 +9,14 @@ import SimpleITK as sitk
 import torch
 from samples import DIRECTIONS, field_image, smooth_field, turned, voxel_points
 
-from hsyn_cli.affine import affine_from
-from hsyn_cli.fields import compose, determinant, determinants
-from hsyn_cli.inverse import invert
+from hsyn_cli.anatomy.affine import affine_from
+from hsyn_cli.fields.folding import determinant, determinants
+from hsyn_cli.fields.grids import affine_displacement, along_axes, sample_mm, to_image
+from hsyn_cli.fields.inverse import fixed_point_inverse
+from hsyn_cli.fields.repair import unfolded
+from hsyn_cli.fields.sampling import compose
+from hsyn_cli.fields.totals import Totals, field_on, total_fields
 from hsyn_cli.space import Array, Grid, field_to_lps, working_grid
-from hsyn_cli.totals import (
-    Totals,
-    affine_displacement,
-    along,
-    on_target,
-    sampled_at,
-    to_image,
-    total_fields,
-    unfolded,
-)
 
 MATRIX = 1.05 * np.reshape(turned(0.1, -0.15, 0.2), (3, 3)) @ np.diag([1.0, 0.95, 1.05])
 CENTRE = np.array([20.0, -10.0, 30.0])
@@ -39,7 +36,10 @@ def around(
 
 FIXED = {
     name: around(
-        (26, 31, 15) if k else (22, 24, 28), (1.7, 1.4, 2.9) if k else (1.8, 1.8, 1.8), direction, CENTRE
+        (26, 31, 15) if k else (22, 24, 28),
+        (1.7, 1.4, 2.9) if k else (1.8, 1.8, 1.8),
+        direction,
+        CENTRE,
     )
     for k, (name, direction) in enumerate(DIRECTIONS.items())
 }
@@ -54,11 +54,11 @@ AFFINE = affine_from(MATRIX, MOVED - MATRIX @ CENTRE)  # fixed -> moving
 
 
 def fields(fixed: Grid, strain: float = 0.35) -> tuple[Grid, torch.Tensor, torch.Tensor]:
-    """(working grid, fixed to moving, moving to fixed), mm along the working axes."""
+    """(working grid, fixed to moving, moving to fixed), mm along_axes the working axes."""
     box = np.zeros(3), np.array(fixed.size) - 1.0
     working = working_grid(fixed, box, 1.5, 6.0, 4)
     u = 1.5 * smooth_field((working.size[2], working.size[1], working.size[0]), strain, 1)
-    return working, u, invert(u, 1.5, -u, 0.005)
+    return working, u, fixed_point_inverse(u, 1.5, -u, 0.005)
 
 
 def made(name: str, strain: float = 0.35) -> tuple[Totals, torch.Tensor]:
@@ -90,7 +90,7 @@ def test_the_forward_field_is_affine_after_deformation(name: str) -> None:
 @every_grid
 def test_a_working_field_on_another_grid_leaves_the_affine_out(name: str) -> None:
     totals, u = made(name)
-    image = to_image(on_target(u, totals.working, FIXED[name]), FIXED[name])
+    image = to_image(field_on(u, totals.working, FIXED[name]), FIXED[name])
     alone = transform(field_to_lps(u[0].numpy(), totals.working))
     points = voxel_points(FIXED[name])[::3, ::3, ::3].reshape(-1, 3)
     expected = np.array([alone.TransformPoint(p) for p in points.tolist()]) - points
@@ -153,15 +153,21 @@ def test_nothing_inside_the_other_grid_gives_nan_not_a_number_made_up() -> None:
 def test_the_told_determinant_is_that_of_the_written_field(name: str) -> None:
     """Central differences of p + d(p) in mm, by plain numpy from the LPS vectors and the grid."""
     totals, _ = made(name, strain=0.6)
-    for told, image, grid in zip(totals.folding(), totals.images(), (FIXED[name], MOVING[name]), strict=True):
+    for told, image, grid in zip(
+        totals.folding(), totals.images(), (FIXED[name], MOVING[name]), strict=True
+    ):
         mapped = voxel_points(grid) + sitk.GetArrayFromImage(image)
-        columns = [np.gradient(mapped, axis=2 - k) / grid.spacing[k] for k in range(3)]  # along index axes
+        columns = [
+            np.gradient(mapped, axis=2 - k) / grid.spacing[k] for k in range(3)
+        ]  # along_axes index axes
         det = np.linalg.det(np.stack(columns, axis=-1)) * np.linalg.det(grid.axes)
         inner = det[1:-1, 1:-1, 1:-1]
         assert told.min_det == pytest.approx(inner.min(), abs=1e-3)
         assert told.voxels == (inner <= 0).sum()
         z, y, x = np.unravel_index(inner.argmin(), inner.shape)
-        assert told.min_det_at_mm == pytest.approx(grid.points(np.array([x + 1.0, y + 1, z + 1])), abs=1e-6)
+        assert told.min_det_at_mm == pytest.approx(
+            grid.points(np.array([x + 1.0, y + 1, z + 1])), abs=1e-6
+        )
 
 
 @every_grid
@@ -182,7 +188,12 @@ def test_folds_are_counted_in_millimetres_and_with_the_direction(name: str) -> N
     inner = int(np.prod([n - 2 for n in grid.size]))
     assert (forward.voxels, forward.corner_voxels, forward.percent) == (inner, inner, 100.0)
     assert forward.min_det == pytest.approx(-1.5, abs=1e-3)
-    assert (inverse.voxels, inverse.corner_voxels, inverse.percent, inverse.min_det) == (0, 0, 0.0, 1.0)
+    assert (inverse.voxels, inverse.corner_voxels, inverse.percent, inverse.min_det) == (
+        0,
+        0,
+        0.0,
+        1.0,
+    )
 
 
 def test_a_composed_field_equals_two_resamplings_in_simpleitk() -> None:
@@ -191,7 +202,9 @@ def test_a_composed_field_equals_two_resamplings_in_simpleitk() -> None:
     size = (24, 22, 20)
     fixed_to_mid, mid_to_moving = 1.5 * smooth_field(size, 0.2, 2), 1.5 * smooth_field(size, 0.2, 3)
     total = field_to_lps(compose(fixed_to_mid, mid_to_moving, 1.5)[0].numpy(), grid)
-    first, second = (transform(field_to_lps(u[0].numpy(), grid)) for u in (fixed_to_mid, mid_to_moving))
+    first, second = (
+        transform(field_to_lps(u[0].numpy(), grid)) for u in (fixed_to_mid, mid_to_moving)
+    )
     for point in voxel_points(grid)[4:-4:5, 4:-4:5, 4:-4:5].reshape(-1, 3).tolist():
         expected = second.TransformPoint(first.TransformPoint(point))
         assert transform_point(total, point) == pytest.approx(expected, abs=1e-3)
@@ -230,7 +243,9 @@ def knotted(grid: Grid) -> torch.Tensor:
 
 
 @every_grid
-def test_where_the_sharpened_inverse_folds_it_is_the_plain_one_and_elsewhere_it_stays(name: str) -> None:
+def test_where_the_sharpened_inverse_folds_it_is_the_plain_one_and_elsewhere_it_stays(
+    name: str,
+) -> None:
     grid = around((30, 28, 26), (2.0, 2.4, 1.9), DIRECTIONS[name], CENTRE)
     sharp = knotted(grid)
     out = unfolded(sharp, grid, 2.0, torch.zeros_like(sharp))
@@ -253,7 +268,9 @@ def test_without_a_plain_one_a_field_is_smoothed_where_it_folds(name: str) -> No
 
 
 @pytest.mark.parametrize("spacing", [(0.4, 0.4, 0.4), (0.1, 0.4, 0.4), (0.4, 0.4, 3.0)])
-def test_a_working_field_seen_on_another_grid_does_not_fold_there(spacing: tuple[float, float, float]) -> None:
+def test_a_working_field_seen_on_another_grid_does_not_fold_there(
+    spacing: tuple[float, float, float],
+) -> None:
     """Positive on its own voxels and folded between: what every written field is kept from."""
     fixed = around((200, 28, 26), spacing, DIRECTIONS["RAS"], CENTRE)
     working = working_grid(fixed, (np.zeros(3), np.array(fixed.size) - 1.0), 1.0, 4.0, 4)
@@ -262,12 +279,14 @@ def test_a_working_field_seen_on_another_grid_does_not_fold_there(spacing: tuple
     u[:, 0, :, :, x], u[:, 0, :, :, x + 1] = 0.8, -0.9
     points = affine_displacement(fixed, np.eye(3), np.zeros(3), u.device, absolute=True)
     assert not folded(u, working)
-    assert folded(sampled_at(u, working, points), fixed)
-    seen = on_target(u, working, fixed)
+    assert folded(sample_mm(u, working, points), fixed)
+    seen = field_on(u, working, fixed)
     assert not folded(seen, fixed)
     assert seen.abs().max() > 0.1
     far = affine_from(np.diag([1.1, 0.9, 1.0]), np.array([300.0, -200.0, 150.0]))
-    moving = Grid(fixed.size, fixed.spacing, tuple(far.TransformPoint(fixed.origin)), fixed.direction)
+    moving = Grid(
+        fixed.size, fixed.spacing, tuple(far.TransformPoint(fixed.origin)), fixed.direction
+    )
     totals = total_fields(u, -u, working, far, fixed, moving, 2)
     assert [folding.voxels for folding in totals.folding()] == [0, 0]
 
@@ -286,7 +305,7 @@ def test_what_an_affine_mirrors_is_left_alone() -> None:
     mirror = affine_from(np.diag([-1.0, 1.0, 1.0]), np.array([2 * CENTRE[0], 0.0, 0.0]))
     working, u, v = fields(grid)
     totals = total_fields(u, v, working, mirror, grid, grid, 0)
-    assert (determinant(along(totals.inverse, grid), grid.spacing) < 0).all()
+    assert (determinant(along_axes(totals.inverse, grid), grid.spacing) < 0).all()
     content = np.ones(grid.size[::-1], bool)
     plain = total_fields(u, v, working, affine_from(np.eye(3), np.zeros(3)), grid, grid, 0)
     errors = [t.inverse_errors(content, content)[0].mean_mm for t in (totals, plain)]
@@ -294,4 +313,4 @@ def test_what_an_affine_mirrors_is_left_alone() -> None:
 
 
 def folded(u: torch.Tensor, grid: Grid) -> bool:
-    return bool((determinants(along(u, grid), grid.spacing)[0] <= 0).any())
+    return bool((determinants(along_axes(u, grid), grid.spacing)[0] <= 0).any())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from hsyn_cli.config import Training
+from hsyn_cli.config.training import Training
 from hsyn_cli.errors import InputError
 from hsyn_cli.training.cache import load_cache, settings
 from hsyn_cli.training.data import Subject, build_cache, collect
@@ -91,7 +91,10 @@ def test_a_cache_is_built_on_one_grid_and_read_back(folder: Path, tmp_path: Path
     assert np.array_equal(cache.labels, built.labels)
     assert cache.images.shape == (4, *SMALL.size[::-1])
     assert cache.ids == (2, 3)
-    assert (cache.has_image, cache.has_labels) == ((True, True, True, False), (True, False, False, True))
+    assert (cache.has_image, cache.has_labels) == (
+        (True, True, True, False),
+        (True, False, False, True),
+    )
     assert (cache.rows(False), cache.rows(True)) == ([0, 1, 2], [3])
     assert (cache.left_out, cache.warnings) == ((), ())
     assert cache.made_with == settings(SMALL) != settings(replace(SMALL, labels=(2,)))
@@ -134,6 +137,7 @@ def test_a_damaged_cache_is_told(folder: Path, tmp_path: Path) -> None:
         load_cache(tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_ids_that_do_not_count_are_kept_as_surroundings_where_they_are_wanted(
     folder: Path, tmp_path: Path
 ) -> None:

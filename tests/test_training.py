@@ -11,21 +11,24 @@ import pytest
 import torch
 from samples import balls, picture, smooth_field, tiny_networks
 
-from hsyn_cli import config, losses
-from hsyn_cli.config import Stage, Training
+from hsyn_cli import config
+from hsyn_cli.config.training import Stage, Training
 from hsyn_cli.devices import convolution_type
-from hsyn_cli.fields import compose, downsample
-from hsyn_cli.sn_net import SNNet
+from hsyn_cli.fields.sampling import compose, downsample
+from hsyn_cli.method import losses
+from hsyn_cli.method.sn_net import SNNet
 from hsyn_cli.training import loop, runs
+from hsyn_cli.training import phases as training_phases
 from hsyn_cli.training.cache import Cache
 from hsyn_cli.training.objective import crop_pair, pair_loss, random_field, stage_loss
-from hsyn_cli.training.pairs import Draws, Pair, PairSource
+from hsyn_cli.training.pairs import Draws, PairSource, TrainingPair
 
 SHAPE = (32, 40, 24)  # z, y, x
 CPU = torch.device("cpu")
 SN, DI = tiny_networks(1.0)
 TINY = Training(
-    sn_net=SN.config, di_net=DI.config, size=SHAPE[::-1], log_every=3, validate_every=6, precision="float32", seed=3, di_steps=6,
+    sn_net=SN.config, di_net=DI.config, size=SHAPE[::-1], log_every=3, validate_every=6,
+    precision="float32", seed=3, di_steps=6,
     stages=(Stage(0, 1, 12, 3e-3, look=2), Stage(1, 2, 7, 2e-3, crop=(16, 16, 8))),
 )  # fmt: skip
 
@@ -39,7 +42,9 @@ def source(cache: Cache, **changes: object) -> PairSource:
     return PairSource(cache, replace(TINY, **changes), CPU)  # type: ignore[arg-type]
 
 
-def test_surroundings_are_painted_in_their_share_of_the_pairs_and_never_scored(cache: Cache) -> None:
+def test_surroundings_are_painted_in_their_share_of_the_pairs_and_never_scored(
+    cache: Cache,
+) -> None:
     """Of three ids the last counts no more."""
     partly = replace(cache, counted=2)
     bright = {}
@@ -56,7 +61,10 @@ def test_surroundings_are_painted_in_their_share_of_the_pairs_and_never_scored(c
 
 
 def test_a_crop_sees_all_of_its_level(cache: Cache) -> None:
-    """Steps along the forces and repeats, as without a crop: the whole image as a crop gives the same loss."""
+    """Steps along the forces and repeats, as without a crop.
+
+    The whole image as a crop gives the same loss.
+    """
     levels = (
         SN.config.levels[0],
         replace(SN.config.levels[1], forces=True, repeats=2, steps=config.Steps(2)),
@@ -88,7 +96,10 @@ def test_levels_that_cannot_be_are_refused(change: dict[str, object], text: str)
 
 
 def test_a_config_with_steps_survives_json() -> None:
-    levels = (replace(SN.config.levels[0], steps=config.Steps(7, step_sigma=2.0)), SN.config.levels[1])
+    levels = (
+        replace(SN.config.levels[0], steps=config.Steps(7, step_sigma=2.0)),
+        SN.config.levels[1],
+    )
     training = replace(TINY, sn_net=replace(SN.config, levels=levels))
     assert config.training_from_dict(json.loads(json.dumps(config.to_dict(training)))) == training
 
@@ -146,16 +157,20 @@ def test_validation_is_the_plain_last_two_of_each_kind(cache: Cache) -> None:
 
 
 def test_scans_with_labels_get_them_too(cache: Cache) -> None:
-    both = replace(cache, labels=np.concatenate((cache.labels[4:], cache.labels[4:])), has_labels=(True,) * 8)
+    both = replace(
+        cache, labels=np.concatenate((cache.labels[4:], cache.labels[4:])), has_labels=(True,) * 8
+    )
     pair = source(both, map_share=0.0).draw(2, 1)
     assert pair.labels is not None
-    assert ((pair.images > 0.05) == (pair.labels > 0)).float().mean() > 0.9  # bent and flipped alike
+    assert (
+        (pair.images > 0.05) == (pair.labels > 0)
+    ).float().mean() > 0.9  # bent and flipped alike
 
 
 def test_pair_loss_is_lower_where_the_images_meet() -> None:
     image = picture((16, 20, 24), 1)
-    same = Pair(torch.cat((image, image)), None)
-    apart = Pair(torch.cat((image, picture((16, 20, 24), 2))), None)
+    same = TrainingPair(torch.cat((image, image)), None)
+    apart = TrainingPair(torch.cat((image, picture((16, 20, 24), 2))), None)
     u = torch.zeros(2, 3, 8, 10, 12)
     assert pair_loss(u, same, 1.0, 2.0, 5, TINY)[0] < pair_loss(u, apart, 1.0, 2.0, 5, TINY)[0]
     bent = 4 * smooth_field((8, 10, 12), 0.5, 1, batch=2)
@@ -170,11 +185,14 @@ def test_pair_loss_is_lower_where_the_images_meet() -> None:
 def test_pair_loss_tells_the_dice_of_labels() -> None:
     labels = torch.randint(0, 4, (1, 1, 16, 20, 24), generator=torch.Generator().manual_seed(0))
     images = labels.float() / 4
-    same = Pair(torch.cat((images, images)), torch.cat((labels, labels)), 4)
+    same = TrainingPair(torch.cat((images, images)), torch.cat((labels, labels)), 4)
     _, parts = pair_loss(torch.zeros(2, 3, 8, 10, 12), same, 2.0, 4.0, 5, TINY)
     assert float(parts["dice"]) == pytest.approx(1, abs=1e-5)
     assert (
-        "dice" not in pair_loss(torch.zeros(2, 3, 8, 10, 12), Pair(same.images, None), 2.0, 4.0, 5, TINY)[1]
+        "dice"
+        not in pair_loss(
+            torch.zeros(2, 3, 8, 10, 12), TrainingPair(same.images, None), 2.0, 4.0, 5, TINY
+        )[1]
     )
 
 
@@ -204,7 +222,9 @@ def test_a_crop_takes_the_same_window_of_images_labels_and_field() -> None:
     place = torch.arange(16 * 20 * 24.0).reshape(1, 1, 16, 20, 24).repeat(2, 1, 1, 1, 1)
     u = downsample(place, 2).repeat(1, 3, 1, 1, 1)
     for seed in range(4):
-        cut, cut_u = crop_pair(Pair(place, place.long()), u, (8, 12, 99), 2, Draws(CPU, seed))
+        cut, cut_u = crop_pair(
+            TrainingPair(place, place.long()), u, (8, 12, 99), 2, Draws(CPU, seed)
+        )
         assert cut.images.shape == (2, 1, 8, 12, 24)
         assert cut.labels is not None
         assert torch.equal(cut.labels.float(), cut.images)
@@ -218,21 +238,28 @@ def test_random_fields_are_smooth_and_bounded() -> None:
         assert (u[..., 1:] - u[..., :-1]).abs().max() <= 0.7 * 2.0 + 1e-5
 
 
-def train(cache: Cache, training: Training, folder: Path, stop_at: int | None = None) -> list[loop.Record]:
-    """A whole run, or one that ends as if killed after so many records; goes on from what `folder` holds."""
+def train(
+    cache: Cache, training: Training, folder: Path, stop_at: int | None = None
+) -> list[loop.Record]:
+    """A whole run, or one that ends as if killed after so many records.
+
+    Goes on from what `folder` holds.
+    """
     folder.mkdir(exist_ok=True)
     run = runs.RunFolder(folder)
-    networks = loop.build(training, CPU, bf16=False)
+    networks = training_phases.build(training, CPU, bf16=False)
     state = runs.load_state(run, training, networks) if run.state.exists() else loop.State()
     if not run.state.exists():
         run.log.unlink(missing_ok=True)
-    todo = loop.phases(training, networks, PairSource(cache, training, CPU))
+    todo = training_phases.phases(training, networks, PairSource(cache, training, CPU))
 
     def keep(state: loop.State) -> None:
         runs.save_state(run, training, networks, state)
         runs.save_checkpoint(run, training, networks, state)
 
-    for record in itertools.islice(loop.run(todo, networks, state, training, keep, save_every=0.0), stop_at):
+    for record in itertools.islice(
+        loop.run(todo, networks, state, training, keep, save_every=0.0), stop_at
+    ):
         run.append(record)
     return run.records()
 
@@ -255,16 +282,22 @@ def test_a_run_has_all_phases_and_finite_numbers(whole: tuple[Path, list[loop.Re
         "SN-Net 2",
         "DI-Net",
     ]
-    assert all(math.isfinite(v) for record in records for v in record.values() if isinstance(v, float))
+    assert all(
+        math.isfinite(v) for record in records for v in record.values() if isinstance(v, float)
+    )
     assert [r["step"] for r in records if "val_ncc" in r] == [6, 12, 6, 7]
     assert all("val_dice" in r for r in records if "val_ncc" in r)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 2])
-def test_a_run_with_a_tissue_net_goes_on_to_the_same_curve(cache: Cache, tmp_path: Path, stop_at: int) -> None:
+def test_a_run_with_a_tissue_net_goes_on_to_the_same_curve(
+    cache: Cache, tmp_path: Path, stop_at: int
+) -> None:
     net = config.TissueConfig(({"2": 1.0, "3": 0.5},), encoder=(4, 6), head=(4,))
     training = replace(
-        TINY, sn_net=replace(SN.config, tissue=net), tissue_steps=9, tissue_crop=(16, 16, 16), stages=TINY.stages[:1], di_steps=0
+        TINY, sn_net=replace(SN.config, tissue=net), tissue_steps=9, tissue_crop=(16, 16, 16),
+        stages=TINY.stages[:1], di_steps=0
     )  # fmt: skip
     whole, stopped = (tmp_path / name for name in ("whole", "stopped"))
     records = train(cache, training, whole)
@@ -282,7 +315,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_curve(
     assert curve(train(cache, TINY, tmp_path)) == curve(records)
     names = ("checkpoint.safetensors",)
     for name in names:
-        a, b = (runs.weights.load(place / name).tensors for place in (folder, tmp_path))
+        a, b = (runs.checkpoints.load(place / name).tensors for place in (folder, tmp_path))
         assert all(torch.equal(a[key], b[key]) for key in a)
 
 
@@ -294,43 +327,50 @@ def test_training_lowers_the_loss_and_what_is_frozen_stays(cache: Cache, tmp_pat
     scores = [float(r["val_ncc"]) for r in records if "val_ncc" in r]
     assert max(scores) > scores[0]
     fresh, trained = (
-        loop.build(training, CPU, False).tensors(),
-        runs.weights.load(tmp_path / "checkpoint.safetensors").tensors,
+        training_phases.build(training, CPU, False).tensors(),
+        runs.checkpoints.load(tmp_path / "checkpoint.safetensors").tensors,
     )
     same = {key: torch.equal(fresh[key], trained[key]) for key in fresh}
-    assert not any(v for k, v in same.items() if k.startswith("sn.levels.0") and k.endswith("weight"))
+    assert not any(
+        v for k, v in same.items() if k.startswith("sn.levels.0") and k.endswith("weight")
+    )
     assert all(v for k, v in same.items() if not k.startswith("sn.levels.0"))
 
 
 def test_di_net_learns_to_invert(cache: Cache, tmp_path: Path) -> None:
     training = replace(TINY, stages=(Stage(0, 1, 1, 1e-4),), di_steps=60)
     train(cache, training, tmp_path)
-    networks = loop.build(training, CPU, False)
+    networks = training_phases.build(training, CPU, False)
     before = networks.di
     u = random_field(torch.Size((16, 20, 12)), 2.0, Draws(CPU, 7))
     u *= 0.7 * 2.0 / u.diff(dim=-1).abs().max()  # far from what fixed-point steps alone settle
     with torch.no_grad():
         untrained = compose(before(u, 2.0), u, 2.0).square().mean()
-        networks.load(runs.weights.load(tmp_path / "checkpoint.safetensors").tensors)
+        networks.load(runs.checkpoints.load(tmp_path / "checkpoint.safetensors").tensors)
         assert compose(networks.di(u, 2.0), u, 2.0).square().mean() < untrained
 
 
 def test_the_best_weights_of_a_phase_are_kept(cache: Cache, tmp_path: Path) -> None:
-    """A rate that ruins the network after the first validation: the checkpoint is the one from before."""
+    """A rate that ruins the network after the first validation.
+
+    The checkpoint is the one from before.
+    """
     training = replace(TINY, stages=(Stage(0, 1, 42, 0.5),), di_steps=0)
     records = train(cache, training, tmp_path)
     scores = [float(r["val_ncc"]) + float(r["val_dice"]) for r in records if "val_ncc" in r]
-    networks = loop.build(training, CPU, False)
-    networks.load(runs.weights.load(tmp_path / "checkpoint.safetensors").tensors)
-    found = loop.phases(training, networks, PairSource(cache, training, CPU))[0].validate()
+    networks = training_phases.build(training, CPU, False)
+    networks.load(runs.checkpoints.load(tmp_path / "checkpoint.safetensors").tensors)
+    found = training_phases.phases(training, networks, PairSource(cache, training, CPU))[
+        0
+    ].validate()
     assert sum(found.values()) == pytest.approx(max(scores), abs=1e-5)
 
 
 def test_a_step_of_a_batch_is_the_mean_of_its_pairs(cache: Cache) -> None:
     grads = []
     for batch in (1, 2):
-        networks = loop.build(TINY, CPU, False)
-        phase = loop.phases(TINY, networks, PairSource(cache, TINY, CPU))[0]
+        networks = training_phases.build(TINY, CPU, False)
+        phase = training_phases.phases(TINY, networks, PairSource(cache, TINY, CPU))[0]
         if batch == 2:
             parts = loop.step(phase, None, 4, 2)
             assert parts["loss"].ndim == 0
@@ -346,8 +386,12 @@ def test_a_step_of_a_batch_is_the_mean_of_its_pairs(cache: Cache) -> None:
 def test_bfloat16_stays_near_float32(cache: Cache) -> None:
     values = []
     for bf16 in (False, True):
-        networks = loop.build(TINY, CPU, bf16)
-        values.append(loop.phases(TINY, networks, PairSource(cache, TINY, CPU))[0].loss(0, 0)[0].item())
+        networks = training_phases.build(TINY, CPU, bf16)
+        values.append(
+            training_phases.phases(TINY, networks, PairSource(cache, TINY, CPU))[0]
+            .loss(0, 0)[0]
+            .item()
+        )
     assert values[0] == pytest.approx(values[1], abs=0.02)
 
 
@@ -395,9 +439,11 @@ def test_the_default_architecture_is_what_training_expects() -> None:
 
 
 def test_a_step_with_gradients_that_are_no_numbers_is_skipped(cache: Cache) -> None:
-    networks = loop.build(TINY, CPU, False)
-    phase = loop.phases(TINY, networks, PairSource(cache, TINY, CPU))[0]
-    broken = replace(phase, loss=lambda step, item: (sum(p.sum() for p in phase.parameters) * math.nan, {}))
+    networks = training_phases.build(TINY, CPU, False)
+    phase = training_phases.phases(TINY, networks, PairSource(cache, TINY, CPU))[0]
+    broken = replace(
+        phase, loss=lambda step, item: (sum(p.sum() for p in phase.parameters) * math.nan, {})
+    )
     before = [p.detach().clone() for p in phase.parameters]
     optimiser = torch.optim.Adam(phase.parameters, lr=0.1)
     assert loop.step(broken, optimiser, 0, 1)["skipped"] == 1

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from hsyn_cli.errors import InputError
-from hsyn_cli.transforms import read_transform, write_transform
+from hsyn_cli.io.transforms import read_transform, write_transform
 
 
 @pytest.mark.parametrize("extension", [".mat", ".tfm", ".txt", ".h5"])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hsyn_cli import weights
 from hsyn_cli.errors import OutputError, WeightsError
+from hsyn_cli.io import checkpoints as weights
 
 CONFIG = {"levels": [{"scale": 4, "encoder": [8, 16]}], "spacing": 1.0}
 TRAINING = {"steps": 12, "data": "two synthetic brains"}
@@ -19,12 +19,16 @@ TRAINING = {"steps": 12, "data": "two synthetic brains"}
 
 def tensors() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    return {"b.weight": torch.randn(3, 2, 5), "a.bias": torch.randn(7).bfloat16(), "count": torch.tensor(3)}
+    return {
+        "b.weight": torch.randn(3, 2, 5),
+        "a.bias": torch.randn(7).bfloat16(),
+        "count": torch.tensor(3),
+    }
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of weights with the published checkpoint `tiny`, the only one that is looked into."""
+    """A folder with the published checkpoint `tiny`, the only folder that is looked into."""
     folder = tmp_path / "weights"
     folder.mkdir()
     weights.save(folder / "tiny.safetensors", tensors(), CONFIG, TRAINING)
@@ -39,10 +43,16 @@ def test_a_checkpoint_comes_back(store: Path) -> None:
     for given in ("tiny", store / "tiny.safetensors", str(store / "tiny.safetensors")):
         checkpoint = weights.load(given)
         assert (checkpoint.name, checkpoint.path) == ("tiny", store / "tiny.safetensors")
-        assert (checkpoint.config, checkpoint.training, checkpoint.verified) == (CONFIG, TRAINING, True)
+        assert (checkpoint.config, checkpoint.training, checkpoint.verified) == (
+            CONFIG,
+            TRAINING,
+            True,
+        )
         assert checkpoint.sha256 == hashlib.sha256(checkpoint.path.read_bytes()).hexdigest()
         assert checkpoint.tensors.keys() == tensors().keys()
-        assert all(torch.equal(checkpoint.tensors[name], value) for name, value in tensors().items())
+        assert all(
+            torch.equal(checkpoint.tensors[name], value) for name, value in tensors().items()
+        )
 
 
 def test_same_content_same_hash(tmp_path: Path) -> None:
@@ -55,7 +65,9 @@ def test_same_content_same_hash(tmp_path: Path) -> None:
 
 def test_tensors_that_share_memory_or_have_gaps_are_saved(tmp_path: Path) -> None:
     whole = torch.arange(12.0).reshape(3, 4)
-    weights.save(tmp_path / "a.safetensors", {"whole": whole, "part": whole[1], "turned": whole.T}, CONFIG)
+    weights.save(
+        tmp_path / "a.safetensors", {"whole": whole, "part": whole[1], "turned": whole.T}, CONFIG
+    )
     read = weights.load(tmp_path / "a.safetensors")
     assert torch.equal(read.tensors["turned"], whole.T)
     assert not read.verified
@@ -83,7 +95,7 @@ def test_available_tells_what_the_manifest_and_the_file_say(store: Path) -> None
 
 def test_listing_imports_no_torch() -> None:
     program = (
-        "import sys\nfrom hsyn_cli import weights\nweights.available()\n"
+        "import sys\nfrom hsyn_cli.io import checkpoints\ncheckpoints.available()\n"
         "sys.exit(int(bool({'torch', 'numpy', 'SimpleITK'} & set(sys.modules))))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -101,7 +113,9 @@ def test_a_user_folder_is_looked_into(tmp_path: Path, monkeypatch: pytest.Monkey
     weights.save(tmp_path / "weights" / "own.safetensors", tensors(), CONFIG)
     with pytest.raises(WeightsError, match="unknown checkpoint 'own'"):
         weights.find("own")  # not listed in a manifest, so not verified
-    weights.publish(tmp_path / "weights" / "own.safetensors", training_data="", licence="", scores={})
+    weights.publish(
+        tmp_path / "weights" / "own.safetensors", training_data="", licence="", scores={}
+    )
     assert weights.find("own") == tmp_path / "weights" / "own.safetensors"
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Recreate the example pair from the files of two packages; README.md says where they come from.
+"""Recreate the example pair from files of two packages. README.md says where they come from.
 
-    python make.py ch2bet.nii.gz aal.nii.gz mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz OUT_DIR
+    python make.py ch2bet.nii.gz aal.nii.gz mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz OUT
 
-Needs SimpleITK and numpy; aal.nii.txt, the names of the regions, is expected beside aal.nii.gz. Voxel
-values and world coordinates are left as they are: the images are only cropped to the brain.
-Arrays are (z, y, x); points are millimetres, LPS.
+Expects aal.nii.txt, the names of the regions, beside aal.nii.gz. The script crops the images to
+the brain. It changes no voxel value and no world coordinate. Arrays are (z, y, x). Points are in
+mm, LPS. Needs SimpleITK and numpy.
 """
 
 import argparse
@@ -17,13 +17,13 @@ import numpy as np
 import SimpleITK as sitk
 
 MARGIN = 8  # voxels kept around the brain, where the source grid has them
-# Low and high corner (mm, LPS) of boxes in the body of the right and the left lateral ventricle of both.
+# Low and high corner (mm, LPS) of a box in the body of the right and the left lateral ventricle.
 VENTRICLE_BOXES = (((-16, 5, 18), (-6, 20, 24)), ((6, 5, 18), (16, 20, 24)))
 CSF, GREY, WHITE, VENTRICLES = 1, 2, 3, 4
 
 
 def brain_crop(image: sitk.Image) -> tuple[list[int], list[int]]:
-    """Index and size (x, y, z) of the box around the voxels above zero, with MARGIN where the grid has it."""
+    """Index and size (x, y, z) of the box around voxels above 0, with MARGIN inside the grid."""
     inside = sitk.GetArrayViewFromImage(image) > 0
     corners = []
     for axis in (2, 1, 0):
@@ -34,23 +34,26 @@ def brain_crop(image: sitk.Image) -> tuple[list[int], list[int]]:
 
 
 def class_limits(values: np.ndarray) -> tuple[float, float]:
-    """Limits between the three classes of a one-dimensional k-means, started at the 5, 50, 95 % quantiles."""
+    """Limits between the three classes of a k-means that starts at the 5, 50 and 95 % quantiles."""
     counts = np.bincount(values)
     level = np.arange(len(counts))
     centres = np.quantile(values, (0.05, 0.5, 0.95))
     while True:
         limits = (centres[1:] + centres[:-1]) / 2
         chosen = np.digitize(level, limits)
-        updated = np.array([np.average(level[chosen == k], weights=counts[chosen == k]) for k in range(3)])
+        updated = np.array(
+            [np.average(level[chosen == k], weights=counts[chosen == k]) for k in range(3)]
+        )
         if np.allclose(updated, centres, atol=1e-6):
             return float(limits[0]), float(limits[1])
         centres = updated
 
 
 def tissue_labels(image: sitk.Image) -> sitk.Image:
-    """CSF, grey matter, white matter by k-means of the brain's voxels; the lateral ventricles apart.
+    """CSF, grey matter and white matter by k-means of the brain's voxels, and lateral ventricles.
 
-    The ventricles are what an opening with a ball of one voxel leaves of CSF and joins to VENTRICLE_BOXES.
+    The ventricles are the CSF that an opening with a ball of one voxel leaves connected to
+    VENTRICLE_BOXES.
     """
     intensity = sitk.GetArrayFromImage(image)
     classes = 1 + np.digitize(intensity, class_limits(intensity[intensity > 0]))
@@ -64,18 +67,22 @@ def tissue_labels(image: sitk.Image) -> sitk.Image:
         ends = np.array([image.TransformPhysicalPointToIndex(corner) for corner in (low, high)])
         (x0, y0, z0), (x1, y1, z1) = ends.min(axis=0).tolist(), (ends.max(axis=0) + 1).tolist()
         boxes[x0:x1, y0:y1, z0:z1] = 1
-    ventricles = sitk.BinaryDilate(sitk.BinaryReconstructionByDilation(boxes & core, core), (1, 1, 1)) & csf
+    ventricles = (
+        sitk.BinaryDilate(sitk.BinaryReconstructionByDilation(boxes & core, core), (1, 1, 1)) & csf
+    )
     return sitk.Mask(labels, ventricles == 0) + ventricles * VENTRICLES
 
 
 def region_names(table: Path) -> str:
-    """The lines "id name code" of MRIcron's table as comma-separated "index,name"."""
-    rows = [line.split()[:2] for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
+    """The lines "id name code" of MRIcron's table as a CSV with the columns index and name."""
+    rows = [
+        line.split()[:2] for line in table.read_text(encoding="utf-8").splitlines() if line.strip()
+    ]
     return "".join(f"{index},{name}\n" for index, name in [("index", "name"), *rows])
 
 
 def write(image: sitk.Image, path: Path) -> None:
-    """As gzip level 9 without a time or a name inside, so that the same input gives the same bytes."""
+    """Write gzip level 9 without time or name, so that the same input gives the same bytes."""
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "image.nii"
         sitk.WriteImage(image, plain)

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Figure 1 of the paper as an experiment: one direction against two halves, on shapes that lie far apart.
+"""Figure 1 of the paper as an experiment: one direction against symmetric, on shapes far apart.
 
     python examples/c_shape/c_shape.py WORK [--steps 400]
 
-WORK gets rings with an opening (C-shapes, thick slices of them), two runs of `hsyn train` that differ in `symmetric` alone,
-the registration of C-shapes to closed rings that neither has seen, and comparison.png: moving, fixed, what each network makes
-of it, and Dice. Needs hsyn with its extra `train`; some minutes on a CPU.
+The script writes to WORK: rings with an opening (C-shapes, as thick slices), two runs of `hsyn
+train` that differ in `symmetric` alone, registrations of C-shapes to closed rings that neither
+network has seen, and comparison.png. The picture shows moving image, fixed image, the result of
+each network, and its Dice. Needs hsyn with its extra `train`. Takes some minutes on a CPU.
 """
 
 import argparse
@@ -28,8 +29,10 @@ NETWORKS = {"one direction": False, "symmetric": True}
 
 
 def c_shape(rng: np.random.Generator, opening: float) -> sitk.Image:
-    """A ring in the x-y plane, open to one side by `opening` (0 to 1 of the circle), soft at its edges."""
-    z, y, x = np.meshgrid(*((np.arange(n) - (n - 1) / 2) * SPACING for n in reversed(SIZE)), indexing="ij")
+    """A ring in the x-y plane with soft edges; `opening` is the open share of the circle."""
+    z, y, x = np.meshgrid(
+        *((np.arange(n) - (n - 1) / 2) * SPACING for n in reversed(SIZE)), indexing="ij"
+    )
     radius, angle = np.hypot(x, y), np.abs(np.arctan2(y, x)) / np.pi
     middle, width = rng.uniform(28, 34), rng.uniform(12, 16)
     edges = (
@@ -56,8 +59,13 @@ def train(data: Path, run: Path, symmetric: bool, steps: int) -> None:
             {"first": 0, "depth": 1, "steps": steps, "rate": 1e-3, "look": 2},
             {"first": 0, "depth": 2, "steps": steps, "rate": 1e-3},
         ],
-        "di_steps": steps // 2, "size": SIZE, "smooth": 0.5, "mean_shape": 0.05, "flip": False, "precision": "float32",
-    }  # fmt: skip
+        "di_steps": steps // 2,
+        "size": SIZE,
+        "smooth": 0.5,
+        "mean_shape": 0.05,
+        "flip": False,
+        "precision": "float32",
+    }
     config = run.with_suffix(".json")
     config.write_text(json.dumps(settings))
     hsyn("train", "--data", data, "-o", run, "--config", config)
@@ -115,7 +123,8 @@ def main() -> None:
     (work / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
     print(f"before: mean Dice {np.mean([dice(*pair) for pair in pairs]):.3f}")  # noqa: T201
     for name, values in scores.items():
-        print(f"{name}: mean Dice {np.mean(values):.3f} over {TESTS} pairs, worst {min(values):.3f}")  # noqa: T201
+        mean, worst = np.mean(values), min(values)
+        print(f"{name}: mean Dice {mean:.3f} over {TESTS} pairs, worst {worst:.3f}")  # noqa: T201
 
 
 if __name__ == "__main__":

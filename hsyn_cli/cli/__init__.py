@@ -1,4 +1,4 @@
-"""The command line. `main` is the one place where errors become a line, a hint and an exit code."""
+"""The command line. Only this module turns errors into a line, a hint and an exit code."""
 
 from __future__ import annotations
 
@@ -12,20 +12,12 @@ from types import FrameType
 
 import click
 
-from hsyn_cli import __version__
-from hsyn_cli.cli.apply_field import apply_field
-from hsyn_cli.cli.compose import compose
-from hsyn_cli.cli.convert import convert
-from hsyn_cli.cli.evaluate import evaluate
-from hsyn_cli.cli.invert import invert
-from hsyn_cli.cli.jacobian import jacobian
-from hsyn_cli.cli.register import register
-from hsyn_cli.cli.report import report
-from hsyn_cli.cli.train import train
-from hsyn_cli.cli.weights import weights
+from hsyn_cli import __version__, plugins
 from hsyn_cli.errors import HsynError, Interrupted, MemoryLimitError, Terminated
 
-OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc")  # torch on GPU, torch on CPU and ITK, C++
+COMMANDS = "hsyn_cli.cli.commands"  # each file defines one command as COMMAND
+# How torch on a GPU, torch on a CPU and ITK, and C++ report it.
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 LESS_MEMORY = "try --preset fast, close other programs, or resample both images to larger voxels"
 
@@ -41,10 +33,8 @@ def cli() -> None:
     """
 
 
-for command in (
-    register, apply_field, invert, compose, jacobian, convert, evaluate, report, train, weights,
-):  # fmt: skip
-    cli.add_command(command)
+for name in plugins.names(COMMANDS):
+    cli.add_command(plugins.load(COMMANDS, name).COMMAND)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -55,14 +45,15 @@ def run(arguments: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return _tell(Interrupted("interrupted; nothing was written"))
+        return _say(Interrupted("interrupted; nothing was written"))
     except HsynError as error:
-        return _tell(error)
+        return _say(error)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
-            where = "the GPU is out of memory" if "CUDA" in str(error) else "out of memory"
-            hint = LESS_MEMORY if where == "out of memory" else f"{LESS_MEMORY}, or use --device cpu"
-            return _tell(MemoryLimitError(where, hint))
+            gpu = "CUDA" in str(error)
+            message = "the GPU is out of memory" if gpu else "out of memory"
+            hint = f"{LESS_MEMORY}, or use --device cpu" if gpu else LESS_MEMORY
+            return _say(MemoryLimitError(message, hint))
         raise
     return code if isinstance(code, int) else 0
 
@@ -72,16 +63,17 @@ def main() -> None:
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _terminate)
     _keep_freed_memory()
-    gc.set_threshold(50_000)  # importing torch makes many objects and no garbage
+    gc.set_threshold(50_000)  # importing torch creates many objects and no garbage
     code = run(sys.argv[1:])
-    gc.freeze()  # else Python looks through all of torch for garbage again before it ends
+    gc.freeze()  # spares Python a last search for garbage through all of torch
     sys.exit(code)
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc, where it is, keep what was freed for what comes next, instead of giving it back to the system page by page.
+    """Make glibc keep freed memory instead of returning it to the system page by page.
 
-    A registration allocates and frees volumes of tens of MB by the hundred: a seventh of its time went into fresh pages.
+    A registration allocates and frees hundreds of volumes of tens of MB. Without this, fresh pages
+    took a seventh of its time. Other C libraries are left alone.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -97,7 +89,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated("terminated; nothing was written")
 
 
-def _tell(error: HsynError) -> int:
+def _say(error: HsynError) -> int:
     if isinstance(error, Interrupted) and sys.stderr.isatty():
         click.echo(err=True)  # the terminal shows ^C
     click.secho(f"error: {' '.join(error.message.split())}", fg="red", err=True)

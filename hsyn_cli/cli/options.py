@@ -1,4 +1,4 @@
-"""Options in named groups, so that a long --help can be read."""
+"""Options grouped under headings, so that a long --help stays readable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class GroupedOption(click.Option):
-    """An option with the heading it is listed under."""
+    """An option and the heading that lists it."""
 
     def __init__(self, *args: Any, heading: str = "Options", **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -39,7 +39,7 @@ def option(*names: str, heading: str, **settings: Any) -> Callable[[F], F]:
 
 
 def warn(lines: Iterable[str]) -> None:
-    """Each as a line on stderr."""
+    """Print each warning as a line on stderr."""
     for line in lines:
         click.secho(f"warning: {line}", fg="yellow", err=True)
 
@@ -53,14 +53,16 @@ device_option = option(
     default="auto",
     show_default=True,
     heading=MACHINE,
-    help="Where the networks run.",
+    help="Device for the networks.",
 )
 threads_option = option(
     "--threads",
     type=click.IntRange(min=1),
     metavar="N",
     heading=MACHINE,
-    help="CPU threads.  [default: all cores]",
+    help="Number of CPU threads.  [default: all cores]",
 )
 quiet_option = option("--quiet", is_flag=True, heading=MACHINE, help="Print nothing but errors.")
-json_option = option("--json", "as_json", is_flag=True, heading=MACHINE, help="Print the result as JSON.")
+json_option = option(
+    "--json", "as_json", is_flag=True, heading=MACHINE, help="Print the result as JSON."
+)

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal's stderr: the step, the share done, the time left."""
+"""A progress bar on stderr of a terminal: the step, the share done, the time left."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 Progress = Callable[[str, float], None]
-TOO_EARLY = 0.05  # share of the work before which no time is told
+TOO_EARLY = 0.05  # share of the work below which no estimate is shown
 
 
 class TimeLeft(ProgressColumn):
-    """Seconds to go, from the pace up to the last step that ended; it counts down in between."""
+    """Time left at the pace up to the last finished step; it counts down in between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,10 @@ class TimeLeft(ProgressColumn):
 
 @contextlib.contextmanager
 def progress_bar(quiet: bool, width: int = 24) -> Iterator[Progress]:
-    """Yield `progress(step, fraction)`, fraction of the whole in [0, 1]. Silent if `quiet` or no terminal."""
+    """Yield `progress(step, fraction)`, with the fraction of the whole in [0, 1].
+
+    It shows nothing if `quiet`, or if stderr is no terminal.
+    """
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield lambda step, fraction: None

@@ -1,1 +1,1 @@
-"""Training of SN-Net and DI-Net, as `hsyn train` does it."""
+"""Training of SN-Net and DI-Net for `hsyn train`."""

@@ -1,9 +1,10 @@
-"""Synthetic breathing: a chest CT seen at two depths of breath, with the field between them known at every voxel.
+"""Synthetic breathing: a chest CT at two depths of breath, with the true field at every voxel.
 
-Chest CT that may be learned from is scarce, and two breaths of one person with a known field do not exist; so one is made from
-the other. The diaphragm moves most, the apex hardly, the chest wall slides along the lungs and stays behind, ribs move a little
-forwards and sideways, and small smooth motion is added at random. Density follows volume: what air a voxel gains, it loses in
-Hounsfield units (conservation of mass; see Reinhardt et al., Medical Image Analysis 2008).
+Chest CT with a licence for training is scarce, and no two breaths of one person come with a known
+field. So this module makes one breath from the other. The diaphragm moves most and the apex hardly.
+The chest wall slides along the lungs and stays behind. Ribs move a little forwards and sideways.
+Small smooth random motion is added. Density follows volume: a voxel that gains air loses Hounsfield
+units (conservation of mass; see Reinhardt et al., Medical Image Analysis 2008).
 """
 
 from __future__ import annotations
@@ -14,20 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsyn_cli.fields import compose, determinant, downsample, gaussian, length, resampled, separable, warp
+from hsyn_cli.fields.folding import determinant
+from hsyn_cli.fields.sampling import compose, downsample, length, warp
+from hsyn_cli.fields.smoothing import gaussian, resize_smooth, separable
 
 SQUARINGS = 6
-NUMBERS = 300
-COARSE_MM = 3.0  # finer fields are made of ones half as fine
-WALL_MM = (4.0, 10.0)  # deviation of the Gaussian across which the chest wall slides
-FORWARD, SIDEWAYS, WAVES = 0.3, 0.1, 0.25  # largest shares of the motion beside that along the body
-PARENCHYMA = 0.42  # value in [0, 1] (-500 HU): what is darker gains and loses air
-DENSITIES = (0.5, 2.0)  # of a lung, at most so much changed
+NUMBERS = 300  # random numbers per breath
+COARSE_MM = 3.0  # below this voxel size, fields are computed at half the resolution
+WALL_MM = (4.0, 10.0)  # range of the Gaussian's sigma for the sliding of the chest wall
+FORWARD, SIDEWAYS, WAVES = 0.3, 0.1, 0.25  # largest motion relative to that along the body
+PARENCHYMA = 0.42  # value in [0, 1] (-500 HU) below which tissue gains and loses air
+DENSITIES = (0.5, 2.0)  # range of the factor on the density of a lung
 
 
 @dataclass(frozen=True)
 class Breath:
-    """moving, fixed (1, 1, Z, Y, X) in [0, 1] and their lungs; `truth` (1, 3, Z, Y, X) mm, pull-back, on the fixed grid."""
+    """A chest at two depths of breath: images (1, 1, Z, Y, X) in [0, 1] and their lungs.
+
+    `truth`: (1, 3, Z, Y, X) in mm, the pull-back field on the fixed grid.
+    """
 
     moving: Tensor
     fixed: Tensor
@@ -37,13 +43,15 @@ class Breath:
 
 
 def breathe(image: Tensor, lungs: Tensor, voxel: float, motion: float, random: Tensor) -> Breath:
-    """`image` is the moving one, and the fixed one is made of it.
+    """Make a fixed image at another depth of breath from the moving `image`.
 
     Args:
-        image: (1, 1, Z, Y, X) in [0, 1] over the lung window, axes nearest to LPS. lungs: the same, 1 in the lungs.
-        voxel: mm. motion: largest displacement in the fixed lungs, mm, but for a few percent; negative where the fixed image
-            breathes out.
-        random: NUMBERS standard normal numbers; the same give the same motion.
+        image: (1, 1, Z, Y, X) in [0, 1] over the lung window, axes nearest to LPS.
+        lungs: (1, 1, Z, Y, X), 1 in the lungs.
+        voxel: mm.
+        motion: largest displacement in the fixed lungs, mm, to within a few percent; negative if
+            the fixed image is to breathe out.
+        random: NUMBERS standard normal numbers, which decide the motion.
     """
     factor = 2 if voxel < COARSE_MM and not any(n % 2 for n in lungs.shape[2:]) else 1
     small, coarse = downsample(lungs, factor), voxel * factor
@@ -53,7 +61,7 @@ def breathe(image: Tensor, lungs: Tensor, voxel: float, motion: float, random: T
         truth = exponential(velocity * share, coarse)
         inside = warp(small, truth, coarse)[:, 0] > 0.5
         share *= abs(motion) / float((length(truth) * inside).max().clamp_min(1e-6))
-    truth = resampled(truth, lungs.shape[2:])
+    truth = resize_smooth(truth, lungs.shape[2:])
     fixed_lungs = warp(lungs, truth, voxel)
     fixed = warp(image, truth, voxel)
     growth = determinant(truth, voxel)[:, None].clamp(*DENSITIES)
@@ -62,7 +70,7 @@ def breathe(image: Tensor, lungs: Tensor, voxel: float, motion: float, random: T
 
 
 def exponential(velocity: Tensor, voxel: float) -> Tensor:
-    """Displacement (1, 3, Z, Y, X) in mm after unit time in a stationary velocity: scaling and squaring."""
+    """Displacement (1, 3, Z, Y, X) in mm after unit time at `velocity`, by scaling and squaring."""
     u: Tensor = velocity / 2.0**SQUARINGS
     for _ in range(SQUARINGS):
         u = compose(u, u, voxel)
@@ -70,7 +78,7 @@ def exponential(velocity: Tensor, voxel: float) -> Tensor:
 
 
 def _velocity(lungs: Tensor, voxel: float, random: Tensor) -> Tensor:
-    """Of about unit size at the diaphragm, upwards (+z) there."""
+    """A velocity of about unit size at the diaphragm, where it points upwards (+z)."""
     random = random.to(lungs.device)
     spread, (forward, sideways, wall) = random[3:], random[:3].sigmoid().tolist()
     size = lungs.shape[2:]
@@ -81,7 +89,9 @@ def _velocity(lungs: Tensor, voxel: float, random: Tensor) -> Tensor:
     depth = (1 - z).clamp(0, 1)  # 0 at the apex, 1 at the lowest point
     power = 1.0 + 0.5 * wall
     below = lungs.flip(2).cummax(2).values.flip(2)  # the lungs and all that lies beneath them
-    inner = separable(below, gaussian(below, size, (WALL_MM[0] + wall * (WALL_MM[1] - WALL_MM[0])) / voxel))
+    inner = separable(
+        below, gaussian(below, size, (WALL_MM[0] + wall * (WALL_MM[1] - WALL_MM[0])) / voxel)
+    )
     along = depth**power * inner
     rib = 4 * depth * (1 - depth)
     out = torch.cat(
@@ -100,12 +110,16 @@ def _velocity(lungs: Tensor, voxel: float, random: Tensor) -> Tensor:
 
 
 def _between(lungs: Tensor, axis: int, low: float, high: float) -> Tensor:
-    """Coordinate along an axis, 0 and 1 where those shares of the lungs' volume lie before; shape to broadcast."""
+    """Coordinate along an axis: 0 after the share `low` of the lungs' volume, 1 after `high`.
+
+    It has size 1 along the other axes.
+    """
     others = [k for k in range(5) if k != axis]
     volume = lungs.sum(others).cumsum(0)
     share = volume / volume[-1].clamp_min(1e-6)
     first, last = (
-        int((share < value).sum().clamp_max(len(share) - 1)) for value in (max(low, 1e-3), min(high, 0.999))
+        int((share < value).sum().clamp_max(len(share) - 1))
+        for value in (max(low, 1e-3), min(high, 0.999))
     )
     t = (torch.arange(len(share), device=lungs.device) - first) / max(1, last - first)
     shape = [1] * 5

@@ -1,6 +1,7 @@
-"""The cache of a training run: every subject on one common grid, as small integers. Reading it takes no SimpleITK.
+"""The cache of a training run: every subject on one common grid, as small integers.
 
-Arrays are (N, Z, Y, X) uint8, axes nearest to LPS: images scaled to 0..255, label maps as indices into the list of ids (0: none).
+Arrays are (N, Z, Y, X) uint8, axes nearest to LPS: images scaled to 0..255, label maps as indices
+into the list of ids (0: none). Reading a cache does not import SimpleITK.
 """
 
 from __future__ import annotations
@@ -14,16 +15,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsyn_cli import files
-from hsyn_cli.config import Training
+from hsyn_cli.anatomy import organs
+from hsyn_cli.config.training import Training
 from hsyn_cli.errors import InputError
+from hsyn_cli.io import atomic
 
 Volume = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Cache:
-    """`images` and `labels` (N, Z, Y, X), one row per subject, zeros where it has none; `ids` of the labels, by index - 1."""
+    """The subjects of a training run.
+
+    Attributes:
+        images, labels: (N, Z, Y, X), one row per subject; zeros if it lacks one.
+        ids: of the labels, by index - 1.
+        counted: the first so many ids count as labels, the others are only painted; None: all
+            count.
+        made_with: the settings that decide the content, see `settings`.
+    """
 
     images: Volume
     labels: Volume
@@ -33,21 +43,20 @@ class Cache:
     names: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    counted: int | None = (
-        None  # so many of the ids, the first ones, count as labels; the others are painted only; None: all
-    )
-    made_with: tuple[str, ...] = ()  # the settings that decide what a cache holds, see `settings`
+    counted: int | None = None
+    made_with: tuple[str, ...] = ()
 
     def rows(self, of_maps: bool) -> list[int]:
-        """Subjects with an image, or those of which there is nothing but a label map."""
+        """Rows of the subjects with an image or, if `of_maps`, with a label map alone."""
         return [k for k, image in enumerate(self.has_image) if image != of_maps]
 
 
 def settings(training: Training) -> tuple[str, ...]:
-    """What of a config decides the content of a cache, as text; a cache made with other settings is of no use."""
+    """The settings of a config that decide the content of a cache, as text."""
     spacing = training.sn_net.spacing
     about = [spacing, training.size, training.labels, training.intensities]
-    about.append("brains without bias" if training.sn_net.organ == "brain" else training.sn_net.organ)
+    organ = training.sn_net.organ
+    about.append(organs.find(organ).prepared_as or organ)
     if training.surroundings:
         about.append("surroundings")
     return tuple(json.dumps(v, sort_keys=True) for v in about)
@@ -57,14 +66,17 @@ def save_cache(cache: Cache, out: Path) -> None:
     """Write `cache`, compressed. Raises OutputError."""
     out.mkdir(parents=True, exist_ok=True)
     for kind in ("images", "labels"):
-        with files.replacing(out / f"{kind}.npy.xz") as path, lzma.open(path, "wb", preset=1) as stream:
+        with (
+            atomic.replacing(out / f"{kind}.npy.xz") as path,
+            lzma.open(path, "wb", preset=1) as stream,
+        ):
             np.save(stream, getattr(cache, kind))
     about = {key: value for key, value in vars(cache).items() if key not in ("images", "labels")}
-    files.write_text(out / "cache.json", json.dumps(about, indent=1) + "\n")
+    atomic.write_text(out / "cache.json", json.dumps(about, indent=1) + "\n")
 
 
 def load_cache(folder: Path) -> Cache:
-    """Read what `build_cache` wrote, whole, into memory. Raises InputError."""
+    """Read the cache that `build_cache` wrote into memory. Raises InputError."""
     try:
         about = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
         arrays: dict[str, Any] = {}
@@ -75,5 +87,5 @@ def load_cache(folder: Path) -> Cache:
         return Cache(**arrays)
     except (OSError, EOFError, lzma.LZMAError, ValueError, TypeError) as error:
         raise InputError(
-            f"cache {folder} cannot be read: {error}", "remove it, and it is made again"
+            f"cache {folder} cannot be read: {error}", "remove the folder; hsyn then makes it again"
         ) from error

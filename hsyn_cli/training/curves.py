@@ -1,18 +1,21 @@
-"""The curves of a run as a picture. Needs matplotlib (the extra `train`)."""
+"""Draw the curves of a run. Needs matplotlib (the extra `train`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from hsyn_cli import files
+from hsyn_cli.io import atomic
 from hsyn_cli.training.loop import Record
 
 PANELS = (("loss", "loss"), ("ncc", "NCC (squared, local)"), ("dice", "soft Dice of label maps"))
 
 
 def draw(records: Sequence[Record], path: Path) -> bool:
-    """Loss, NCC and Dice over the steps, in training (line) and validation (dots). False if matplotlib is missing."""
+    """Draw loss, NCC and Dice over the steps: lines for training, dots for validation.
+
+    Returns False if matplotlib is missing.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -27,14 +30,20 @@ def draw(records: Sequence[Record], path: Path) -> bool:
         for phase, start in starts.items():
             own = [r for r in records if r["phase"] == phase]
             for name, style in ((key, "-"), (f"val_{key}", "o")):
-                seen = [(start + int(r["step"]), float(r[name])) for r in own if name in r]
-                if seen:
-                    axis.plot(*zip(*seen, strict=True), style, color=f"C{phase}", markersize=4)
+                points = [(start + int(r["step"]), float(r[name])) for r in own if name in r]
+                if points:
+                    axis.plot(*zip(*points, strict=True), style, color=f"C{phase}", markersize=4)
             axis.axvline(start, color="0.8", linewidth=0.8, zorder=0)
             if key == "loss" and own:
-                axis.text(start, 1.01, f" {own[0]['name']}", transform=axis.get_xaxis_transform(), fontsize=8)
+                axis.text(
+                    start,
+                    1.01,
+                    f" {own[0]['name']}",
+                    transform=axis.get_xaxis_transform(),
+                    fontsize=8,
+                )
         axis.set_ylabel(title)
     axes[-1].set_xlabel("steps")
-    with files.replacing(path) as temporary:
+    with atomic.replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
     return True

@@ -1,8 +1,8 @@
-"""Training data: every subject once, on one common grid, as small integers in a cache folder.
+"""Training data: every subject on one common grid, as small integers in a cache folder.
 
-A subject is an image, a label map, or both on one grid. `collect` lists those of a folder or a CSV, `build_cache`
-aligns them to the first that can be read. Grey values, but for those of CT, are kept in steps of 4 of 255: noise in training is
-larger.
+A subject is an image, a label map, or both on one grid. `collect` lists the subjects of a folder
+or a CSV, and `build_cache` aligns them to the first usable one. The cache keeps grey values, except
+those of CT, in steps of 4 of 255, because the noise of training is larger.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from hsyn_cli import affine, files, images, lungs
-from hsyn_cli.config import Training
+from hsyn_cli.anatomy import affine, organs
+from hsyn_cli.anatomy.intensity import CT_WINDOW, content_box, read_intensities
+from hsyn_cli.anatomy.organs import Organ
+from hsyn_cli.config.training import Training
 from hsyn_cli.errors import HsynError, InputError, Interrupted
-from hsyn_cli.organs import evenly_lit
-from hsyn_cli.prepare import content_box, intensity_range
-from hsyn_cli.scene import near_lungs
+from hsyn_cli.io import files, images
+from hsyn_cli.io.endings import IMAGES, ends
 from hsyn_cli.space import Grid, working_grid
 from hsyn_cli.training.cache import Cache, Volume, save_cache, settings
 
-ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 GREY_STEP = 4
+SILHOUETTE = 0.05  # share of the range above which a voxel belongs to the silhouette
 MOST_IDS = 255
-ALIKE = 0.5  # correlation with the mean of the others, relative to the median, below which an image is another modality
+# Correlation with the mean of the others, relative to the median. Below it, an image counts as
+# another modality.
+ALIKE = 0.5
 Progress = Callable[[str, float], None]
 
 
@@ -45,60 +48,68 @@ class Subject:
 
 
 def collect(data: Path) -> list[Subject]:
-    """The subjects of a CSV (columns image and labels, either may be empty; paths relative to it) or of a folder.
+    """List the subjects of a folder or a CSV.
 
-    A folder holds images; its subfolder labels/, if there is one, label maps: of the image of the same name, or on their
-    own. Raises InputError if there is nothing.
+    A CSV has the columns image and labels; either cell may be empty, and paths are relative to the
+    CSV. A folder holds images. Its subfolder labels/ may hold label maps, which belong to the image
+    of the same name or stand alone. Raises InputError for fewer than two subjects.
     """
     if data.is_dir():
         labels = {path.name: path for path in _volumes(data / "labels")}
         pairs = [(path, labels.pop(path.name, None)) for path in _volumes(data)]
-        subjects = [Subject(*pair) for pair in pairs] + [Subject(None, path) for path in labels.values()]
+        subjects = [Subject(*pair) for pair in pairs] + [
+            Subject(None, path) for path in labels.values()
+        ]
     else:
         subjects = list(_table(data))
     if len(subjects) < 2:
-        found = "one image" if subjects else "no image"
+        content = "one image" if subjects else "no image"
         raise InputError(
-            f"{data} holds {found}; training needs at least two",
-            f"give a folder with files ending in {', '.join(ENDINGS)}",
+            f"{data} holds {content}; training needs at least two",
+            f"give a folder with files ending in {', '.join(IMAGES)}",
         )
     return subjects
 
 
 def _volumes(folder: Path) -> list[Path]:
     paths = folder.iterdir() if folder.is_dir() else iter(())
-    return sorted(path for path in paths if path.name.lower().endswith(ENDINGS))
+    return sorted(path for path in paths if ends(path, IMAGES))
 
 
 def _table(path: Path) -> Iterator[Subject]:
     rows = files.read_table(path, "training data")
     if rows and not {"image", "labels"} & set(rows[0]):
         raise InputError(
-            f"{path} has neither a column image nor labels", "name the columns in its first line"
+            f"{path} has neither a column image nor labels", "name the columns in the first line"
         )
     for row in rows:
         image, labels = (row.get(key, "") for key in ("image", "labels"))
         if image or labels:
-            yield Subject(path.parent / image if image else None, path.parent / labels if labels else None)
+            yield Subject(
+                path.parent / image if image else None, path.parent / labels if labels else None
+            )
 
 
-def build_cache(subjects: Sequence[Subject], training: Training, out: Path, progress: Progress) -> Cache:
-    """Align every subject to the first that can be read, and write the cache to `out`. Some seconds per subject.
+def build_cache(
+    subjects: Sequence[Subject], training: Training, out: Path, progress: Progress
+) -> Cache:
+    """Align every subject to the first usable one, and write the cache to `out`.
 
-    A subject that cannot be used is left out, and `Cache.left_out` tells why. Raises InputError if fewer than two remain.
+    This takes some seconds per subject. It skips unusable subjects and lists the reasons in
+    `Cache.left_out`. Raises InputError if fewer than two subjects remain.
     """
     reference: sitk.Image | None = None
     grid: Grid | None = None
     kept: list[tuple[Subject, Volume | None, NDArray[np.int64] | None]] = []
     left_out: list[str] = []
-    chests = training.sn_net.organ == "lung"
+    organ = organs.find(training.sn_net.organ)
     for k, subject in enumerate(subjects):
         progress(f"preparing {k + 1}/{len(subjects)}", k / len(subjects))
         try:
-            image, labels = _read(subject, chests)
+            image, labels = _read(subject, organ)
             picture = image if image is not None else _painted(cast(sitk.Image, labels), training)
-            if chests and labels is not None:
-                picture = near_lungs(picture, _counted(labels, training))
+            if organ.maps_from_labels and labels is not None:
+                picture = organ.align_by(picture, _counted(labels, training))
             if reference is None or grid is None:
                 reference, grid = picture, _frame(picture, training)
             transform = affine.align(
@@ -110,15 +121,23 @@ def build_cache(subjects: Sequence[Subject], training: Training, out: Path, prog
             left_out.append(error.message)
             continue
         arrays = [
-            _on(grid, v, transform, labels=v is labels) if v is not None else None for v in (image, labels)
+            _on(grid, v, transform, labels=v is labels) if v is not None else None
+            for v in (image, labels)
         ]
         if not any((v > v.min()).any() for v in arrays if v is not None):
-            left_out.append(f"{subject.name} found no place on {subjects[0].name}")
+            left_out.append(f"{subject.name} does not overlap {subjects[0].name} after alignment")
             continue
-        kept.append((subject, None if arrays[0] is None else _to_uint8(arrays[0], chests), arrays[1]))
+        kept.append(
+            (
+                subject,
+                None if arrays[0] is None else _to_uint8(arrays[0], organ, training),
+                arrays[1],
+            )
+        )
     if len(kept) < 2:
         raise InputError(
-            f"{len(kept)} of {len(subjects)} subjects can be used", "; ".join(left_out[:3]) or "give more"
+            f"{len(kept)} of {len(subjects)} subjects can be used",
+            "; ".join(left_out[:3]) or "give more",
         )
     cache = _assemble(kept, training, tuple(left_out))
     save_cache(cache, out)
@@ -126,33 +145,34 @@ def build_cache(subjects: Sequence[Subject], training: Training, out: Path, prog
     return cache
 
 
-def _read(subject: Subject, chests: bool) -> tuple[sitk.Image | None, sitk.Image | None]:
+def _read(subject: Subject, organ: Organ) -> tuple[sitk.Image | None, sitk.Image | None]:
     image = images.read_image(subject.image).image if subject.image else None
-    if image is not None and chests and not lungs.in_hounsfield(image):
-        raise InputError(f"{subject.image} is no CT in Hounsfield units, which the organ lung has")
     if image is not None:
+        appearance = organs.look(image)
+        organ.check(appearance.grey, str(subject.image))
         labels = images.read_labels(subject.labels, image).image if subject.labels else None
-        return image if chests else evenly_lit(image), labels
+        return organ.prepare(image, appearance), labels
     assert subject.labels is not None
     blank = images.read_image(subject.labels, "label map").image
     return None, images.read_labels(subject.labels, blank).image
 
 
 def _counted(labels: sitk.Image, training: Training) -> sitk.Image:
-    """1 where a label counts, float32."""
+    """The labels that count as 1, float32."""
     values = sitk.GetArrayViewFromImage(labels)
     counts = values != 0 if training.labels is None else np.isin(values, training.labels)
     return Grid.of(labels).stamp(sitk.GetImageFromArray(counts.astype(np.float32)))
 
 
-def _comparable(fixed: sitk.Image, moving: sitk.Image, shapes: bool) -> tuple[sitk.Image, sitk.Image]:
-    """Both as they are, or both as silhouettes, where the moving one is a label map of no known contrast."""
+def _comparable(
+    fixed: sitk.Image, moving: sitk.Image, shapes: bool
+) -> tuple[sitk.Image, sitk.Image]:
+    """The images as they are, or their silhouettes if `shapes`, for label maps without contrast."""
     if not shapes:
         return fixed, moving
-    low, high = intensity_range(fixed)
-    return sitk.Cast(fixed > low + 0.05 * (high - low), sitk.sitkFloat32), sitk.Cast(
-        moving > 0, sitk.sitkFloat32
-    )
+    grey = read_intensities(fixed)
+    shape = fixed > grey.low + SILHOUETTE * (grey.high - grey.low)
+    return sitk.Cast(shape, sitk.sitkFloat32), sitk.Cast(moving > 0, sitk.sitkFloat32)
 
 
 def _frame(picture: sitk.Image, training: Training) -> Grid:
@@ -163,31 +183,40 @@ def _frame(picture: sitk.Image, training: Training) -> Grid:
 
 
 def _on(grid: Grid, image: sitk.Image, transform: sitk.Transform, labels: bool) -> NDArray[Any]:
-    """(Z, Y, X) on the common grid: linear, or nearest neighbour for labels; 0, or air, outside."""
-    how, pixel = (sitk.sitkNearestNeighbor, sitk.sitkInt64) if labels else (sitk.sitkLinear, sitk.sitkFloat32)
-    outside = lungs.WINDOW[0] if not labels and lungs.in_hounsfield(image) else 0.0
-    moved = sitk.Resample(image, grid.empty_image(sitk.sitkUInt8), transform, how, outside, pixel)
+    """(Z, Y, X) on the common grid, with 0 or air outside; linear, or nearest for labels."""
+    linear, near = (sitk.sitkLinear, sitk.sitkFloat32), (sitk.sitkNearestNeighbor, sitk.sitkInt64)
+    interpolator, pixel = near if labels else linear
+    air = not labels and read_intensities(image).hounsfield
+    outside = CT_WINDOW[0] if air else 0.0
+    moved = sitk.Resample(
+        image, grid.empty_image(sitk.sitkUInt8), transform, interpolator, outside, pixel
+    )
     return cast(NDArray[Any], sitk.GetArrayFromImage(moved))
 
 
-def _to_uint8(values: NDArray[np.float32], chests: bool) -> Volume:
-    if chests:
-        low, high = lungs.WINDOW
+def _to_uint8(values: NDArray[np.float32], organ: Organ, training: Training) -> Volume:
+    """Scale the range to 0 to 255; in steps of GREY_STEP except for CT."""
+    if organ.ct:
+        low, high = CT_WINDOW
         return np.rint(np.clip((values - low) * (255 / (high - low)), 0, 255)).astype(np.uint8)
     low = float(values.min())
     above = values[values > low]
-    high = float(np.percentile(above, 99.7)) if above.size else low + 1.0
+    high = (
+        float(np.percentile(above, training.sn_net.inputs.training_percentile))
+        if above.size
+        else low + 1.0
+    )
     grey = np.clip((values - low) * (255 / (high - low)), 0, 255)
     return (np.rint(grey / GREY_STEP) * GREY_STEP).clip(0, 255).astype(np.uint8)
 
 
 def _painted(labels: sitk.Image, training: Training) -> sitk.Image:
-    """A label map as a picture: each id in its grey value where `intensities` tells them, else white."""
+    """A label map as a picture with the grey values of `intensities`; white without them."""
     values = sitk.GetArrayViewFromImage(labels)
-    found, index = np.unique(values, return_inverse=True)
-    table = np.array([_grey(int(k), training.intensities) for k in found], np.float32)
+    ids, index = np.unique(values, return_inverse=True)
+    table = np.array([_grey(int(k), training.intensities) for k in ids], np.float32)
     if training.labels is not None:
-        table[~np.isin(found, training.labels)] = 0
+        table[~np.isin(ids, training.labels)] = 0
     out = sitk.GetImageFromArray(table[index].reshape(values.shape))
     out.CopyInformation(labels)
     return out
@@ -205,15 +234,15 @@ def _assemble(
     left_out: tuple[str, ...],
 ) -> Cache:
     shape = training.size[::-1]
-    found = sorted({int(k) for _, _, v in kept if v is not None for k in np.unique(v)} - {0})
-    ids = found if training.labels is None else [k for k in training.labels if k in found]
+    present = sorted({int(k) for _, _, v in kept if v is not None for k in np.unique(v)} - {0})
+    ids = present if training.labels is None else [k for k in training.labels if k in present]
     counted = len(ids)
     if training.surroundings:
-        ids += [k for k in found if k not in ids]
+        ids += [k for k in present if k not in ids]
     if len(ids) > MOST_IDS:
         raise InputError(
             f"the label maps hold {len(ids)} ids, more than {MOST_IDS}",
-            'list those that count: "labels" in --config',
+            'list the ids that count as "labels" in --config',
         )
     pictures, maps = (np.zeros((len(kept), *shape), np.uint8) for _ in range(2))
     for k, (_, image, labels) in enumerate(kept):
@@ -239,7 +268,7 @@ def _assemble(
 
 
 def _strangers(pictures: Volume, has_image: Sequence[bool], names: Sequence[str]) -> Iterator[str]:
-    """A line per image that looks unlike the others: another modality, or badly aligned."""
+    """A warning per image that is unlike the others: another modality, or badly aligned."""
     rows = [k for k, image in enumerate(has_image) if image]
     if len(rows) < 3:
         return
@@ -250,4 +279,5 @@ def _strangers(pictures: Volume, has_image: Sequence[bool], names: Sequence[str]
     alike = np.array([np.corrcoef(v, total - v)[0, 1] for v in small])
     for k, value in zip(rows, alike, strict=True):
         if not value >= ALIKE * np.median(alike):
-            yield f"{names[k]} looks unlike the others (correlation {value:.2f}, median {np.median(alike):.2f}): another modality?"
+            numbers = f"correlation {value:.2f}, median {np.median(alike):.2f}"
+            yield f"{names[k]} looks unlike the others ({numbers}): another modality?"

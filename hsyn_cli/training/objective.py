@@ -1,4 +1,4 @@
-"""What training minimises: HSyN's loss of a pair in mean space, and DI-Net's residual."""
+"""The training losses: HSyN's loss of a pair in mean space, and DI-Net's residual."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsyn_cli.config import Stage, Training
-from hsyn_cli.di_net import DINet, inverse_loss
-from hsyn_cli.fields import downsample, resize, warp
-from hsyn_cli.losses import mean_shape, modulus_balance, ncc, smoothness, soft_dice
-from hsyn_cli.sn_net import SNNet
-from hsyn_cli.training.pairs import Draws, Pair
+from hsyn_cli.config.training import Stage, Training
+from hsyn_cli.fields.sampling import downsample, resize_linear, warp
+from hsyn_cli.method import similarity
+from hsyn_cli.method.di_net import DINet, inverse_loss
+from hsyn_cli.method.losses import mean_shape, modulus_balance, smoothness, soft_dice
+from hsyn_cli.method.sn_net import SNNet
+from hsyn_cli.training.pairs import Draws, TrainingPair
 
-DICE_MM = 4.0  # every so many mm is enough for the labels, and a tenth of the memory
 Parts = dict[str, Tensor]  # the terms of a loss, each a scalar on the device
 
 
 def pair_loss(
-    u: Tensor, pair: Pair, voxel: float, field_voxel: float, window: int, training: Training
+    u: Tensor, pair: TrainingPair, voxel: float, field_voxel: float, window: int, training: Training
 ) -> tuple[Tensor, Parts]:
-    """-NCC + lambda1 smoothness + lambda2 balance of the halves, and soft Dice where there are labels.
+    """-NCC + lambda1 smoothness + lambda2 balance of the half-way fields, and Dice of any labels.
 
     Args:
         u: (2, 3, ...) half-way fields in mm on voxels of `field_voxel` mm, moving first.
-        pair: on voxels of `voxel` mm, the same extent.
+        pair: on voxels of `voxel` mm, of the same extent.
     """
-    moving, fixed = warp(pair.images, resize(u, pair.images.shape[2:]), voxel).chunk(2)
+    moving, fixed = warp(pair.images, resize_linear(u, pair.images.shape[2:]), voxel).chunk(2)
     u_m, u_f = u.chunk(2)
     balance = mean_shape if training.balance == "smc" else modulus_balance
     parts = {
-        "ncc": ncc(moving, fixed, window),
+        "ncc": similarity.find(training.sn_net.similarity).value(moving, fixed, window),
         "smooth": smoothness(u_m, field_voxel) + smoothness(u_f, field_voxel),
         "balance": balance(u_m, u_f, field_voxel) if training.sn_net.symmetric else u.new_zeros(()),
     }
     loss = training.smooth * parts["smooth"] + training.mean_shape * parts["balance"] - parts["ncc"]
     if pair.labels is not None:
-        k = max(1, round(DICE_MM / voxel))
+        k = max(1, round(training.dice_mm / voxel))
         sparse = pair.labels[:, 0, k // 2 :: k, k // 2 :: k, k // 2 :: k]
         index = torch.arange(1, pair.count, device=sparse.device)
         classes = (sparse[:, None] == index.view(1, -1, 1, 1, 1)).float()
-        dice = soft_dice(*warp(classes, resize(u, classes.shape[2:]), voxel * k).chunk(2))
+        dice = soft_dice(*warp(classes, resize_linear(u, classes.shape[2:]), voxel * k).chunk(2))
         loss = loss + training.dice * dice
         parts["dice"] = 1 - dice
     if pair.truth is not None and pair.maps is not None:
@@ -50,22 +50,27 @@ def pair_loss(
 
 
 def true_error(u: Tensor, truth: Tensor, lungs: Tensor, voxel: float) -> Tensor:
-    """Mean distance in mm, in the lungs, between where a point of the mean space goes in the moving image and where `truth` sends
-    its place in the fixed one.
+    """Mean distance in mm, in the lungs, of the half-way fields from the true field.
 
-    u: (2, 3, ...) half-way fields, mm, moving first. truth: (1, 3, ...) and lungs: (1, 1, ...) on the fixed grid of `voxel` mm.
+    A point of the mean space has a place in the moving and one in the fixed image. The error is the
+    distance between the former and the point to which `truth` sends the latter.
+
+    Args:
+        u: (2, 3, ...) half-way fields, mm, moving first.
+        truth: (1, 3, ...) on the fixed grid of `voxel` mm.
+        lungs: (1, 1, ...) on the same grid.
     """
-    u_m, u_f = resize(u, truth.shape[2:]).chunk(2)
-    there, inside = warp(torch.cat((truth, lungs), dim=1), u_f, voxel).split((3, 1), dim=1)
-    away = (u_m - u_f - there).square().sum(1, keepdim=True).add(0.01).sqrt()
+    u_m, u_f = resize_linear(u, truth.shape[2:]).chunk(2)
+    true, inside = warp(torch.cat((truth, lungs), dim=1), u_f, voxel).split((3, 1), dim=1)
+    away = (u_m - u_f - true).square().sum(1, keepdim=True).add(0.01).sqrt()
     error: Tensor = (away * inside).sum() / inside.sum().clamp_min(1.0)
     return error
 
 
 def stage_loss(
-    net: SNNet, pair: Pair, stage: Stage, training: Training, draws: Draws
+    net: SNNet, pair: TrainingPair, stage: Stage, training: Training, draws: Draws
 ) -> tuple[Tensor, Parts]:
-    """The loss of one pair, given at the scale that the stage looks at."""
+    """The loss of one pair at the scale of the stage, see `look_scale`."""
     levels = net.config.levels[: stage.depth]
     finest, look = levels[-1], look_scale(net, stage)
     pyramid = [downsample(pair.seen, level.scale // look) for level in levels]
@@ -74,21 +79,28 @@ def stage_loss(
     else:
         with torch.no_grad():
             before = net.fields(pyramid[:-1])
-        pair, before = crop_pair(pair, before, stage.crop, levels[-2].field_stride // finest.scale, draws)
+        pair, before = crop_pair(
+            pair, before, stage.crop, levels[-2].field_stride // finest.scale, draws
+        )
         u = net.level(stage.depth - 1, pair.seen, before)
     spacing = net.config.spacing
-    return pair_loss(u, pair, spacing * look, spacing * finest.field_stride, finest.window, training)
+    return pair_loss(
+        u, pair, spacing * look, spacing * finest.field_stride, finest.window, training
+    )
 
 
 def look_scale(net: SNNet, stage: Stage) -> int:
-    """The scale of the images that a stage draws and that its loss looks at."""
+    """The scale of the images that a stage draws and uses in its loss."""
     return stage.look or net.config.levels[stage.depth - 1].scale
 
 
 def crop_pair(
-    pair: Pair, u: Tensor, size: tuple[int, int, int], ratio: int, draws: Draws
-) -> tuple[Pair, Tensor]:
-    """A random window of at most `size` image voxels, and the same of u, whose voxels are `ratio` times as large."""
+    pair: TrainingPair, u: Tensor, size: tuple[int, int, int], ratio: int, draws: Draws
+) -> tuple[TrainingPair, Tensor]:
+    """Crop a pair to a random window of at most `size` voxels, and u to the same window.
+
+    The voxels of u are `ratio` times larger.
+    """
     cut, cut_u = [slice(None)] * 2, [slice(None)] * 2
     for n, most in zip(pair.images.shape[2:], size, strict=True):
         want = min(n, most) // ratio * ratio
@@ -97,25 +109,30 @@ def crop_pair(
         cut.append(slice(start * ratio, start * ratio + want))
     parts = (v if v is None else v[tuple(cut)] for v in (pair.labels, pair.maps, pair.truth))
     labels, maps, truth = parts
-    return Pair(pair.images[tuple(cut)], labels, pair.count, maps, truth), u[tuple(cut_u)]
+    return TrainingPair(pair.images[tuple(cut)], labels, pair.count, maps, truth), u[tuple(cut_u)]
 
 
-def di_loss(di: DINet, net: SNNet, seen: Tensor, scale: int, draws: Draws) -> tuple[Tensor, Parts]:
-    """DI-Net's residual on both halves of SN-Net's fields, or on two random smooth ones; `seen` averaged down by `scale`."""
+def di_loss(
+    di: DINet, net: SNNet, seen: Tensor, scale: int, draws: Draws, smooth: float
+) -> tuple[Tensor, Parts]:
+    """DI-Net's residual on both half-way fields of SN-Net, or on two random smooth fields.
+
+    `seen`: images and maps averaged down by `scale`.
+    """
     voxel = net.config.spacing * scale
     if draws.chance(0.5):
         levels = [level for level in net.config.levels if level.scale >= scale]
         with torch.no_grad():
             u = net.fields([downsample(seen, level.scale // scale) for level in levels])
-            u = resize(u, seen.shape[2:])
+            u = resize_linear(u, seen.shape[2:])
     else:
         u = random_field(seen.shape[2:], voxel, draws)
-    loss = inverse_loss(di(u, voxel), u, voxel)
+    loss = inverse_loss(di(u, voxel), u, voxel, smooth)
     return loss, {"loss": loss}
 
 
 def random_field(size: torch.Size, voxel: float, draws: Draws) -> Tensor:
-    """(2, 3, Z, Y, X): smooth noise at two scales, of any strength up to strains of about 0.7; mm."""
+    """(2, 3, Z, Y, X) in mm: smooth noise at two scales, with random strains up to about 0.7."""
     u = torch.zeros(2, 3, *size, device=draws.device)
     for cells in (4, 8):
         coarse = draws.normal(2, 3, cells, cells, cells).to(draws.device)
@@ -126,10 +143,12 @@ def random_field(size: torch.Size, voxel: float, draws: Draws) -> Tensor:
 
 
 @torch.no_grad()
-def validate(net: SNNet, pairs: list[Pair], stage: Stage, training: Training) -> dict[str, float]:
-    """Mean NCC and, where there are labels, Dice of held-out pairs at the scale that the stage looks at."""
+def validate(
+    net: SNNet, pairs: list[TrainingPair], stage: Stage, training: Training
+) -> dict[str, float]:
+    """Mean NCC, and Dice of any labels, of held-out pairs at the scale of the stage."""
     levels, look = net.config.levels[: stage.depth], look_scale(net, stage)
-    found: dict[str, list[float]] = {}
+    scores: dict[str, list[float]] = {}
     for pair in pairs:
         u = net.fields([downsample(pair.seen, level.scale // look) for level in levels])
         spacing = net.config.spacing
@@ -138,7 +157,7 @@ def validate(net: SNNet, pairs: list[Pair], stage: Stage, training: Training) ->
         )
         for key in ("ncc", "dice"):
             if key in parts:
-                found.setdefault(f"val_{key}", []).append(float(parts[key]))
-        if "error" in parts:  # cm, so that more is better and the sum of the scores has a use for it
-            found.setdefault("val_truth", []).append(-float(parts["error"]) / 10)
-    return {key: sum(values) / len(values) for key, values in found.items()}
+                scores.setdefault(f"val_{key}", []).append(float(parts[key]))
+        if "error" in parts:  # in cm, which suits the sum of the scores; more is better
+            scores.setdefault("val_truth", []).append(-float(parts["error"]) / 10)
+    return {key: sum(values) / len(values) for key, values in scores.items()}

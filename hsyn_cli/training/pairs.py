@@ -1,7 +1,7 @@
 """Random pairs: pose, contrast, bias field and noise. Tensors are (2, 1, Z, Y, X): moving, fixed.
 
-Every pair is drawn from generators seeded by its number alone, so a run that is resumed, or spread over processes, sees
-the pairs it would have seen.
+The number of a pair alone seeds its generators, so a run draws the same pairs when it is resumed or
+spread over processes.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from hsyn_cli.config import Training
+from hsyn_cli.anatomy import organs
+from hsyn_cli.config.training import Training
 from hsyn_cli.errors import UsageError
 from hsyn_cli.training.breathing import NUMBERS, breathe
 from hsyn_cli.training.cache import Cache
 
-CUT_SHARE = 0.2  # of the chests lack slices
-BACKGROUND_NOISE = 0.15  # share of the pairs whose background is noisy too, as unmasked scans are
-
 
 @dataclass(frozen=True)
-class Pair:
-    """images: (2, 1, Z, Y, X) in [0, 1]; labels: int64 indices below `count`, same shape, or None.
+class TrainingPair:
+    """A pair of images with what training needs beside them.
 
-    Of chests, `maps` (2, 1, ...) are the lungs, and `truth` (1, 3, ...) is the field from fixed to moving, mm, where it is known.
+    Attributes:
+        images: (2, 1, Z, Y, X) in [0, 1].
+        labels: int64 indices below `count`, of the same shape, or None.
+        maps: for chests, the lungs, (2, 1, ...).
+        truth: for chests, the true field from fixed to moving, (1, 3, ...) in mm, if known.
     """
 
     images: Tensor
@@ -38,12 +40,12 @@ class Pair:
 
     @property
     def seen(self) -> Tensor:
-        """Images and maps."""
+        """Images and maps in one tensor."""
         return self.images if self.maps is None else torch.cat((self.images, self.maps), dim=1)
 
 
 class Draws:
-    """Random numbers of one pair: `small` on the CPU for what steers, `large` where the images are."""
+    """Random numbers of a pair: `small` on the CPU for decisions, `large` on the images' device."""
 
     def __init__(self, device: torch.device, *key: int) -> None:
         seeds = np.random.SeedSequence(key).generate_state(2).tolist()
@@ -52,10 +54,11 @@ class Draws:
         self.device = device
 
     def chance(self, p: float) -> bool:
+        """True with probability p."""
         return bool(torch.rand(1, generator=self.small) < p)
 
     def uniform(self, *shape: int) -> Tensor:
-        """In [0, 1), on the CPU."""
+        """Uniform in [0, 1), on the CPU."""
         return torch.rand(*shape, generator=self.small)
 
     def normal(self, *shape: int) -> Tensor:
@@ -68,11 +71,14 @@ class Draws:
 
 
 class PairSource:
-    """The training pairs of a cache, on `device`. The last `held_out` of each kind are for validation alone."""
+    """The training pairs of a cache. The last `held_out` of each kind serve only validation."""
 
     def __init__(self, cache: Cache, training: Training, device: torch.device) -> None:
         self.training, self.device = training, device
-        self.images, self.labels = (torch.from_numpy(v).to(device) for v in (cache.images, cache.labels))
+        self.organ = organs.find(training.sn_net.organ)
+        self.images, self.labels = (
+            torch.from_numpy(v).to(device) for v in (cache.images, cache.labels)
+        )
         self.has_labels, self.ids = cache.has_labels, cache.ids
         self.count = len(cache.ids) + 1
         self.counted = self.count if cache.counted is None else cache.counted + 1
@@ -82,20 +88,20 @@ class PairSource:
             kept = min(training.held_out, len(rows) - 2)  # two must remain to train on
             kept = kept if kept >= 2 else 0
             self.rows.append(rows[: len(rows) - kept] if len(rows) > 1 else [])
-            self.validation_rows.append(
-                rows[len(rows) - kept :] if kept else rows[-2:] if len(rows) > 1 else []
-            )
+            last = rows[-2:] if len(rows) > 1 else []
+            self.validation_rows.append(rows[len(rows) - kept :] if kept else last)
         if training.breathing and not all(map(self.has_labels.__getitem__, cache.rows(False))):
             raise UsageError(
-                "an image without a map of its lungs cannot breathe", "set breathing to 0, or add label maps"
+                "an image without a map of its lungs cannot breathe",
+                "set breathing to 0, or add label maps",
             )
         grey = training.intensities or {}
         self.t1_like = (
             torch.tensor([0.0, *(grey.get(str(k), torch.nan) for k in cache.ids)]) if grey else None
         )
 
-    def draw(self, scale: int, *key: int) -> Pair:
-        """The training pair of that key, its images averaged down by `scale`."""
+    def draw(self, scale: int, *key: int) -> TrainingPair:
+        """The training pair of a key, with images averaged down by `scale`."""
         draws = Draws(self.device, self.training.seed, *key)
         of_maps = not self.rows[0] or (bool(self.rows[1]) and draws.chance(self.training.map_share))
         rows = self.rows[of_maps]
@@ -107,15 +113,17 @@ class PairSource:
             return self._breath(rows[i], scale, theta[:1, :3], flip, draws)
         return self._make(of_maps, (rows[i], rows[j]), scale, theta[:, :3], flip, draws)
 
-    def validation(self, scale: int) -> list[Pair]:
-        """Pairs of neighbours among the held-out subjects, images and maps, without augmentation."""
+    def validation(self, scale: int) -> list[TrainingPair]:
+        """Pairs of neighbours among the held-out images and maps, without augmentation."""
         theta = torch.eye(4)[None, :3].repeat(2, 1, 1)
         out = []
         for of_maps, rows in zip((False, True), self.validation_rows, strict=True):
             for k in range(0, len(rows) - 1, 2):
                 draws = Draws(self.device, self.training.seed, k)
                 out.append(
-                    self._make(of_maps, (rows[k], rows[k + 1]), scale, theta, False, draws, plain=True)
+                    self._make(
+                        of_maps, (rows[k], rows[k + 1]), scale, theta, False, draws, plain=True
+                    )
                 )
                 if self.training.breathing and not of_maps:
                     out.append(self._breath(rows[k], scale, theta[:1], False, draws, plain=True))
@@ -123,32 +131,35 @@ class PairSource:
 
     def _breath(
         self, row: int, scale: int, theta: Tensor, flip: bool, draws: Draws, plain: bool = False
-    ) -> Pair:
-        """One chest at two depths of breath; its labels are its lungs. Its voxels are `scale` times the cache's."""
+    ) -> TrainingPair:
+        """One chest at two depths of breath, with its lungs as labels, averaged down by `scale`."""
         theta = theta.to(self.device)
         volumes = (self.images[[row]].float() / 255, (self.labels[[row]] > 0).float())
         image, lungs = (F.avg_pool3d(_flipped(v[:, None], flip), scale) for v in volumes)
         grid = F.affine_grid(theta, list(image.shape), align_corners=False)
         image, lungs = (F.grid_sample(v, grid, align_corners=False) for v in (image, lungs))
         motion = self.training.motion_mm * (2 * float(draws.uniform(1)) - 1)
-        breath = breathe(image, lungs, self.training.sn_net.spacing * scale, motion, draws.normal(NUMBERS))
+        breath = breathe(
+            image, lungs, self.training.sn_net.spacing * scale, motion, draws.normal(NUMBERS)
+        )
         images = torch.cat((breath.moving, breath.fixed))
         maps = torch.cat((breath.moving_lungs, breath.fixed_lungs))
-        images, maps = (images, maps) if plain else scanned(images, maps, draws)
-        return Pair(images, (maps > 0.5).long(), 2, maps, breath.truth)
+        if not plain:
+            images, maps = scanned(images, maps, draws, self.training.cut_share)
+        return TrainingPair(images, (maps > 0.5).long(), 2, maps, breath.truth)
 
     def _make(
         self,
         of_maps: bool,
-        which: tuple[int, int],
+        subjects: tuple[int, int],
         scale: int,
         theta: Tensor,
         flip: bool,
         draws: Draws,
         plain: bool = False,
-    ) -> Pair:
+    ) -> TrainingPair:
         theta = theta.to(self.device)
-        rows = list(which)
+        rows = list(subjects)
         labels = images = None
         if all(self.has_labels[k] for k in rows):
             middle = slice(scale // 2, None, scale)
@@ -164,14 +175,20 @@ class PairSource:
             images = F.avg_pool3d(images, scale) if scale > 1 else images
             grid = F.affine_grid(theta, list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, align_corners=False)
-        if self.training.sn_net.organ != "brain":
-            lungs = torch.zeros_like(images) if labels is None else (labels > 0).float()
-            images, lungs = (images, lungs) if plain else scanned(images, lungs, draws)
-            return Pair(images, labels, self.counted, None if labels is None else lungs)
-        return Pair((images if plain else spoil(images, draws)).clamp_(0, 1), labels, self.counted)
+        maps = None
+        if labels is not None and self.organ.maps_from_labels:
+            maps = (labels > 0).float()
+        if not self.organ.ct:
+            images = images if plain else spoil(images, draws, self.training.background_noise)
+            return TrainingPair(images.clamp_(0, 1), labels, self.counted, maps)
+        if not plain:
+            lungs = torch.zeros_like(images) if maps is None else maps
+            images, lungs = scanned(images, lungs, draws, self.training.cut_share)
+            maps = None if maps is None else lungs
+        return TrainingPair(images, labels, self.counted, maps)
 
     def _paint(self, labels: Tensor, draws: Draws, plain: bool) -> Tensor:
-        """Label indices (2, 1, ...) -> images: a grey value per label, the two alike but for a little jitter."""
+        """Paint label indices (2, 1, ...) with grey values, alike in both images up to jitter."""
         table = draws.uniform(self.count)
         if self.t1_like is not None and (plain or draws.chance(0.6)):
             known = self.t1_like + 0.05 * draws.normal(self.count)
@@ -192,7 +209,7 @@ def _flipped(volume: Tensor, flip: bool) -> Tensor:
 
 
 def random_affine(draws: Draws, angle: float, stretch: float, shift: float) -> Tensor:
-    """(4, 4): rotations in +-angle rad, scales in 1 +- stretch, shifts in +-shift of half the volume."""
+    """(4, 4): rotation within angle rad, scale 1 +- stretch, shift in shares of half the volume."""
     r = 2 * draws.uniform(9) - 1
     out = torch.eye(4)
     for axes, t in zip(((1, 2), (0, 2), (0, 1)), (angle * r[:3]).tolist(), strict=True):
@@ -205,31 +222,34 @@ def random_affine(draws: Draws, angle: float, stretch: float, shift: float) -> T
     return out
 
 
-def spoil(images: Tensor, draws: Draws) -> Tensor:
-    """Bias field, gamma and noise, drawn apart for each image."""
+def spoil(images: Tensor, draws: Draws, background_noise: float) -> Tensor:
+    """Apply a bias field, gamma and noise, drawn separately for each image."""
     n = len(images)
     coarse = (0.3 * draws.uniform(1) * draws.normal(n, 1, 4, 4, 4)).to(images.device)
     bias = F.interpolate(coarse, size=images.shape[2:], mode="trilinear", align_corners=True).exp()
     gamma = torch.exp(0.25 * draws.normal(n, 1, 1, 1, 1)).to(images.device)
     noise = 0.03 * float(draws.uniform(1)) * draws.noise(images)
-    if not draws.chance(BACKGROUND_NOISE):
+    if not draws.chance(background_noise):
         noise = noise * (images > 0)
     return (images.clamp(1e-6, 1).pow(gamma) * bias + noise).clamp(0, 1)
 
 
-def scanned(images: Tensor, lungs: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    """As CT scanners might have shown them, drawn apart for each: kernel from soft to sharp, noise, a little offset, and slices
-    cut off at one end, where no lungs are found either. Both (N, 1, Z, Y, X)."""
+def scanned(images: Tensor, lungs: Tensor, draws: Draws, cut_share: float) -> tuple[Tensor, Tensor]:
+    """Imitate CT scanners, separately for each image and its lungs, both (N, 1, Z, Y, X).
+
+    Applies a kernel from soft to sharp, noise and a small offset. A share of the images, and their
+    lungs, lose slices at one end.
+    """
     soft = F.avg_pool3d(images, 3, stride=1, padding=1)
     n = len(images)
     sharpness = (1.5 * draws.uniform(n, 1, 1, 1, 1) - 1).to(images.device)  # -1 soft, 0.5 sharp
     noise = (0.06 * draws.uniform(n, 1, 1, 1, 1)).to(images.device) * draws.noise(images)
     offset = (0.01 * draws.normal(n, 1, 1, 1, 1)).to(images.device)
     out = (images + sharpness * (images - soft) + noise + offset).clamp(0, 1)
-    found = lungs.clone()
+    kept = lungs.clone()
     for k in range(n):
-        if draws.chance(CUT_SHARE):
+        if draws.chance(cut_share):
             slices = int(float(draws.uniform(1)) * 0.12 * images.shape[2])
             ends = slice(0, slices) if draws.chance(0.5) else slice(images.shape[2] - slices, None)
-            out[k, :, ends] = found[k, :, ends] = 0
-    return out, found
+            out[k, :, ends] = kept[k, :, ends] = 0
+    return out, kept

@@ -1,4 +1,4 @@
-"""The folder of a training run: its config, cache, state, log, picture of the curves, and the checkpoint it ends with."""
+"""The folder of a training run: config, cache, state, log, curves and checkpoint."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from typing import Any
 
 from torch import Tensor
 
-from hsyn_cli import config, files, weights
-from hsyn_cli.config import Training
+from hsyn_cli import config
+from hsyn_cli.anatomy import organs
+from hsyn_cli.config.training import Training
 from hsyn_cli.errors import InputError, UsageError, WeightsError
-from hsyn_cli.networks import architecture as networks_of
-from hsyn_cli.training.loop import Networks, Record, State
+from hsyn_cli.io import atomic, checkpoints
+from hsyn_cli.method import similarity
+from hsyn_cli.method.networks import architecture as networks_of
+from hsyn_cli.training.loop import Record, State
+from hsyn_cli.training.phases import Networks
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run. `checkpoint` is what `hsyn register --weights` takes; `state` is for going on."""
+    """Paths of a run. `checkpoint` is for `hsyn register --model`, `state` for resuming the run."""
 
     folder: Path
 
@@ -54,93 +58,135 @@ class RunFolder:
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
 
     def append(self, record: Record) -> None:
+        """Add a record to the log."""
         with self.log.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
 
 
 def read_config(path: Path) -> Training:
-    """Raises InputError for a file that is no JSON object, UsageError for keys and values that are not known."""
+    """Read a config. Raises InputError for text that is no JSON, UsageError for bad content."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"training config {path} cannot be read: {error}", "give a config.json as a run has it"
+            f"training config {path} cannot be read: {error}",
+            "give JSON like the config.json of a run",
         ) from error
     try:
-        return config.training_from_dict(data)
+        return training_of(data)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        text = str(error).replace("Training.__init__() got an unexpected keyword argument", "unknown key")
+        text = str(error).replace(
+            "Training.__init__() got an unexpected keyword argument", "unknown key"
+        )
         text = f"{text} is missing" if isinstance(error, KeyError) else text
         raise UsageError(
             f"training config {path}: {text}", f"known keys: {', '.join(known_keys())}"
         ) from error
 
 
+def training_of(data: dict[str, Any]) -> Training:
+    """Apply `config.training_from_dict`, and check the organ and the similarity.
+
+    Raises TypeError, KeyError or ValueError.
+    """
+    sn_net = data.get("sn_net") or {}
+    organ = organs.find(sn_net.get("organ", config.SNNetConfig.organ))
+    training = config.training_from_dict(data)
+    similarity.find(training.sn_net.similarity)
+    if training.breathing and not organ.breathes:
+        able = " or ".join(f'"{name}"' for name in organs.names() if organs.find(name).breathes)
+        raise ValueError(f'breathing is for "organ": {able} in sn_net')
+    for k, level in enumerate(training.sn_net.levels):
+        if level.steps is not None and level.steps.tissue and not organ.maps_from_labels:
+            raise ValueError(f"level {k} has steps with tissue, which only the refinement can use")
+    return training
+
+
 def known_keys() -> list[str]:
+    """The keys of a training config."""
     return [entry.name for entry in dataclasses.fields(Training)]
 
 
 def write_config(run: RunFolder, training: Training) -> None:
-    files.write_text(run.config, json.dumps(config.to_dict(training), indent=1) + "\n")
+    """Write the config of a run. Raises OutputError."""
+    atomic.write_text(run.config, json.dumps(config.to_dict(training), indent=1) + "\n")
 
 
 def architecture(training: Training) -> dict[str, Any]:
-    """As a checkpoint stores it."""
+    """The architecture as a checkpoint stores it."""
     return {"sn_net": config.to_dict(training.sn_net), "di_net": config.to_dict(training.di_net)}
 
 
 def save_state(run: RunFolder, training: Training, networks: Networks, state: State) -> None:
-    """Everything a run needs to go on, whole or not at all."""
+    """Write all that a run needs to resume, whole or not at all."""
     tensors = networks.tensors() | {f"best.{name}": v for name, v in networks.best.items()}
     for index, moments in (state.optimiser or {}).items():
         tensors |= {f"adam.{index}.{name}": v for name, v in moments.items()}
-    about = {"phase": state.phase, "step": state.step, "seconds": state.seconds, "best_score": state.best_score,
-             "training": config.to_dict(training)}  # fmt: skip
-    weights.save(run.state, tensors, architecture(training), about)
+    about = {
+        "phase": state.phase,
+        "step": state.step,
+        "seconds": state.seconds,
+        "best_score": state.best_score,
+        "training": config.to_dict(training),
+    }
+    checkpoints.save(run.state, tensors, architecture(training), about)
 
 
 def load_state(run: RunFolder, training: Training, networks: Networks) -> State:
-    """Bring `networks` to where the run stopped, cut later lines off its log. Raises WeightsError, UsageError."""
-    checkpoint = weights.load(run.state)
+    """Restore `networks` to the saved state, and cut later records off the log.
+
+    Raises WeightsError, UsageError.
+    """
+    checkpoint = checkpoints.load(run.state)
     about = checkpoint.training
     if config.training_from_dict(about["training"]) != training:
         raise UsageError(
             f"{run.state} belongs to another config than {run.config}",
-            "go on with the config it was begun with",
+            "restore the config.json that the run began with",
         )
     networks.load({k: v for k, v in checkpoint.tensors.items() if k[:3] in ("sn.", "di.")})
     device = next(networks.sn.parameters()).device
-    networks.best = {k[5:]: v.to(device) for k, v in checkpoint.tensors.items() if k.startswith("best.")}
+    networks.best = {
+        k[5:]: v.to(device) for k, v in checkpoint.tensors.items() if k.startswith("best.")
+    }
     optimiser: dict[int, dict[str, Tensor]] = {}
     for name, tensor in checkpoint.tensors.items():
         if name.startswith("adam."):
             _, index, moment = name.split(".")
             optimiser.setdefault(int(index), {})[moment] = tensor
-    state = State(about["phase"], about["step"], about["seconds"], about["best_score"], optimiser or None)
-    kept = [r for r in run.records() if (int(r["phase"]), int(r["step"])) <= (state.phase, state.step)]
-    files.write_text(run.log, "".join(json.dumps(record) + "\n" for record in kept))
+    state = State(
+        about["phase"], about["step"], about["seconds"], about["best_score"], optimiser or None
+    )
+    kept = [
+        r for r in run.records() if (int(r["phase"]), int(r["step"])) <= (state.phase, state.step)
+    ]
+    atomic.write_text(run.log, "".join(json.dumps(record) + "\n" for record in kept))
     return state
 
 
 def load_start(name: str, training: Training, networks: Networks) -> None:
-    """Begin from the weights of a checkpoint of the same architecture, but for a tissue net that it has not.
+    """Load the weights of a checkpoint of the same architecture; only it may lack the tissue net.
 
     Raises WeightsError.
     """
-    checkpoint = weights.load(name)
+    checkpoint = checkpoints.load(name)
     sn, di = networks_of(checkpoint)
     same_tissue = sn.tissue in (None, training.sn_net.tissue)
     if (sn.learned, di) != (training.sn_net.learned, training.di_net) or not same_tissue:
         text = f"checkpoint {checkpoint.path} has another architecture than the training config"
-        raise WeightsError(text, "leave sn_net and di_net out of the config: the checkpoint's are then taken")
+        hint = "omit sn_net and di_net from the config, to take those of the checkpoint"
+        raise WeightsError(text, hint)
     if sn.tissue != training.sn_net.tissue and not training.tissue_steps:
-        text = f"checkpoint {checkpoint.path} has no tissue net, and the config adds one that nothing would train"
-        raise WeightsError(text, "set tissue_steps, or leave tissue out of sn_net")
+        text = (
+            f"checkpoint {checkpoint.path} has no tissue net, and the config adds one that nothing "
+            "would train"
+        )
+        raise WeightsError(text, "set tissue_steps, or omit tissue from sn_net")
     fresh = {k: v for k, v in networks.tensors().items() if k.startswith("sn.tissue.")}
     networks.load(fresh | checkpoint.tensors)
 
 
 def save_checkpoint(run: RunFolder, training: Training, networks: Networks, state: State) -> None:
-    """The networks alone, for use."""
+    """Write the networks alone, for registration."""
     about = {"seconds": state.seconds, "seed": training.seed}
-    weights.save(run.checkpoint, networks.tensors(), architecture(training), about)
+    checkpoints.save(run.checkpoint, networks.tensors(), architecture(training), about)

@@ -1,4 +1,4 @@
-"""`hsyn train` from data to checkpoint: cache, plan, run. The command line shows what this tells."""
+"""A training session from data to checkpoint: cache, plan, run."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from hsyn_cli import weights
-from hsyn_cli.config import Training
-from hsyn_cli.devices import choose_device, convolution_type
+from hsyn_cli.config.training import Training
+from hsyn_cli.devices import choose_device, convolution_type, peak_memory_mb, use_threads
 from hsyn_cli.errors import OutputError, UsageError, WeightsError
-from hsyn_cli.networks import architecture
-from hsyn_cli.report import peak_memory_mb
-from hsyn_cli.training import curves, loop, runs
+from hsyn_cli.io import checkpoints
+from hsyn_cli.method.networks import architecture
+from hsyn_cli.training import curves, loop, phases, runs
 from hsyn_cli.training.cache import Cache, load_cache, settings
 from hsyn_cli.training.loop import Record, State
 from hsyn_cli.training.pairs import PairSource
 
 SAVE_EVERY = 60.0  # seconds between states on disk
-ENOUGH = 0.5  # of the default plan's steps; with less time its finest level is left out
+ENOUGH = 0.5  # share of the default plan's steps below which its finest level is left out
 Progress = Callable[[str, float], None]
 
 
@@ -40,7 +39,7 @@ class PlannedPhase:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do. `memory_mb`: the most this process held while a step of each phase was tried."""
+    """The plan of a run. `memory_mb`: peak memory of this process while it tried all phases."""
 
     phases: tuple[PlannedPhase, ...]
     training: Training
@@ -53,9 +52,13 @@ class Plan:
 
 
 class Session:
-    """A run folder with its data, networks and plan. Use as a context: it joins and leaves torchrun's group."""
+    """A run folder with its data, networks and plan.
 
-    def __init__(self, out: Path, device: str) -> None:
+    Use it as a context manager, which joins and leaves the process group of torchrun.
+    """
+
+    def __init__(self, out: Path, device: str, threads: int | None = None) -> None:
+        use_threads(threads)
         self.run = runs.RunFolder(out)
         self.rank, self.world = _join_group(choose_device(device))
         self.device = _own_device(choose_device(device))
@@ -67,19 +70,24 @@ class Session:
         if dist.is_initialized():
             dist.destroy_process_group()
 
-    def configure(self, given: Path | None, start: str | None, resume: bool, seed: int | None) -> None:
-        """Settle the training config. Raises OutputError if the run exists and is not to be resumed, or the reverse."""
+    def configure(
+        self, given: Path | None, start: str | None, resume: bool, seed: int | None
+    ) -> None:
+        """Make the training config.
+
+        Raises OutputError if the run exists without `resume`, or does not exist with it.
+        """
         self.start = None if resume else start
         self.may_drop_level = given is None and start is None
         if self.run.config.exists() and not resume:
             raise OutputError(
                 f"{self.run.folder} holds a training run already",
-                "go on with --resume, or choose another folder",
+                "continue it with --resume, or choose another folder",
             )
         if resume:
             if not self.run.config.exists():
                 raise OutputError(
-                    f"{self.run.folder} holds no training run", "leave --resume out to begin one"
+                    f"{self.run.folder} holds no training run", "omit --resume to start one"
                 )
             self.training = runs.read_config(self.run.config)
             return
@@ -89,7 +97,7 @@ class Session:
         elif self.training.sn_net.tissue is not None and not self.training.tissue_steps:
             raise UsageError(
                 "the config has a tissue net that nothing would train",
-                "set tissue_steps, or leave tissue out of sn_net",
+                "set tissue_steps, or omit tissue from sn_net",
             )
         if seed is not None:
             self.training = dataclasses.replace(self.training, seed=seed)
@@ -99,11 +107,13 @@ class Session:
                 'set "batch" in --config',
             )
 
-    def prepare(self, data: Path | None, progress: Progress) -> Cache:
-        """The cache of the run, made if it is not there, and everything that needs it."""
+    def load_data(self, data: Path | None, progress: Progress) -> Cache:
+        """Load the cache of the run, or make it from `data`, and set up networks and pairs."""
         if not (self.run.cache / "cache.json").exists():
             if data is None:
-                raise UsageError("--data is missing", "a run without a cache needs the images")
+                raise UsageError(
+                    "--data is missing", "give the images; this run has no cache of them yet"
+                )
             if self.rank == 0:
                 from hsyn_cli.training.data import build_cache, collect
 
@@ -112,9 +122,9 @@ class Session:
         self.cache = load_cache(self.run.cache)
         if self.cache.made_with != settings(self.training):
             raise UsageError(
-                f"{self.run.cache} was made by another version, or with another spacing, size, labels, intensities or "
-                "surroundings than the config has",
-                "remove it, and it is made again",
+                f"{self.run.cache} was made by another version, or with another spacing, size, "
+                "labels, intensities or surroundings than the config has",
+                "remove the folder; hsyn then makes it again",
             )
         if self.training.precision == "auto":
             slow = float(convolution_type(self.device) == torch.float32)
@@ -126,14 +136,16 @@ class Session:
         return self.cache
 
     def _build(self) -> None:
-        self.networks = loop.build(self.training, self.device, self.training.precision == "bfloat16")
+        bf16 = self.training.precision == "bfloat16"
+        self.networks = phases.build(self.training, self.device, bf16)
         self.source = PairSource(self.cache, self.training, self.device)
 
     def plan(self, minutes: float | None = None) -> Plan:
-        """Try two steps of each phase; with `minutes`, scale all steps to fit. No steps are scaled below 1.
+        """Time two steps of each phase and, with `minutes`, scale all steps to that time.
 
-        Where the default plan would get less than `ENOUGH` of its steps, its finest level is left out first: a few steps of
-        all levels are worth less than more steps of the coarser ones.
+        Every phase keeps at least one step. If the default plan would get less than the share
+        `ENOUGH` of its steps, it loses its finest level first: few steps of all levels are worth
+        less than more steps of the coarser levels.
         """
         plan = self._measured()
         if minutes is None:
@@ -144,22 +156,25 @@ class Session:
             self._build()
             plan = self._measured()
         self.training = self.training.scaled(60 * minutes / plan.seconds)
-        found = loop.phases(self.training, self.networks, self.source)
-        scaled = tuple(dataclasses.replace(p, steps=f.steps) for p, f in zip(plan.phases, found, strict=True))
+        todo = phases.phases(self.training, self.networks, self.source)
+        scaled = tuple(
+            dataclasses.replace(p, steps=t.steps) for p, t in zip(plan.phases, todo, strict=True)
+        )
         left_out = len(self.training.sn_net.levels) < depth
         return Plan(scaled, self.training, peak_memory_mb(), left_out)
 
     def _measured(self) -> Plan:
-        found = loop.phases(self.training, self.networks, self.source)
+        todo = phases.phases(self.training, self.networks, self.source)
         pace = [
-            loop.seconds_per_step(phase, self.networks, self.training.batch, self.device) for phase in found
+            loop.seconds_per_step(phase, self.networks, self.training.batch, self.device)
+            for phase in todo
         ]
         pace = _agreed(pace, self.device)
-        planned = [PlannedPhase(p.name, p.steps, s) for p, s in zip(found, pace, strict=True)]
+        planned = [PlannedPhase(p.name, p.steps, s) for p, s in zip(todo, pace, strict=True)]
         return Plan(tuple(planned), self.training, peak_memory_mb())
 
     def train(self, stop_after: float | None = None) -> Iterator[Record]:
-        """Train to the end, or for `stop_after` minutes, from where the state on disk is. Yields the log's records."""
+        """Train from the saved state to the end, or for `stop_after` minutes; yield log records."""
         run, training, networks = self.run, self.training, self.networks
         state = State()
         first = self.rank == 0
@@ -177,7 +192,7 @@ class Session:
                 curves.draw(run.records(), run.curves)
 
         deadline = math.inf if stop_after is None else time.monotonic() + 60 * stop_after
-        todo = loop.phases(training, networks, self.source)
+        todo = phases.phases(training, networks, self.source)
         for record in loop.run(todo, networks, state, training, keep, SAVE_EVERY, deadline):
             if first:
                 run.append(record)
@@ -186,26 +201,30 @@ class Session:
 
 
 def _for_checkpoint(training: Training, start: str, given: bool) -> Training:
-    """`training` with the architecture of a checkpoint; short stages unless a config tells them."""
-    checkpoint = weights.load(start)
+    """`training` with the architecture of a checkpoint, and short stages unless it has its own."""
+    checkpoint = checkpoints.load(start)
     sn, di = architecture(checkpoint)
     default = Training()
     if given and (training.sn_net, training.di_net) != (default.sn_net, default.di_net):
         same_tissue = sn.tissue in (None, training.sn_net.tissue)
         sn = training.sn_net if training.sn_net.learned == sn.learned and same_tissue else sn
-    if given and (training.sn_net, training.di_net) not in ((sn, di), (default.sn_net, default.di_net)):
+    if given and (training.sn_net, training.di_net) not in (
+        (sn, di),
+        (default.sn_net, default.di_net),
+    ):
         raise WeightsError(
             f"checkpoint {checkpoint.path} has another architecture than the training config",
-            "leave sn_net and di_net out of the config: the checkpoint's are then taken",
+            "omit sn_net and di_net from the config, to take those of the checkpoint",
         )
     stages = training.stages
     training = dataclasses.replace(training, sn_net=sn, di_net=di)
-    if stages == Training().stages:  # the config told none
+    if stages == Training().stages:  # the config has none
         return training.fine_tuning()
     if max((stage.depth for stage in stages), default=0) > len(sn.levels):
         raise WeightsError(
-            f"checkpoint {checkpoint.path} has {len(sn.levels)} levels, the config has stages for more",
-            'leave out of "stages" what trains a level that the checkpoint has not',
+            f"checkpoint {checkpoint.path} has {len(sn.levels)} levels, the config has stages for "
+            "more",
+            'omit the "stages" that train a level which the checkpoint lacks',
         )
     return training
 
@@ -229,7 +248,7 @@ def _barrier() -> None:
 
 
 def _agreed(values: list[float], device: torch.device) -> list[float]:
-    """The slowest process's."""
+    """The largest of each value over all processes."""
     if not dist.is_initialized():
         return values
     shared = torch.tensor(values, device=device)

@@ -1,0 +1,130 @@
+"""Grey values: their range, Hounsfield units, the foreground, and images on a working grid."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hsyn_cli.space import Array, Grid
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+HOUNSFIELD = -500.0  # an image with values down to this holds Hounsfield units
+CT_WINDOW = (-1000.0, 200.0)  # HU that become 0 (air) and 1 (above all vessels)
+NO_AIR = -940.0  # HU; brighter voxels are not air
+CONTENT = 0.02  # of the range; brighter voxels are content
+PERCENTILE = 99.5  # if no checkpoint gives another one
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """The grey values that become 0 (`low`) and 1 (`high`), and whether they are in HU."""
+
+    low: float
+    high: float
+    hounsfield: bool
+
+
+def read_intensities(image: sitk.Image, percentile: float = PERCENTILE) -> Intensities:
+    """The darkest value and a percentile of the values above it; `CT_WINDOW` in Hounsfield units.
+
+    Grey values count as Hounsfield units if they go down to -500. Those of MR do not.
+    """
+    import SimpleITK as sitk
+
+    values = sitk.GetArrayViewFromImage(image)
+    low = float(values.min())
+    if low <= HOUNSFIELD:
+        return Intensities(*CT_WINDOW, hounsfield=True)
+    sample = values[::2, ::2, ::2]
+    above = sample[sample > low]
+    high = float(np.percentile(above, percentile)) if above.size else float(values.max())
+    return Intensities(low, high, hounsfield=False)
+
+
+def foreground(image: sitk.Image, hounsfield: bool | None = None) -> NDArray[np.bool_]:
+    """(Z, Y, X): True above the darkest value, or above air in Hounsfield units.
+
+    `hounsfield`: None finds out from the image.
+    """
+    import SimpleITK as sitk
+
+    values = sitk.GetArrayViewFromImage(image)
+    low = values.min()
+    if hounsfield is None:
+        hounsfield = bool(low <= HOUNSFIELD)
+    return np.asarray(values > (NO_AIR if hounsfield else low))
+
+
+def content_box(image: sitk.Image) -> tuple[Array, Array]:
+    """First and last index (x, y, z) of the voxels that are brighter than 2 % of the range."""
+    ends = content_ends(image)
+    return ends.min(0), ends.max(0)
+
+
+def grown_box(whole: Grid, own: Grid, box: tuple[Array, Array], mm: float) -> tuple[Array, Array]:
+    """First and last index of `whole` within `mm` of a `box` given in indices of the grid `own`."""
+    corners = np.array(list(itertools.product(*zip(*box, strict=True))))
+    there = whole.indices(own.points(corners))
+    widths, end = mm / np.array(whole.spacing), np.array(whole.size) - 1.0
+    return (there.min(0) - widths).clip(0, end), (there.max(0) + widths).clip(0, end)
+
+
+def content_ends(image: sitk.Image, grey: Intensities | None = None) -> Array:
+    """(N, 3) indices x, y, z of the first and last content voxel on every line along x.
+
+    Their convex hull is that of all content, so a box around them holds it in any orientation.
+    """
+    import SimpleITK as sitk
+
+    grey = grey or read_intensities(image)
+    bright = sitk.GetArrayViewFromImage(image) > grey.low + CONTENT * (grey.high - grey.low)
+    bright = bright if bright.any() else np.ones_like(bright)  # all voxels of a flat image
+    z, y = np.nonzero(bright.any(axis=2))
+    lines = bright[z, y]
+    first, last = lines.argmax(1), lines.shape[1] - 1 - lines[:, ::-1].argmax(1)
+    ends: Array = np.concatenate([np.stack((x, y, z), axis=1) for x in (first, last)]).astype(float)
+    return ends
+
+
+def resample_image(
+    image: sitk.Image,
+    grid: Grid,
+    transform: sitk.Transform | None = None,
+    grey: Intensities | None = None,
+) -> Tensor:
+    """`image` on a working grid, linear, scaled to [0, 1] by `grey` -> (1, 1, Z, Y, X)."""
+    import SimpleITK as sitk
+
+    grey = grey or read_intensities(image)
+    spacing = np.array(image.GetSpacing())
+    if (spacing < 0.6 * grid.spacing[0]).any():
+        sigma = [max(0.5 * grid.spacing[0], 0.01 * s) for s in spacing]
+        image = sitk.SmoothingRecursiveGaussian(image, sigma)
+    reference = grid.empty_image(sitk.sitkUInt8)
+    transform = transform or sitk.Transform()
+    moved = sitk.Resample(image, reference, transform, sitk.sitkLinear, grey.low, sitk.sitkFloat32)
+    values = torch.from_numpy(sitk.GetArrayFromImage(moved))
+    span = max(grey.high - grey.low, 1e-12)
+    return values.sub_(grey.low).div_(span).clamp_(0, 1)[None, None]
+
+
+def resample_mask(
+    mask: sitk.Image | None, grid: Grid, transform: sitk.Transform | None = None
+) -> Tensor:
+    """(1, 1, Z, Y, X): 1 where `mask` is not 0. Without a mask, all ones."""
+    import SimpleITK as sitk
+
+    if mask is None:
+        return torch.ones(1, 1, *reversed(grid.size))
+    reference = grid.empty_image(sitk.sitkUInt8)
+    transform = transform or sitk.Transform()
+    moved = sitk.Resample(mask != 0, reference, transform, sitk.sitkNearestNeighbor, 0)
+    return torch.from_numpy(sitk.GetArrayFromImage(moved)).float()[None, None]

@@ -1,0 +1,56 @@
+"""Brains in T1-weighted MR, skull-stripped or as whole heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hsyn_cli.anatomy.intensity import Intensities
+from hsyn_cli.anatomy.organs import Look, Organ, looks_like
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+BRAIN, HEAD = "skull-stripped brain", "whole head"
+BRIGHT = 0.1  # of the range
+HEAD_LITRES = 2.0  # of bright voxels; a brain has less, in adults up to 1.7 litres
+MOST_LITRES = 12.0  # a head with its neck has less; heads have 3 litres and more
+
+
+class Brain(Organ):
+    """The volume of the bright voxels decides whether an image shows a brain or a head."""
+
+    checkpoint = "brain-t1"
+    kinds = (BRAIN, HEAD)
+    prepared_as = "brains without bias"
+
+    def recognise(self, image: sitk.Image, grey: Intensities) -> Look | None:
+        import SimpleITK as sitk
+
+        if grey.hounsfield:
+            return None
+        values = sitk.GetArrayViewFromImage(image)[::2, ::2, ::2]
+        bright = values > grey.low + BRIGHT * (grey.high - grey.low)
+        voxel = 1e-6 * float(np.prod(image.GetSpacing()))
+        litres = voxel * image.GetNumberOfPixels() * float(bright.mean())
+        if litres > MOST_LITRES:
+            return None
+        return Look(BRAIN if litres <= HEAD_LITRES else HEAD, grey)
+
+    def prepare(self, image: sitk.Image, look: Look) -> sitk.Image:
+        """A skull-stripped brain without its bias field, float32; any other image unchanged.
+
+        The tissue around a brain would pass for a bias field.
+        """
+        from hsyn_cli.anatomy.bias import without_bias
+
+        return without_bias(image) if look.kind == BRAIN else image
+
+    def remarks(self, kinds: Mapping[str, str]) -> Iterator[str]:
+        if set(kinds.values()) == {BRAIN, HEAD}:
+            yield f"{' and '.join(looks_like(kinds))}: skull-strip both images or neither"
+
+
+ORGAN = Brain()

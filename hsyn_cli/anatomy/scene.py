@@ -1,0 +1,168 @@
+"""Both images on one working grid, in the form that the networks and the forces work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from hsyn_cli.anatomy.intensity import Intensities, content_ends, grown_box, resample_image
+from hsyn_cli.anatomy.organs import Chains, Images, Look, Organ
+from hsyn_cli.errors import GeometryError
+from hsyn_cli.space import Array, Grid, affine_parts, working_grid
+
+ROLES = ("moving", "fixed")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Tensors on the working `grid`, moving first.
+
+    Attributes:
+        pair: both images, (2, 1, Z, Y, X) in [0, 1].
+        maps: maps of what the images show, (2, C, ...); C may be 0.
+        counts: (2, 1, ...), 0 where an image does not count; None: all counts.
+    """
+
+    grid: Grid
+    pair: Tensor
+    maps: Tensor
+    counts: Tensor | None
+
+    @property
+    def spacing(self) -> float:
+        """Voxel size in mm."""
+        return self.grid.spacing[0]
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """A moving and a fixed image, ready to be put on a grid.
+
+    Attributes:
+        views: both images, prepared for the `organ`: skull-stripped brains without bias field.
+        grey: the intensities of the views.
+        masks: the user's masks.
+        regions: the parts to register, if the organ limits them.
+    """
+
+    views: Images
+    grey: tuple[Intensities, Intensities]
+    masks: tuple[sitk.Image | None, sitk.Image | None]
+    regions: Images | None
+    organ: Organ
+
+    @property
+    def align_by(self) -> Images:
+        """The images that the affine step aligns."""
+        moving, fixed = self.regions or (None, None)
+        return self.organ.align_by(self.views[0], moving), self.organ.align_by(self.views[1], fixed)
+
+    def grid(
+        self, transform: sitk.AffineTransform, spacing: float, margin: float, multiple: int
+    ) -> Grid:
+        """The working grid around both regions and what is near them, or around both contents."""
+        whole = Grid.of(self.views[1])
+        moving, fixed = self.regions or self.views
+        grey = (None, None) if self.regions else self.grey
+        box = pair_box(fixed, moving, transform, whole, grey)
+        if self.regions is not None:
+            box = grown_box(whole, whole, box, self.organ.near_mm)
+        return working_grid(whole, box, spacing, margin, multiple)
+
+    def finer_than(self, mm: float) -> bool:
+        """Whether the images have enough detail for working voxels of `mm`.
+
+        Their voxels must be about as small (a sixth more is fine), and no slice more than twice as
+        thick.
+        """
+        spacings = [np.array(view.GetSpacing()) for view in self.views]
+        return all(s.prod() ** (1 / 3) < 7 / 6 * mm and s.max() <= 2 * mm for s in spacings)
+
+    def on(self, grid: Grid, transform: sitk.AffineTransform, device: torch.device) -> Scene:
+        """Both images on `grid`, the moving one through `transform` (fixed -> moving point).
+
+        Raises GeometryError if no part of the moving image lies there.
+        """
+        chains: Chains = (transform, None)
+        sides = zip(self.views, chains, self.grey, strict=True)
+        pair = torch.cat([resample_image(view, grid, chain, grey) for view, chain, grey in sides])
+        if not pair[0].any():
+            raise GeometryError(
+                "after the alignment, no part of the moving image lies on the fixed image",
+                "check the headers, the masks and the --initial-transform",
+            )
+        maps = self.organ.maps(self, grid, chains)
+        counts = self.organ.counts(self, grid, chains, maps)
+        maps = pair[:, :0] if maps is None else maps
+        counts = None if counts is None else counts.to(device)
+        return Scene(grid, pair.to(device), maps.to(device), counts)
+
+
+def prepare_subjects(
+    images: Images,
+    masks: tuple[sitk.Image | None, sitk.Image | None],
+    looks: tuple[Look, Look],
+    organ: Organ,
+    percentile: float,
+) -> Subjects:
+    """Prepare two images for their organ.
+
+    Args:
+        images, masks, looks: moving and fixed.
+        percentile: of the grey values, see `read_intensities`.
+
+    Raises:
+        InputError: an image cannot show the organ. UsageError: the masks do not go together.
+    """
+    for role, look in zip(ROLES, looks, strict=True):
+        organ.check(look.grey, f"the {role} image")
+    views = (organ.prepare(images[0], looks[0]), organ.prepare(images[1], looks[1]))
+    grey = (organ.window(views[0], percentile), organ.window(views[1], percentile))
+    return Subjects(views, grey, masks, organ.regions(masks, looks), organ)
+
+
+def pair_box(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    transform: sitk.AffineTransform,
+    whole: Grid | None = None,
+    grey: tuple[Intensities | None, Intensities | None] = (None, None),
+) -> tuple[Array, Array]:
+    """First and last index, on `whole`, of the box that holds the content of both images.
+
+    `transform` (fixed point -> moving point) places the content of the moving image. Two aligned
+    images on one grid therefore have the same box, whichever is fixed. The box ends at the border
+    of `whole`.
+
+    Args:
+        whole: None is the grid of `fixed`. grey: of moving and fixed image, if known.
+    """
+    whole = Grid.of(fixed) if whole is None else whole
+    a, t = affine_parts(transform)
+    points = Grid.of(moving).points(content_ends(moving, grey[0]))
+    other = whole.indices((points - t) @ np.linalg.inv(a).T)
+    own = whole.indices(Grid.of(fixed).points(content_ends(fixed, grey[1])))
+    last = np.array(whole.size) - 1.0
+    both = np.concatenate((own, other)).clip(0, last)
+    return both.min(0), both.max(0)
+
+
+def check_overlap(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transform | None) -> None:
+    """Raise GeometryError unless the bounding boxes of the two images meet in space."""
+    boxes = []
+    for image, chain in ((fixed, transform), (moving, None)):
+        size = image.GetSize()
+        corners = [[(n - 1.0) * ((c >> k) & 1) for k, n in enumerate(size)] for c in range(8)]
+        points = [image.TransformContinuousIndexToPhysicalPoint(c) for c in corners]
+        boxes.append(np.array([chain.TransformPoint(p) if chain else p for p in points]))
+    low = np.maximum(boxes[0].min(0), boxes[1].min(0))
+    high = np.minimum(boxes[0].max(0), boxes[1].max(0))
+    if (low >= high).any():
+        gap = float((low - high).max())
+        text = f"fixed and moving image do not overlap in space (they lie {gap:.0f} mm apart)"
+        hint = "check their headers, or give an --initial-transform that brings them together"
+        raise GeometryError(text, hint)

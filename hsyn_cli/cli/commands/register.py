@@ -1,0 +1,184 @@
+"""`hsyn register`: turn a pair of images into warped images, fields both ways and a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hsyn_cli import plugins
+from hsyn_cli.cli.options import (
+    FILE,
+    MACHINE,
+    OUTPUT,
+    GroupedCommand,
+    device_option,
+    force_option,
+    option,
+    threads_option,
+)
+from hsyn_cli.config import presets
+from hsyn_cli.errors import UsageError
+
+INPUT, METHOD = "Input", "Method"
+
+
+@click.command(cls=GroupedCommand, short_help="Register a moving image to a fixed one, both ways.")
+@option(
+    "-m", "--moving", type=FILE, required=True, heading=INPUT, help="Moving image, which is warped."
+)
+@option("-f", "--fixed", type=FILE, required=True, heading=INPUT, help="Fixed image, the target.")
+@option(
+    "--moving-labels",
+    type=FILE,
+    heading=INPUT,
+    help="Label map of the moving image; hsyn warps it and keeps its ids.",
+)
+@option(
+    "--fixed-mask",
+    type=FILE,
+    heading=INPUT,
+    help="Mask of the fixed image; hsyn ignores voxels where it is 0. For chests, give lung masks "
+    "of both images.",
+)
+@option("--moving-mask", type=FILE, heading=INPUT, help="The same for the moving image.")
+@option(
+    "--initial-transform",
+    type=FILE,
+    heading=INPUT,
+    help="Linear transform to start from, fixed to moving points (.mat, .tfm, .txt, .h5).",
+)
+@option(
+    "-o",
+    "--out",
+    type=FILE,
+    required=True,
+    heading=OUTPUT,
+    help="Output folder; created if missing.",
+)
+@option(
+    "--ants-prefix",
+    metavar="P",
+    heading=OUTPUT,
+    help="Also write the five files of ANTs, P0GenericAffine.mat etc.",
+)
+@option(
+    "--save-midspace",
+    is_flag=True,
+    heading=OUTPUT,
+    help="Also write both half-way fields and images.",
+)
+@option(
+    "--no-html",
+    is_flag=True,
+    heading=OUTPUT,
+    help="Skip report.html, the page with the pictures.",
+)
+@force_option
+@option(
+    "--preset",
+    type=click.Choice(presets.names()),
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    heading=METHOD,
+    help="; ".join(f"{name}: {presets.find(name).about}" for name in presets.names()) + ".",
+)
+@option(
+    "--model",
+    "--weights",
+    "model",
+    default="auto",
+    show_default=True,
+    metavar="NAME|PATH",
+    heading=METHOD,
+    help="auto: the organ that hsyn recognises; "
+    f"{', '.join(plugins.names('hsyn_cli.anatomy.organs'))}: that organ; or a checkpoint: "
+    "brain-t1, lung-ct (see `hsyn weights list`) or a path.",
+)
+@option(
+    "--rigid",
+    is_flag=True,
+    heading=METHOD,
+    help="Start with a rigid instead of an affine alignment.",
+)
+@option(
+    "--no-affine",
+    is_flag=True,
+    heading=METHOD,
+    help="Skip the alignment: the images are aligned already.",
+)
+@option(
+    "--max-folding",
+    type=click.FloatRange(0, 100),
+    metavar="PERCENT",
+    heading=METHOD,
+    help="Exit with code 9 if more of either field folds; the files are written anyway.",
+)
+@device_option
+@threads_option
+@option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    heading=MACHINE,
+    help="Random seed. On a CPU, equal seed and threads give equal files.",
+)
+@option("--quiet", is_flag=True, heading=MACHINE, help="Show no progress bar and no table.")
+@option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    heading=MACHINE,
+    help="Print the report as JSON instead of the table.",
+)
+def register(
+    out: Path, ants_prefix: str | None, save_midspace: bool, no_html: bool, force: bool,
+    preset: str, model: str, rigid: bool, no_affine: bool, max_folding: float | None,
+    device: str, threads: int | None, seed: int, quiet: bool, as_json: bool, **inputs: Any,
+) -> None:  # fmt: skip
+    """Register a moving 3-D image to a fixed one, both ways.
+
+    hsyn writes warped.nii.gz, inverse_warped.nii.gz, forward_field.nii.gz (fixed grid),
+    inverse_field.nii.gz (moving grid), affine.mat, report.json and report.html to the output
+    folder.
+
+    \b
+    Examples:
+      hsyn register -m moving.nii.gz -f fixed.nii.gz -o out/
+      hsyn register -m m.nii.gz -f f.nii.gz -o out/ --moving-labels m_seg.nii.gz
+      hsyn register -m m.nii.gz -f f.nii.gz -o out/ --ants-prefix out/m_to_f_
+      hsyn register -m m.nii.gz -f f.nii.gz -o out/ --preset fast --json
+      hsyn register -m exhale.nii.gz -f inhale.nii.gz -o out/ --model lung
+    """
+    if no_affine and rigid:
+        raise UsageError("--no-affine and --rigid contradict each other", "give one of them")
+    from hsyn_cli import api
+    from hsyn_cli.cli.progress import progress_bar
+    from hsyn_cli.results.report import check_folding, to_json
+    from hsyn_cli.results.run_folder import Inputs, Wanted
+
+    labels = inputs["moving_labels"] is not None
+    wanted = Wanted(out, ants_prefix, save_midspace, labels=labels, html=not no_html)
+    with progress_bar(quiet) as progress:
+        report = api.register_files(
+            Inputs(**inputs), wanted, preset=preset, model=model, device=device, threads=threads,
+            affine="none" if no_affine else "rigid" if rigid else "affine",
+            seed=seed, force=force, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        click.echo(to_json(report), nl=False)
+    elif not quiet:
+        from rich.console import Console
+
+        from hsyn_cli.results.render import render
+
+        Console().print(render(report, max_folding=max_folding))
+    hint = "the files were written; see report.json, or try --preset fast: its fields are smoother"
+    check_folding(report.facts.folded_percent, max_folding, hint)
+
+
+COMMAND = register

@@ -1,0 +1,184 @@
+"""Frozen dataclasses that describe the networks. A checkpoint stores them with its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """How images become network inputs. A checkpoint is valid only for the values of its training.
+
+    Attributes:
+        force_scale: scales forces to about the size of intensities.
+        epsilon: added to every local variance, so that a flat background exerts no force.
+        damping: of the forces; keeps each below half a voxel.
+        percentile: the percentile of the grey values above the darkest that is mapped to 1 in use.
+        training_percentile: the same percentile in training.
+    """
+
+    force_scale: float = 4.0
+    epsilon: float = 1e-4
+    damping: float = 0.1
+    percentile: float = 99.5
+    training_percentile: float = 99.7
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps along the forces of the similarity and of the maps (see `method.forces`).
+
+    Attributes:
+        rate: factor of the force, which is half a voxel at most.
+        momentum: share of the last step that each step adds.
+        step_sigma: of the Gaussian that smooths each step, in voxels of the images.
+        field_sigma: of the Gaussian that smooths the field after a step, in voxels of the field.
+        window: of the similarity, in voxels of the images.
+        tissue: weight of the squared difference of the maps (of tissue, of lungs).
+    """
+
+    steps: int
+    rate: float = 2.0
+    momentum: float = 0.0
+    step_sigma: float = 1.2
+    field_sigma: float = 0.4
+    window: int = 5
+    tissue: float = 0.0
+
+
+@dataclass(frozen=True)
+class TissueConfig:
+    """The tissue net: from an image to maps of its tissues (see `method.tissue_net`).
+
+    `channels`: for each map, {label id: value in [0, 1]}; all other ids are 0.
+    """
+
+    channels: tuple[dict[str, float], ...]
+    stride: int = 2
+    encoder: tuple[int, ...] = (32, 32, 48, 64)
+    head: tuple[int, ...] = (32,)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of SN-Net: a U-Net on images averaged down by `scale`.
+
+    Attributes:
+        scale: voxels of the working grid per voxel of this level, along each axis.
+        stride: voxels of this level per voxel of its field, along each axis; the net packs blocks
+            of stride^3 input voxels into channels.
+        encoder: channels per resolution, finest first.
+        head: channels of the last convolutions, at the field's resolution.
+        window: of the similarity in the loss and in the force that the net sees, level voxels.
+        forces: True gives the net the remaining force beside the images as warped so far.
+        repeats: number of runs of the net, each on newly warped images.
+        steps: along the forces, before the net runs; they need stride 1.
+    """
+
+    scale: int
+    stride: int
+    encoder: tuple[int, ...]
+    head: tuple[int, ...]
+    window: int
+    forces: bool = False
+    repeats: int = 1
+    steps: Steps | None = None
+
+    @property
+    def field_stride(self) -> int:
+        """Working-grid voxels per voxel of this level's field."""
+        return self.scale * self.stride
+
+
+COARSE = Level(
+    4, 1, (16, 32, 32, 32), (32, 16), window=5, forces=True, steps=Steps(60, step_sigma=2.0)
+)
+MIDDLE = Level(
+    2, 1, (16, 16, 32, 32), (16,), window=5, forces=True,
+    steps=Steps(20, momentum=0.7, step_sigma=2.0),
+)  # fmt: skip
+FINE = Level(1, 2, (16, 16, 32, 32), (16,), window=5, forces=True)
+
+
+@dataclass(frozen=True)
+class SNNetConfig:
+    """SN-Net: levels from coarse to fine, on a working grid of `spacing` mm.
+
+    Attributes:
+        symmetric: False warps only the moving image, all the way (an ablation of the paper).
+        organ: decides the intensities of images and the presets; see `anatomy.organs`.
+        tissue: the net whose maps the refinement aligns beside the images.
+        similarity: the measure of the loss, the forces and the report; see `method.similarity`.
+        inputs: how images become network inputs.
+    """
+
+    spacing: float = 1.0
+    levels: tuple[Level, ...] = (COARSE, MIDDLE, FINE)
+    symmetric: bool = True
+    organ: str = "brain"
+    tissue: TissueConfig | None = None
+    similarity: str = "ncc"
+    inputs: InputConfig = InputConfig()
+
+    @property
+    def multiple(self) -> int:
+        """Sizes of the working grid must be multiples of this."""
+        coarsest = max(level.field_stride for level in self.levels)
+        return math.lcm(coarsest, self.tissue.stride if self.tissue else 1)
+
+    @property
+    def learned(self) -> SNNetConfig:
+        """The part that decides the tensors of the levels: without steps and tissue net."""
+        levels = tuple(dataclasses.replace(level, steps=None) for level in self.levels)
+        return dataclasses.replace(self, levels=levels, tissue=None)
+
+
+@dataclass(frozen=True)
+class DINetConfig:
+    """DI-Net: a U-Net that predicts the inverse of a field at 1 / `stride` of its resolution.
+
+    `repeats`: number of runs, each on the residual of the result so far.
+    """
+
+    stride: int = 2
+    encoder: tuple[int, ...] = (16, 32, 32, 32)
+    head: tuple[int, ...] = (32, 16)
+    repeats: int = 3
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Convert a dataclass to JSON-ready plain data."""
+    return dataclasses.asdict(config)
+
+
+def sn_net_from_dict(data: dict[str, Any]) -> SNNetConfig:
+    """Inverse of `to_dict`; raises TypeError or KeyError on unknown or missing keys."""
+    values = dict(data)
+    if "levels" in values:
+        values["levels"] = tuple(_level_from_dict(v) for v in values["levels"])
+    values["tissue"] = _tissue_from_dict(values["tissue"]) if values.get("tissue") else None
+    if "inputs" in values:
+        values["inputs"] = InputConfig(**values["inputs"])
+    return SNNetConfig(**values)
+
+
+def _tissue_from_dict(data: dict[str, Any]) -> TissueConfig:
+    encoder, head = (
+        tuple(data.get(key, getattr(TissueConfig, key))) for key in ("encoder", "head")
+    )
+    channels = tuple(data["channels"])
+    return TissueConfig(**{**data, "channels": channels, "encoder": encoder, "head": head})
+
+
+def _level_from_dict(data: dict[str, Any]) -> Level:
+    steps = Steps(**data["steps"]) if data.get("steps") else None
+    encoder, head = tuple(data["encoder"]), tuple(data["head"])
+    return Level(**{**data, "encoder": encoder, "head": head, "steps": steps})
+
+
+def di_net_from_dict(data: dict[str, Any]) -> DINetConfig:
+    """Inverse of `to_dict`; raises TypeError or KeyError on unknown or missing keys."""
+    return DINetConfig(**{**data, "encoder": tuple(data["encoder"]), "head": tuple(data["head"])})

@@ -1,0 +1,109 @@
+"""Displacement fields on grids in space: resampling, conversion to images, and inverse error.
+
+Fields are (1, 3, Z, Y, X) in mm, components in LPS unless a docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hsyn_cli.fields.sampling import rotate, sample_affine, sample_grid, sample_points
+from hsyn_cli.space import Array, Grid
+
+
+@dataclass(frozen=True)
+class ErrorStats:
+    """Distances in mm."""
+
+    mean_mm: float
+    p99_mm: float
+    max_mm: float
+
+
+SAMPLES = 200_000  # foreground points that measure the inverse error
+
+
+def affine_displacement(
+    grid: Grid, a: Array, t: Array, device: torch.device, absolute: bool = False
+) -> Tensor:
+    """A x + t - x (or A x + t, if `absolute`) at every voxel of `grid`, (1, 3, Z, Y, X), mm LPS."""
+    m = a if absolute else a - np.eye(3)
+    per_index = torch.from_numpy(m @ grid.index_to_point)
+    start = torch.from_numpy(m @ np.array(grid.origin) + t)
+    x, y, z = (torch.arange(n, dtype=torch.float64) for n in grid.size)
+    along = [(v[None] * per_index[:, k, None]).float().to(device) for k, v in enumerate((x, y, z))]
+    first = along[2] + start.float().to(device)[:, None]
+    return (first[:, :, None, None] + along[1][:, None, :, None] + along[0][:, None, None, :])[None]
+
+
+def resample_field(u: Tensor, working: Grid, target: Grid, a: Array, t: Array) -> Tensor:
+    """A working field at the points A p + t of `target`'s voxels p -> (1, 3, Z, Y, X), LPS."""
+    to_index = np.linalg.inv(working.index_to_point)
+    matrix = to_index @ a @ target.index_to_point
+    offset = to_index @ (a @ np.array(target.origin) + t - np.array(working.origin))
+    out = sample_affine(u, torch.from_numpy(matrix), torch.from_numpy(offset), target.size)
+    return rotate(working.axes, out)
+
+
+def sample_mm(u: Tensor, grid: Grid, points: Tensor) -> Tensor:
+    """`u` on `grid` at `points` (1, 3, Z, Y, X; mm LPS), trilinear, border values held."""
+    to_index = np.linalg.inv(grid.index_to_point)
+    scale = 2 / np.array(grid.size)
+    matrix = torch.from_numpy(to_index * scale[:, None]).float().to(u.device)
+    start = (to_index @ -np.array(grid.origin) + 0.5) * scale - 1
+    offset = torch.from_numpy(start).float().to(u.device)
+    positions = torch.addmm(offset, points[0].flatten(1).T, matrix.T)
+    return sample_grid(u, positions.reshape(1, *points.shape[2:], 3))
+
+
+def along_axes(u: Tensor, grid: Grid) -> Tensor:
+    """Components in LPS -> components along the grid's axes."""
+    return rotate(grid.axes.T, u)
+
+
+def round_trip(
+    there: Tensor, start: Grid, back: Tensor, end: Grid, content: NDArray[np.bool_]
+) -> ErrorStats:
+    """|back(there(p)) - p| at evenly spaced voxels p of `content`.
+
+    Takes every k-th voxel of `content`, at least 200,000 if it has so many, and of these the ones
+    whose images lie inside `end`.
+
+    Args:
+        there, back: (1, 3, Z, Y, X) on `start` and `end`, mm LPS.
+        content: (Z, Y, X) on `start`.
+    """
+    zyx = np.argwhere(content)
+    zyx = zyx[:: max(1, len(zyx) // SAMPLES)]
+    points = start.points(zyx[:, ::-1].astype(float))
+    step = there[0][:, zyx[:, 0], zyx[:, 1], zyx[:, 2]].T.cpu().numpy().astype(float)
+    index = end.indices(points + step)
+    inside = ((index >= 0) & (index <= np.array(end.size) - 1)).all(1)
+    if not inside.any():
+        return ErrorStats(float("nan"), float("nan"), float("nan"))
+    value, _ = sample_points(back[0], torch.from_numpy(index[inside]).float().to(back.device))
+    error: Any = np.linalg.norm(step[inside] + value.cpu().numpy(), axis=1)
+    return ErrorStats(float(error.mean()), float(np.percentile(error, 99)), float(error.max()))
+
+
+def from_image(field: sitk.Image) -> Tensor:
+    """SimpleITK vector image, mm LPS -> (1, 3, Z, Y, X) float32, components in LPS."""
+    return torch.from_numpy(sitk.GetArrayFromImage(field)).float().movedim(-1, 0)[None].contiguous()
+
+
+def to_image(u: Tensor, grid: Grid) -> sitk.Image:
+    """(1, 3, Z, Y, X), mm LPS, on `grid` -> SimpleITK vector image."""
+    values = np.ascontiguousarray(u[0].movedim(0, -1).cpu().numpy())
+    return grid.stamp(sitk.GetImageFromArray(values, isVector=True))
+
+
+def as_transform(displacement: sitk.Image) -> sitk.DisplacementFieldTransform:
+    """A vector image, mm LPS, as a transform. The image keeps its values."""
+    return sitk.DisplacementFieldTransform(sitk.Cast(displacement, sitk.sitkVectorFloat64))

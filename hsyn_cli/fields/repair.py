@@ -1,0 +1,154 @@
+"""The repair of a displacement field: smooth it where it folds, and only there."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hsyn_cli.fields.folding import corner_determinant, corner_determinant_at, determinant
+from hsyn_cli.fields.grids import along_axes
+from hsyn_cli.fields.smoothing import box_operator, separable
+from hsyn_cli.space import Grid
+
+
+def repair(u: Tensor, spacing: float, least: float, rounds: int = 50) -> tuple[Tensor, int]:
+    """Smooth a field where it folds until no one-sided determinant is below `least`.
+
+    Each round marks the voxels below `least`, widens that set by a voxel with a soft edge, and
+    blends the field there with its own 3^3 mean. Averaging brings the determinant closer to 1, so
+    the rounds come to an end. After the first round, only voxels next to a change are checked.
+
+    Args:
+        u: (B, 3, Z, Y, X) in mm; each of the B fields is repaired on its own.
+
+    Returns:
+        the field, and the number of voxels with a one-sided determinant <= 0 before the repair.
+    """
+    det = corner_determinant(u, spacing)
+    out = u.detach().clone(memory_format=torch.contiguous_format)
+    size = out.shape[2:]
+    place = torch.empty(size.numel(), dtype=torch.int32, device=u.device)  # scratch for `_distinct`
+    for field, low in zip(out, (det < least).flatten(1), strict=True):  # views
+        flat, todo = field.view(3, -1), low.nonzero()[:, 0]
+        for _ in range(rounds):
+            if not len(todo):
+                break
+            near = _widened(todo, size, place)
+            changed = _widened(near, size, place)
+            weight = torch.zeros(1, size.numel(), device=u.device)
+            weight[0, near] = 1
+            weight, mean = (_means(v, changed, size) for v in (weight, flat))
+            flat[:, changed] = torch.lerp(flat[:, changed], mean, weight)
+            sides = [changed + step for axis in range(3) for step in _steps(changed, size, axis)]
+            beside = _distinct(torch.cat(sides), place)
+            todo = beside[corner_determinant_at(field, beside, spacing) < least]
+    return out, int((~(det > 0)).sum())
+
+
+def _steps(voxels: Tensor, size: torch.Size, axis: int) -> list[Tensor]:
+    """Steps from N flat indices to the voxels before, at and after each along an axis (z, y, x).
+
+    A step beyond the border is 0.
+    """
+    stride = size[axis + 1 :].numel()
+    index = voxels // stride % size[axis]
+    return [-stride * (index > 0), torch.zeros_like(index), stride * (index < size[axis] - 1)]
+
+
+def _widened(voxels: Tensor, size: torch.Size, place: Tensor) -> Tensor:
+    """(M,) flat indices of N voxels and of all voxels that touch them, each once."""
+    for axis in range(3):
+        voxels = _distinct(torch.cat([voxels + step for step in _steps(voxels, size, axis)]), place)
+    return voxels
+
+
+def _distinct(voxels: Tensor, place: Tensor) -> Tensor:
+    """(M,) flat indices, each once. place: scratch, a number per voxel of any value."""
+    order = torch.arange(len(voxels), dtype=place.dtype, device=voxels.device)
+    place[voxels] = order  # of equal indices, one wins
+    return voxels[place[voxels] == order]
+
+
+def _means(values: Tensor, voxels: Tensor, size: torch.Size) -> Tensor:
+    """(C, N) means of (C, Z * Y * X) values over the 3^3 voxels around N voxels.
+
+    Beyond the border, border values hold.
+    """
+    total = torch.zeros(len(values), len(voxels), device=values.device)
+    z, y, x = (_steps(voxels, size, axis) for axis in range(3))
+    for of_z, of_y in itertools.product(z, y):
+        line = voxels + of_z + of_y
+        for of_x in x:
+            total += values.index_select(1, line + of_x)
+    return total.div_(27)
+
+
+UNFOLDINGS = 10  # rounds
+WRITTEN_FLOOR = 1e-3  # least determinant of a field on the grid that it is written on
+MOST_FOLDS = 0.1  # of all voxels
+
+
+def unfolded(u: Tensor, grid: Grid, reach: float, plain: Tensor | None = None) -> Tensor:
+    """u (1, 3, Z, Y, X; mm LPS), with its folds replaced by `plain`, or by local means of u.
+
+    Replacement has a soft edge. Local means replace u if `plain` is None, and where `plain` folds.
+    A field that does not fold on its own grid can fold on another, which samples it between its
+    voxels. An affine that turns space inside out makes more than a tenth of the voxels fold. Such
+    a field stays as it is.
+
+    Args:
+        reach: mm that the local means cover on each side, at least a voxel. They do not cross
+            slices that are more than twice as thick.
+    """
+    folds = _folds(u, grid)
+    if not 0 < folds.float().mean() < MOST_FOLDS:
+        return u
+    fine = 2 * max(reach, min(grid.spacing))
+    # Voxels along z, y, x.
+    reaches = [max(1, round(reach / s)) if s <= fine else 0 for s in grid.spacing[::-1]]
+    box = (slice(None), slice(None), *_around(folds[0, 0], [12 * n + 2 for n in reaches]))
+    part, instead, u = u[box], None if plain is None else plain[box], u.clone()
+    mean, far, soft = (box_operator(part, [2 * k * n + 1 for n in reaches]) for k in (1, 3, 2))
+    folds = folds[box]
+    near = separable(folds.float(), box_operator(part, [12 * n + 3 for n in reaches])) > 0
+    for _ in range(UNFOLDINGS):
+        if not folds.any():
+            break
+        instead = separable(part, mean) if instead is None else instead
+        weight = separable((separable(folds.float(), far) > 0).float(), soft)
+        part, instead = torch.lerp(part, instead, weight), None
+        folds = _folds(part, grid) & near  # the box's sides have one-sided differences
+    u[box] = part
+    return u
+
+
+def _folds(u: Tensor, grid: Grid) -> Tensor:
+    """(1, 1, Z, Y, X): True where u folds or nearly folds.
+
+    The margin allows for rounding on disk and for the affine that goes on top.
+    """
+    return ~(determinant(along_axes(u, grid), grid.spacing) > WRITTEN_FLOOR)[:, None]
+
+
+def _around(mask: Tensor, beyond: Sequence[int]) -> list[slice]:
+    """Slices of the smallest box (Z, Y, X) around `mask`, `beyond` voxels wider on each side."""
+    ends = [(int(index.min()), int(index.max())) for index in mask.nonzero(as_tuple=True)]
+    return [
+        slice(max(low - n, 0), high + n + 1) for (low, high), n in zip(ends, beyond, strict=True)
+    ]
+
+
+def taper(u: Tensor, voxels: int) -> Tensor:
+    """u (B, 3, Z, Y, X) times a raised cosine that falls to 0 over the outermost `voxels`.
+
+    The field then joins the identity outside its grid.
+    """
+    for axis in (2, 3, 4):
+        n = u.shape[axis]
+        depth = torch.minimum(torch.arange(n), torch.arange(n - 1, -1, -1)).to(u.device)
+        weight = 0.5 - 0.5 * torch.cos(torch.pi * (depth / voxels).clamp_max(1.0))
+        u = u * weight.view([n if k == axis else 1 for k in range(5)])
+    return u

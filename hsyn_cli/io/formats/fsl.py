@@ -1,0 +1,66 @@
+"""FSL's form: displacements in the scaled voxels of FNIRT and FLIRT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hsyn_cli.errors import InputError, UsageError
+from hsyn_cli.io.endings import ends
+from hsyn_cli.io.formats import Form
+
+if TYPE_CHECKING:
+    from hsyn_cli.io.nifti import NiftiHeader
+    from hsyn_cli.space import Array, Grid
+
+
+class Fsl(Form):
+    """FNIRT's relative warps, (X, Y, Z, 3), and FLIRT's matrices, from moving to fixed."""
+
+    about = "FNIRT's relative warps, intent 2006; affines as FLIRT's .mat"
+    affine_endings = (".mat", ".txt")
+    intent = 2006  # nifti.INTENT_FSL
+    stacked = True
+    by_moving = True
+    affine_to_fixed = True
+
+    def coordinates(self, grid: Grid) -> Array:
+        from hsyn_cli import space
+
+        return space.coordinates(grid, "fsl")
+
+    def claims(self, path: Path, header: NiftiHeader | None) -> bool:
+        """Also a plain matrix in .mat. Raises InputError for coefficients of splines."""
+        from hsyn_cli.io import nifti
+        from hsyn_cli.io.formats import _affines
+
+        if header is not None and header.intent in nifti.INTENTS_FSL_COEFFICIENTS:
+            raise InputError(
+                f"{path} holds FSL's coefficients (intent {header.intent}), not a field",
+                "make one first: fnirtfileutils --in=COEFFICIENTS --ref=FIXED --out=WARP --withaff",
+            )
+        if ends(path, (".mat",)):
+            return _affines.matrix_in(path) is not None
+        return super().claims(path, header)
+
+    def moving_grid(self, moving: Grid | None, fixed: Grid) -> Grid:
+        """Raises UsageError without the moving image's grid."""
+        if moving is None:
+            raise UsageError(
+                "an FSL warp depends on the moving image's grid", "give it: --moving IMAGE"
+            )
+        return moving
+
+    def affine_grids(
+        self, path: Path, fixed: Grid | None, moving: Grid | None
+    ) -> tuple[Grid, Grid]:
+        """Raises UsageError without both grids."""
+        if fixed is None or moving is None:
+            raise UsageError(
+                f"a FLIRT matrix such as {path.name} depends on both images",
+                "give them: --reference FIXED --moving MOVING",
+            )
+        return fixed, moving
+
+
+FORM = Fsl()

@@ -1,0 +1,298 @@
+"""The paper's inference, top to bottom.
+
+look -> align -> half-way fields -> refine -> repair -> invert -> compose -> measure: each step is a
+function from one small frozen state to the next. SN-Net's half-way fields, DI-Net and composition
+are the paper's (Sha et al., MICCAI 2024). Refinement, repair and exact inversion are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import SimpleITK as sitk
+import torch
+
+from hsyn_cli.anatomy import affine as affine_step
+from hsyn_cli.anatomy import organs
+from hsyn_cli.anatomy.intensity import foreground, resample_image
+from hsyn_cli.anatomy.scene import Scene, Subjects, check_overlap, prepare_subjects
+from hsyn_cli.config import presets
+from hsyn_cli.devices import choose_device, device_name, use_threads
+from hsyn_cli.errors import WeightsError
+from hsyn_cli.fields import repair as folds
+from hsyn_cli.fields import sampling
+from hsyn_cli.fields.grids import as_transform
+from hsyn_cli.fields.smoothing import resize_smooth
+from hsyn_cli.fields.totals import total_fields
+from hsyn_cli.io.images import ImageLike, as_image, as_mask
+from hsyn_cli.io.transforms import TransformLike, as_affine_transform
+from hsyn_cli.method import refine as refinement
+from hsyn_cli.method import similarity
+from hsyn_cli.method.clock import Clock, Progress
+from hsyn_cli.method.networks import invert_half, load_networks
+from hsyn_cli.method.result import Facts, Registration, SimilarityScores, WorkingFields
+from hsyn_cli.method.states import Aligned, Composed, Halves, Inverted, Method, Pair, Settings
+from hsyn_cli.space import Grid, strided
+
+FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
+FINER_MULTIPLE = 12  # sizes then divide by 4 at 3/4 of the voxel size, too
+
+
+def register(
+    moving: ImageLike,
+    fixed: ImageLike,
+    *,
+    preset: str = "default",
+    weights: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    fixed_mask: ImageLike | None = None,
+    moving_mask: ImageLike | None = None,
+    initial_transform: TransformLike | None = None,
+    affine: affine_step.Kind = "affine",
+    progress: Progress = lambda step, fraction: None,
+) -> Registration:
+    """Register `moving` to `fixed`, two scalar 3-D images of any grid, in memory or as paths.
+
+    Args:
+        preset: "fast" (networks and exact inverse), "default" or "accurate" (with refinement).
+        weights: "auto" (or None) goes by what the images show. Else an organ ("brain", "lung"), or
+            a checkpoint's name or path.
+        device: "auto", "cpu", "cuda" or "mps". threads: CPU threads; None is all.
+        fixed_mask, moving_mask: on their image's grid, not 0 where the image counts; for chests,
+            masks of the lungs.
+        initial_transform: fixed point -> moving point. The affine step starts from it.
+        affine: "affine", "rigid" or "none".
+
+    Raises:
+        UsageError, InputError, DeviceError, WeightsError, GeometryError: see `errors`.
+    """
+    settings = begin(preset, weights, device, threads, seed, initial_transform, affine)
+    clock = Clock(progress, presets.find(preset).work)
+    with clock.step("checks"):
+        pair = look(moving, fixed, moving_mask, fixed_mask)
+    with clock.step("load networks"):
+        method = choose(pair, settings)
+    with clock.step("affine"):
+        aligned = align(pair, method, settings)
+    with clock.step("networks"), torch.no_grad():
+        halves = halfway_fields(aligned, method, settings.device)
+    with clock.step("refinement") as share_done:
+        halves = refine(halves, aligned, method, share_done)
+    with clock.step("fold repair"), torch.no_grad():
+        halves = repair(halves, method)
+    with clock.step("exact inverse"), torch.no_grad():
+        inverted = invert(halves, method)
+    with clock.step("composition"), torch.no_grad():
+        composed = compose(inverted, aligned, pair, method)
+    with clock.step("checks"), torch.no_grad():
+        facts = measure(pair, aligned, halves, composed, method, settings)
+    with clock.step("warping"):
+        result = warp(pair, aligned, composed, method, facts)
+    return replace(result, facts=replace(facts, seconds=clock.seconds))
+
+
+def begin(
+    preset: str,
+    weights: str | None,
+    device: str,
+    threads: int | None,
+    seed: int,
+    initial_transform: TransformLike | None,
+    affine: affine_step.Kind,
+) -> Settings:
+    """Check the settings, then set up the device, the threads and the seed."""
+    presets.find(preset)
+    affine_step.check_kind(affine)
+    start = None if initial_transform is None else as_affine_transform(initial_transform)
+    torch_device = choose_device(device)
+    use_threads(threads)
+    torch.manual_seed(seed)
+    return Settings(preset, weights, affine, start, torch_device, seed)
+
+
+def look(
+    moving: ImageLike,
+    fixed: ImageLike,
+    moving_mask: ImageLike | None,
+    fixed_mask: ImageLike | None,
+) -> Pair:
+    """Load the images and masks, and recognise what each image shows."""
+    images = (as_image(moving, "moving image"), as_image(fixed, "fixed image"))
+    masks = (
+        None if moving_mask is None else as_mask(moving_mask, images[0], "moving mask"),
+        None if fixed_mask is None else as_mask(fixed_mask, images[1], "fixed mask"),
+    )
+    return Pair(images, masks, (organs.look(images[0]), organs.look(images[1])))
+
+
+def choose(pair: Pair, settings: Settings) -> Method:
+    """The networks that the user names, or those for what the images show."""
+    name = organs.checkpoint_for(settings.weights, pair.kinds)
+    networks = load_networks(name, settings.device)
+    config, used = networks.sn.config, networks.checkpoint.name
+    preset = presets.find(settings.preset, config.organ)
+    kinds = pair.kinds if used in organs.shipped().values() else {}
+    return Method(
+        networks=networks,
+        organ=organs.find(config.organ),
+        preset=preset,
+        similarity=similarity.find(config.similarity),
+        depth=preset.depth(config.levels),
+        kinds=kinds,
+        warnings=(*organs.warnings(used, kinds), *organs.remarks(kinds)),
+    )
+
+
+def align(pair: Pair, method: Method, settings: Settings) -> Aligned:
+    """Affine alignment of the parts of both images that the organ chooses."""
+    percentile = method.networks.sn.config.inputs.percentile
+    subjects = prepare_subjects(pair.images, pair.masks, pair.looks, method.organ, percentile)
+    moving, fixed = pair.images
+    check_overlap(fixed, moving, settings.start)
+    if settings.affine != "none":
+        moving, fixed = subjects.align_by
+    affine = affine_step.align(
+        fixed, moving, settings.affine, seed=settings.seed, fixed_mask=pair.masks[1],
+        moving_mask=pair.masks[0], start=settings.start, finest_mm=2 * method.spacing,
+        grey=subjects.grey,
+    )  # fmt: skip
+    return Aligned(subjects, affine)
+
+
+def halfway_fields(aligned: Aligned, method: Method, device: torch.device) -> Halves:
+    """SN-Net's levels, as many as the preset runs."""
+    sn, di, preset = method.networks.sn, method.networks.di, method.preset
+    finer = FINER_MULTIPLE if preset.finer < 1 else 1
+    multiple = math.lcm(sn.config.multiple, FIELD_STRIDE * di.config.stride, finer)
+    spacing = method.spacing
+    grid = aligned.subjects.grid(aligned.affine, spacing, preset.margin * spacing, multiple)
+    scene = aligned.subjects.on(grid, aligned.affine, device)
+    halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, scene.maps, scene.counts))
+    half_size = torch.Size(n // FIELD_STRIDE for n in scene.pair.shape[2:])
+    u = sampling.resize_linear(halves, half_size)
+    if not torch.isfinite(u).all():
+        raise WeightsError(
+            f"checkpoint {method.networks.checkpoint.name} gives displacements that are no numbers",
+            "its training failed; use another checkpoint",
+        )
+    return Halves(scene, u)
+
+
+def refine(
+    halves: Halves, aligned: Aligned, method: Method, share_done: Callable[[float], None]
+) -> Halves:
+    """Force steps on the pair's own fields, on a finer grid if the images are fine enough."""
+    preset, scene, sn = method.preset, halves.scene, method.networks.sn
+    if preset.finer < 1 and aligned.subjects.finer_than(preset.finer * method.spacing):
+        grid = strided(scene.grid, preset.finer)
+        scene = aligned.subjects.on(grid, aligned.affine, scene.pair.device)
+    images = sn.look(scene.pair) if preset.refinement else scene.pair
+    images = torch.cat((images, scene.maps), dim=1)
+    u = refinement.refine(
+        halves.u, images, scene.spacing, preset.refinement, scene.counts, sn.config, share_done,
+        method.organ.rim,
+    )  # fmt: skip
+    refined = Halves(scene, u)
+    return replace(refined, u=folds.taper(u, round(preset.margin * method.spacing / refined.voxel)))
+
+
+def repair(halves: Halves, method: Method) -> Halves:
+    """Smooth the half-way fields where they fold or nearly fold."""
+    u, folded = folds.repair(halves.u, halves.voxel, method.preset.halfway_floor)
+    moved = u[:, 0] if method.networks.sn.config.symmetric else u[0, 0]
+    return Halves(halves.scene, u, 100 * folded / moved.numel())
+
+
+def invert(halves: Halves, method: Method) -> Inverted:
+    """DI-Net estimates the inverse of each half-way field, and an iteration makes it exact."""
+    spacing, di = halves.scene.spacing, method.networks.di
+    to_moving, to_fixed = resize_smooth(halves.u, halves.scene.pair.shape[2:]).split(1)
+    from_moving, from_fixed = (invert_half(di, u, spacing) for u in (to_moving, to_fixed))
+    return Inverted(halves.scene.grid, to_moving, to_fixed, from_moving, from_fixed)
+
+
+def compose(inverted: Inverted, aligned: Aligned, pair: Pair, method: Method) -> Composed:
+    """Compose both whole maps, and with the affine the total fields on the grids of the images."""
+    half, spacing = inverted, inverted.grid.spacing[0]
+    there = sampling.compose(half.fixed_to_mid, half.mid_to_moving, spacing)
+    back = sampling.compose(half.moving_to_mid, half.mid_to_fixed, spacing)
+    moving, fixed = (Grid.of(image) for image in pair.images)
+    totals = total_fields(
+        there, back, half.grid, aligned.affine, fixed, moving, method.preset.sharpenings
+    )
+    working = WorkingFields(half.grid, half.mid_to_moving, half.mid_to_fixed, there, back)
+    return Composed(working, totals)
+
+
+def measure(
+    pair: Pair,
+    aligned: Aligned,
+    halves: Halves,
+    composed: Composed,
+    method: Method,
+    settings: Settings,
+) -> Facts:
+    """Folding and inverse error of the fields to be written, and the similarity."""
+    folding, inverse_folding = composed.totals.folding()
+    moving, fixed = (
+        foreground(image, its_look.grey.hounsfield)
+        for image, its_look in zip(pair.images, pair.looks, strict=True)
+    )
+    errors = composed.totals.inverse_errors(fixed, moving)
+    return Facts(
+        folding=folding,
+        inverse_folding=inverse_folding,
+        inverse_error_fixed=errors[0],
+        inverse_error_moving=errors[1],
+        similarity=_similarity(aligned.subjects, halves.scene, composed.working, method),
+        preset=settings.preset,
+        affine=settings.affine,
+        checkpoint=method.networks.checkpoint,
+        device=device_name(settings.device),
+        threads=torch.get_num_threads(),
+        seed=settings.seed,
+        seconds={},
+        folded_before_repair_percent=halves.folded,
+        shown=method.kinds,
+        warnings=method.warnings,
+    )
+
+
+def _similarity(
+    subjects: Subjects, scene: Scene, working: WorkingFields, method: Method
+) -> SimilarityScores:
+    """Mean over the grid in windows of 5 double voxels: at first, after the affine, at the end."""
+    aligned, fixed = scene.pair.chunk(2)
+    before = resample_image(subjects.views[0], scene.grid, None, subjects.grey[0])
+    after = sampling.warp(aligned, working.fixed_to_moving, scene.spacing)
+    weight = None if scene.counts is None else sampling.downsample(scene.counts[1:], 2)
+    small = sampling.downsample(fixed, 2)
+    values = (
+        method.similarity.value(sampling.downsample(image, 2), small, 5, weight).item()
+        for image in (before.to(fixed.device), aligned, after)
+    )
+    return SimilarityScores(method.similarity.label, *values)
+
+
+def warp(
+    pair: Pair, aligned: Aligned, composed: Composed, method: Method, facts: Facts
+) -> Registration:
+    """Warp each image onto the other by the total fields."""
+    forward, inverse = composed.totals.images()
+    (moving, fixed), outside, linear = pair.images, method.organ.outside, sitk.sitkLinear
+    return Registration(
+        moving=moving,
+        fixed=fixed,
+        affine=aligned.affine,
+        forward_field=forward,
+        inverse_field=inverse,
+        warped=sitk.Resample(moving, fixed, as_transform(forward), linear, outside),
+        inverse_warped=sitk.Resample(fixed, moving, as_transform(inverse), linear, outside),
+        working=composed.working,
+        facts=facts,
+        outside=outside,
+    )

@@ -1,0 +1,147 @@
+"""The result of a registration: its images, its fields, and the facts measured on them.
+
+The mean space and the composed fields are the paper's. Total fields, which include the affine, and
+the measured facts are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import SimpleITK as sitk
+from torch import Tensor
+
+from hsyn_cli.fields.folding import Folding
+from hsyn_cli.fields.grids import ErrorStats, as_transform, to_image
+from hsyn_cli.fields.totals import field_on
+from hsyn_cli.io.checkpoints import CheckpointId
+from hsyn_cli.space import Grid
+
+
+@dataclass(frozen=True)
+class SimilarityScores:
+    """Similarity of both images by one `measure`: at first, after the affine, and at the end."""
+
+    measure: str
+    before: float
+    affine: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What `register` measured. report.json holds these names.
+
+    Attributes:
+        inverse_error_fixed: |inverse(forward(p)) - p| over the fixed image's foreground.
+        inverse_error_moving: |forward(inverse(q)) - q| over the moving image's.
+        seconds: per step, in the order in which the steps ran.
+        shown: {role: what the image shows}, if the checkpoint ships with hsyn.
+        folded_before_repair_percent: of the half-way fields' voxels, by the stricter corner rule.
+    """
+
+    folding: Folding
+    inverse_folding: Folding
+    inverse_error_fixed: ErrorStats
+    inverse_error_moving: ErrorStats
+    similarity: SimilarityScores
+    preset: str
+    affine: str
+    checkpoint: CheckpointId
+    device: str
+    threads: int
+    seed: int
+    seconds: Mapping[str, float]
+    shown: Mapping[str, str] = field(default_factory=dict)
+    folded_before_repair_percent: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def folded_percent(self) -> float:
+        """The larger percentage of the two fields, which --max-folding limits."""
+        return max(self.folding.percent, self.inverse_folding.percent)
+
+
+@dataclass(frozen=True)
+class Midspace:
+    """The mean space of the pair, on the fixed grid.
+
+    It holds two half-way fields (mm LPS; to the affinely aligned moving image and to the fixed
+    image), and both images warped to the mean space.
+    """
+
+    to_moving_field: sitk.Image
+    to_fixed_field: sitk.Image
+    moving: sitk.Image
+    fixed: sitk.Image
+
+
+@dataclass(frozen=True)
+class WorkingFields:
+    """The fields on the working `grid`: (1, 3, Z, Y, X), mm along its axes."""
+
+    grid: Grid
+    mid_to_moving: Tensor
+    mid_to_fixed: Tensor
+    fixed_to_moving: Tensor
+    moving_to_fixed: Tensor
+
+    def on(self, target: Grid, name: str) -> sitk.Image:
+        """The field `name` on another grid, mm LPS."""
+        return to_image(field_on(getattr(self, name), self.grid, target), target)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The files of a registration. Fields are float32 vector images, mm LPS, pull-back.
+
+    Attributes:
+        affine: fixed point -> moving point.
+        forward_field: total, on the fixed grid: fixed point p -> p + d(p) in the moving image.
+        inverse_field: total, on the moving grid.
+    """
+
+    moving: sitk.Image
+    fixed: sitk.Image
+    affine: sitk.AffineTransform
+    forward_field: sitk.Image
+    inverse_field: sitk.Image
+    warped: sitk.Image
+
+
+@dataclass(frozen=True)
+class Registration(Outcome):
+    """A finished registration.
+
+    Attributes:
+        working: the fields on the working grid, from which the total fields come.
+        outside: grey value of a warped image beyond the border of the source image.
+    """
+
+    inverse_warped: sitk.Image
+    working: WorkingFields
+    facts: Facts
+    outside: float = 0.0
+
+    @property
+    def warp_field(self) -> sitk.Image:
+        """ANTs' 1Warp: forward, on the fixed grid, affine left out."""
+        return self.working.on(Grid.of(self.fixed), "fixed_to_moving")
+
+    @property
+    def inverse_warp_field(self) -> sitk.Image:
+        """ANTs' 1InverseWarp: inverse, on the fixed grid, affine left out."""
+        return self.working.on(Grid.of(self.fixed), "moving_to_fixed")
+
+    @property
+    def midspace(self) -> Midspace:
+        """Computed on each access."""
+        grid = Grid.of(self.fixed)
+        to_moving = self.working.on(grid, "mid_to_moving")
+        to_fixed = self.working.on(grid, "mid_to_fixed")
+        chain = sitk.CompositeTransform([self.affine, as_transform(to_moving)])
+        straight, linear = as_transform(to_fixed), sitk.sitkLinear
+        moving = sitk.Resample(self.moving, self.fixed, chain, linear, self.outside)
+        fixed = sitk.Resample(self.fixed, self.fixed, straight, linear, self.outside)
+        return Midspace(to_moving, to_fixed, moving, fixed)

@@ -1,0 +1,67 @@
+"""Similarities: how alike two images are, and the force that makes them more alike.
+
+Each file of this folder is one similarity, named as a config's `similarity` names it. It defines
+`SIMILARITY`, an object of a subclass of `Similarity`. The loss, the forces and the report use it.
+The paper's similarity is `ncc`. The forces are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hsyn_cli import plugins
+
+EPSILON = 1e-4  # added to local variances, for images in about [0, 1]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of a force: residual * gain * gradient of `image`, damped by the size of both factors.
+
+    Attributes:
+        image: (B, 1, Z, Y, X).
+        gain: factor of its gradient, same shape; None is 1.
+        residual: the growth of gain * image that makes it more like the other image; same shape.
+    """
+
+    image: Tensor
+    gain: Tensor | None
+    residual: Tensor
+
+
+class Similarity:
+    """A similarity and its force, from the same moments. `label`: its name in the report."""
+
+    label = ""
+
+    def value(self, a: Tensor, b: Tensor, window: int, weight: Tensor | None = None) -> Tensor:
+        """The mean similarity over voxels, a scalar; larger is more alike.
+
+        Args:
+            a, b: (B, 1, Z, Y, X) in about [0, 1]. window: width in voxels.
+            weight: of each voxel, same shape.
+        """
+        raise NotImplementedError
+
+    def terms(self, a: Tensor, b: Tensor, window: int, epsilon: float) -> tuple[Term, Term]:
+        """The Gauss-Newton terms that make `a`, and `b`, more like the other image.
+
+        Shapes as in `value`. `epsilon` is added to local variances.
+        """
+        raise NotImplementedError
+
+
+def names() -> list[str]:
+    """The names of all similarities. Imports none of them."""
+    return plugins.names(__name__)
+
+
+def find(name: str) -> Similarity:
+    """The similarity called `name`. Raises TypeError if unknown, as for a config's other keys."""
+    try:
+        similarity: Similarity = plugins.load(__name__, name).SIMILARITY
+    except KeyError:
+        raise TypeError(f"similarity is {name!r}, not one of {', '.join(names())}") from None
+    return similarity

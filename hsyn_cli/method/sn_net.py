@@ -1,0 +1,127 @@
+"""SN-Net: two images in, two half-way displacement fields from the pair's mean space out.
+
+The levels and their composition are the paper's (Sha et al., MICCAI 2024). The force steps, the
+forces as an input and the tissue net are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hsyn_cli.config.architecture import SNNetConfig
+from hsyn_cli.fields.sampling import compose, downsample, resize_linear, warp
+from hsyn_cli.fields.smoothing import resize_smooth
+from hsyn_cli.method.forces import forces, pull
+from hsyn_cli.method.tissue_net import TissueNet
+from hsyn_cli.method.unet import UNet
+
+
+class SNNet(nn.Module):
+    """A U-Net per level, coarse to fine; each runs on both orders of the images.
+
+    g(moving, fixed) gives u_mid_to_moving, and g(fixed, moving) gives u_mid_to_fixed, with the same
+    weights. Exchanging the images exchanges the answers, so SN-Net is symmetric by construction.
+    """
+
+    def __init__(self, config: SNNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.levels = nn.ModuleList(
+            UNet(5 if v.forces else 2, v.stride, v.encoder, v.head) for v in config.levels
+        )
+        self.tissue = None if config.tissue is None else TissueNet(config.tissue)
+
+    def forward(
+        self,
+        moving: Tensor,
+        fixed: Tensor,
+        depth: int | None = None,
+        maps: Tensor | None = None,
+        counts: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Two images (B, 1, Z, Y, X) on one grid -> (u_mid_to_moving, u_mid_to_fixed), in mm.
+
+        Intensities are in [0, 1]. The fields are (B, 3, Z/s, Y/s, X/s) at the stride s of the last
+        level used (`depth` levels, or all). The force steps also use `maps` (2B, C, Z, Y, X).
+        Where `counts` (2B, 1, Z, Y, X) are 0, no force acts. Both have moving first.
+        """
+        pair = torch.cat((moving, fixed))
+        pair = pair if maps is None else torch.cat((pair, maps), dim=1)
+        scales = [level.scale for level in self.config.levels[:depth]]
+        pyramid = [downsample(pair, scale) for scale in scales]
+        counted = None if counts is None else [downsample(counts, scale) for scale in scales]
+        u_moving, u_fixed = self.fields(pyramid, counted).chunk(2)
+        return u_moving, u_fixed
+
+    def look(self, images: Tensor) -> Tensor:
+        """The images that the refinement follows, (B, 1, Z, Y, X) -> (B, 1 + C, Z, Y, X).
+
+        A tissue net, if there is one, adds its C maps of each image.
+        """
+        return images if self.tissue is None else self.tissue.beside(images)
+
+    def fields(self, pyramid: Sequence[Tensor], counts: Sequence[Tensor] | None = None) -> Tensor:
+        """Run the levels in turn -> (2B, 3, ...), mm.
+
+        pyramid[k]: (2B, 1 + C, ...) at level k's scale, moving images first.
+        """
+        u: Tensor | None = None
+        for level, pair in enumerate(pyramid):
+            u = self.level(level, pair, u, None if counts is None else counts[level])
+        assert u is not None
+        return u
+
+    def level(
+        self, level: int, pair: Tensor, u: Tensor | None, counts: Tensor | None = None
+    ) -> Tensor:
+        """Run one level: its force steps, if any, then its net `repeats` times.
+
+        Shapes are as in `step`.
+        """
+        spec = self.config.levels[level]
+        if spec.steps is not None:
+            u = self._pulled(level, pair, u, counts)
+        for _ in range(spec.repeats):
+            u = self.step(level, pair[:, :1], u)
+        assert u is not None
+        return u
+
+    def _pulled(self, level: int, pair: Tensor, u: Tensor | None, counts: Tensor | None) -> Tensor:
+        """Force steps at the level's resolution, which the net then corrects.
+
+        No gradient flows through them.
+        """
+        spec = self.config.levels[level]
+        assert spec.steps is not None
+        if u is None:
+            u = pair.new_zeros(len(pair), 3, *pair.shape[2:])
+        else:
+            u = resize_smooth(u.detach(), pair.shape[2:])
+        voxel = self.config.spacing * spec.scale
+        return pull(pair, u, voxel, spec.steps, config=self.config, counts=counts)
+
+    def step(self, level: int, pair: Tensor, u: Tensor | None) -> Tensor:
+        """Run one level's net: warp by the field so far, predict a residual in mean space, compose.
+
+        Args:
+            pair: (2B, 1, Z, Y, X) at the level's scale, moving images first.
+            u: (2B, 3, ...) of the level before, or None.
+        """
+        spec = self.config.levels[level]
+        voxel = self.config.spacing * spec.scale
+        warped = pair if u is None else warp(pair, resize_linear(u, pair.shape[2:]), voxel)
+        swapped = torch.cat(warped.chunk(2)[::-1])
+        inputs = [warped, swapped]
+        if spec.forces:
+            moving, fixed = warped.detach().chunk(2)
+            both = forces(moving, fixed, spec.window, self.config.similarity, self.config.inputs)
+            inputs.append(self.config.inputs.force_scale * torch.cat(both))
+        residual: Tensor = self.levels[level](torch.cat(inputs, dim=1)) * (voxel * spec.stride)
+        if not self.config.symmetric:  # the mean space is then the fixed image's
+            residual = torch.cat((residual.chunk(2)[0], torch.zeros_like(residual.chunk(2)[1])))
+        if u is None:
+            return residual
+        return compose(residual, resize_linear(u, residual.shape[2:]), voxel * spec.stride)

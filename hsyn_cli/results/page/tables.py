@@ -1,0 +1,161 @@
+"""The sentences and tables of the page, made from the content of report.json. HTML is escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Report = Mapping[str, Any]
+LONG = ' class="long"'  # a cell that may break anywhere
+SIDES = {"forward": "folding", "inverse": "inverse_folding"}
+
+
+def escaped(text: str) -> str:
+    return html.escape(text, quote=True)
+
+
+def verdict(report: Report) -> tuple[bool, str]:
+    """True if nothing folds, and the sentences on folding and on the inverse error."""
+    counts = {side: report[key]["voxels"] for side, key in SIDES.items()}
+    if not any(counts.values()):
+        folding = "No voxel folds."
+    else:
+        shares = [
+            f"{count} {'voxel' if count == 1 else 'voxels'} of the {side} field "
+            f"({report[SIDES[side]]['percent']:.2g} %)"
+            for side, count in counts.items()
+            if count
+        ]
+        folding = f"Folding: {' and '.join(shares)}."
+    error = report["inverse_error_fixed"]
+    if error["mean_mm"] is None:
+        return not any(counts.values()), f"{folding} The inverse error could not be measured."
+    exact = (
+        f"Inverse error mean {number(error['mean_mm'])} mm, largest {number(error['max_mm'])} mm."
+    )
+    return not any(counts.values()), f"{folding} {exact}"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Format with that many significant digits, never in powers of ten."""
+    if value is None:
+        return "not known"
+    if value == 0:
+        return "0"
+    text = f"{value:.{digits}g}"
+    return f"{value:.6f}".rstrip("0") if "e-" in text else f"{value:.0f}" if "e" in text else text
+
+
+def folds(report: Report, marked: int) -> str:
+    """The legend for folded voxels of the forward field, `marked` of them on the page's grid."""
+    count = report["folding"]["voxels"]
+    if not count:
+        return "A voxel that folds would be magenta with a white frame; there is none."
+    outside = count - marked
+    rest = f", {outside} outside the part shown" if outside > 0 else ""
+    return f"Magenta with a white frame: voxels that fold ({marked} here{rest})."
+
+
+def windows(ranges: Mapping[str, tuple[float, float]]) -> str:
+    """The legend for the intensities of the pictures."""
+    fixed, moving = (
+        f"{number(low, 4)} to {number(high, 4)}"
+        for low, high in (ranges["fixed"], ranges["moving"])
+    )
+    return f"Black to white: {fixed} in the fixed image, {moving} in the moving and the warped one."
+
+
+def warnings(report: Report) -> str:
+    """The warnings as a list."""
+    rows = "".join(f"<li>{escaped(line)}</li>" for line in report["warnings"])
+    return f'<ul class="warnings">{rows}</ul>' if rows else ""
+
+
+def all_tables(report: Report) -> str:
+    """All tables: quality first, then settings of the run, then files."""
+    fold, alike = [report[key] for key in SIDES.values()], report["similarity"]
+    places = [", ".join(number(v, 4) for v in f["min_det_at_mm"]) for f in fold]
+    errors = [report[f"inverse_error_{side}"] for side in ("fixed", "moving")]
+    keys = ("mean_mm", "p99_mm", "max_mm")
+    seconds = {**report["seconds"], "whole command": report["seconds_total"]}
+    times = ((name, f"{value:.2f}") for name, value in seconds.items())
+    memory = report["peak_memory_mb"]
+    weights = report["checkpoint"]
+    run = {
+        "preset": report["preset"],
+        "first step": report["affine"],
+        "weights": weights["name"]
+        if weights["verified"]
+        else f"{weights['name']} (not in a manifest)",
+        "SHA-256 of the weights": weights["sha256"],
+        "device": report["device"],
+        "threads": report["threads"],
+        "seed": report["seed"],
+        "peak memory": "not known" if memory is None else f"{memory / 1000:.2f} GB",
+        **report["versions"],
+    }
+    return "".join(
+        (
+            table(
+                "Folding (determinant ≤ 0)",
+                ("", "forward field", "inverse field"),
+                (
+                    ("voxels", *(f["voxels"] for f in fold)),
+                    ("share", *(f"{number(f['percent'])} %" for f in fold)),
+                    ("voxels by any of 8 corners", *(f["corner_voxels"] for f in fold)),
+                    ("smallest determinant", *(number(f["min_det"], 3) for f in fold)),
+                    ("at (mm, LPS)", *places),
+                ),
+            ),
+            table(
+                "Inverse error (mm)",
+                ("over the content of", "mean", "99 % below", "largest"),
+                (
+                    (f"the {side} image", *(number(error[key], 3) for key in keys))
+                    for side, error in zip(("fixed", "moving"), errors, strict=True)
+                ),
+            ),
+            table(
+                "Similarity",
+                ("measure", "before", "after the affine step", "at the end"),
+                [(alike["measure"], *(number(alike[k], 3) for k in ("before", "affine", "after")))],
+            ),
+            table("Time (s)", ("step", "seconds"), times),
+            table("Run", ("", ""), run.items()),
+            table(
+                "Inputs",
+                ("", "file", "SHA-256"),
+                ((name, v["path"], v["sha256"]) for name, v in report["inputs"].items()),
+            ),
+            table("Outputs", ("", "file"), report["outputs"].items()),
+        )
+    )  # fmt: skip
+
+
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Make a table. The first cells are row headers; a head of empty texts is omitted."""
+    top = "".join(f'<th scope="col">{escaped(name)}</th>' for name in head)
+    body = "".join(
+        f'<tr><th scope="row">{escaped(str(first))}</th>'
+        + "".join(
+            f"<td{LONG if len(str(cell)) > 24 else ''}>{escaped(str(cell))}</td>" for cell in cells
+        )
+        + "</tr>"
+        for first, *cells in rows
+    )
+    thead = f"<thead><tr>{top}</tr></thead>" if any(head) else ""
+    return (
+        f'<div class="table" tabindex="0" role="region" aria-label="{escaped(caption)}">'
+        f"<table><caption>{escaped(caption)}</caption>{thead}<tbody>{body}</tbody></table></div>"
+    )
+
+
+def lines_to_paste(report: Report) -> str:
+    """Make one block per program, with a button that copies it."""
+    return "".join(
+        f"<h3>{escaped(program)}</h3>"
+        f'<div class="paste"><pre>{escaped(line)}</pre>'
+        '<button type="button" class="copy">Copy</button></div>'
+        for program, line in report["apply"].items()
+    )

@@ -1,0 +1,91 @@
+"""Render the report of a run as a short table for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from hsyn_cli.fields.folding import Folding
+    from hsyn_cli.results.report import Report
+
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def verdict(fold: Folding, *, max_folding: float | None = None) -> Text:
+    """Text on the amount of folding: green for none, red above `max_folding` percent."""
+    from rich.text import Text
+
+    amount = "none" if fold.voxels == 0 else f"{fold.voxels} voxels ({fold.percent:.2g} %)"
+    style = (
+        "green" if fold.voxels == 0 else "yellow" if fold.percent <= (max_folding or 0.0) else "red"
+    )
+    return Text(f"{amount}; by the stricter corner rule {fold.corner_voxels}", style)
+
+
+def least_determinant(fold: Folding, of: str = "") -> str:
+    """Text on the smallest determinant and its position; `of`: the name of the field."""
+    at = ", ".join(f"{v:.1f}" for v in fold.min_det_at_mm)
+    return f"{fold.min_det:.3f}, {of + ', ' if of else ''}at ({at}) mm LPS"
+
+
+def render(report: Report, *, max_folding: float | None = None) -> RenderableType:
+    """Make a table of about a dozen lines that fits 80 columns.
+
+    `max_folding`: percent of folding allowed; more is red.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    facts = report.facts
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, fold in (("forward", facts.folding), ("inverse", facts.inverse_folding)):
+        table.add_row(f"folding, {name}", verdict(fold, max_folding=max_folding))
+    table.add_row("smallest determinant", Text(least_determinant(facts.folding, "forward")))
+    errors = (("fixed", facts.inverse_error_fixed), ("moving", facts.inverse_error_moving))
+    for name, error in errors:
+        numbers = (
+            f"mean {error.mean_mm:.4f}, 99 % below {error.p99_mm:.3f}, max {error.max_mm:.3f} mm"
+        )
+        table.add_row(f"inverse error, {name}", Text(numbers))
+    alike = facts.similarity
+    steps = f"before {alike.before:.3f}, affine {alike.affine:.3f}, after {alike.after:.3f}"
+    table.add_row(f"similarity, {alike.measure}", Text(steps))
+    table.add_row("time", Text(f"{report.seconds_total:.1f} s; longest: {_longest(facts.seconds)}"))
+    memory = (
+        ""
+        if report.peak_memory_mb is None
+        else f", peak memory {report.peak_memory_mb / 1000:.1f} GB"
+    )
+    threads = "1 thread" if facts.threads == 1 else f"{facts.threads} threads"
+    table.add_row("machine", Text(f"{facts.device}, {threads}, seed {facts.seed}{memory}"))
+    if facts.shown:
+        kinds = ", ".join(f"{role} {kind}" for role, kind in facts.shown.items())
+        table.add_row("recognised as", Text(kinds))
+    unverified = "" if facts.checkpoint.verified else ", not in a manifest"
+    weights = f"{facts.checkpoint.name} ({facts.checkpoint.sha256[:12]}{unverified})"
+    table.add_row("preset, weights", Text(f"{facts.preset}, {weights}"))
+    for warning in report.warnings:
+        table.add_row(Text("warning", "yellow"), Text(warning, "yellow"))
+    if "report" in report.outputs:
+        table.add_row("written to", Text(str(Path(report.outputs["report"]).parent)))
+        if "page" in report.outputs:
+            table.add_row("look at it", Text(report.outputs["page"]))
+        if "ants_warped" in report.outputs:
+            prefix = report.outputs["ants_warped"].removesuffix("Warped.nii.gz")
+            table.add_row("files for ANTs", Text(f"{prefix}*"))
+        table.add_row(
+            "apply elsewhere", Text('commands for ANTs, SimpleITK, Slicer: report.json, "apply"')
+        )
+    return table
+
+
+def _longest(seconds: Mapping[str, float], count: int = 2) -> str:
+    """The `count` longest steps, the longest first."""
+    steps = sorted(seconds, key=lambda step: -seconds[step])[:count]
+    return ", ".join(f"{step} {seconds[step]:.1f}" for step in steps)

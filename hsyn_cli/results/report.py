@@ -1,0 +1,121 @@
+"""The report of a run: put together by `assemble`, as plain data and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hsyn_cli.errors import FoldingError
+from hsyn_cli.io.plain import dump, finite
+from hsyn_cli.results.record import SCHEMA_VERSION, versions
+
+if TYPE_CHECKING:
+    from hsyn_cli.method.result import Facts
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input file."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The content of report.json. `apply`: commands to paste that apply the result elsewhere."""
+
+    facts: Facts
+    inputs: Mapping[str, Source]
+    outputs: Mapping[str, str]
+    warnings: tuple[str, ...]
+    apply: Mapping[str, str]
+    seconds_total: float
+    peak_memory_mb: float | None
+    versions: Mapping[str, str]
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+
+def assemble(
+    facts: Facts,
+    *,
+    inputs: Mapping[str, Source],
+    outputs: Mapping[str, Path],
+    warnings: tuple[str, ...] = (),
+    seconds_total: float,
+    peak_memory_mb: float | None = None,
+) -> Report:
+    """Make the report. `inputs` needs "moving" and "fixed"; `outputs`: see `run_folder.targets`."""
+    return Report(
+        facts=facts,
+        inputs=inputs,
+        outputs={name: str(path) for name, path in outputs.items()},
+        warnings=(*warnings, *facts.warnings),
+        apply=apply_lines(inputs["moving"].path, inputs["fixed"].path, outputs),
+        seconds_total=seconds_total,
+        peak_memory_mb=peak_memory_mb,
+        versions=versions(),
+    )
+
+
+def apply_lines(moving: str, fixed: str, outputs: Mapping[str, Path]) -> dict[str, str]:
+    """Commands that warp the moving image onto the fixed one.
+
+    The commands for ANTs and SimpleITK go into a shell, that for Slicer into its console. Absolute
+    paths make them work in any folder.
+    """
+    m, f, d = (str(Path(p).absolute()) for p in (moving, fixed, outputs["forward_field"]))
+    chain = f"-t {shlex.quote(d)}"
+    if "ants_warp" in outputs:
+        ants = (str(outputs[name].absolute()) for name in ("ants_warp", "ants_affine"))
+        chain = " ".join(f"-t {shlex.quote(path)}" for path in ants)
+    program = (
+        "import SimpleITK as s; "
+        f"t = s.DisplacementFieldTransform(s.ReadImage({d!r}, s.sitkVectorFloat64)); "
+        f"s.WriteImage(s.Resample(s.ReadImage({m!r}), s.ReadImage({f!r}), t), 'moved.nii.gz')"
+    )
+    return {
+        "antsApplyTransforms": (
+            f"antsApplyTransforms -d 3 -i {shlex.quote(m)} -r {shlex.quote(f)} {chain} "
+            "-o moved.nii.gz"
+        ),
+        "SimpleITK": f"python -c {shlex.quote(program)}",
+        "Slicer": (
+            f"slicer.util.loadVolume({m!r}).SetAndObserveTransformNodeID("
+            f"slicer.util.loadTransform({d!r}).GetID())"
+        ),
+    }
+
+
+def to_dict(report: Report) -> dict[str, Any]:
+    """Convert to JSON-ready data. NaN and infinity, which JSON lacks, become None."""
+    plain = dataclasses.asdict(report)
+    facts = plain.pop("facts")
+    facts.pop("warnings")
+    plain = {"schema_version": plain.pop("schema_version"), **facts, **plain}
+    result: dict[str, Any] = finite(plain)
+    return result
+
+
+def keys() -> set[str]:
+    """The top-level keys of report.json."""
+    from hsyn_cli.method.result import Facts
+
+    names = {f.name for kind in (Facts, Report) for f in dataclasses.fields(kind)}
+    return names - {"facts"}
+
+
+def to_json(report: Report) -> str:
+    """Convert to the text of report.json."""
+    return dump(to_dict(report))
+
+
+def check_folding(percent: float, limit: float | None, hint: str) -> None:
+    """Raise FoldingError if more than `limit` percent of the voxels fold."""
+    if limit is not None and percent > limit:
+        text = f"{percent:.3g} % of the voxels fold, more than the {limit:g} % allowed"
+        raise FoldingError(text, hint)

@@ -1,0 +1,165 @@
+"""Write the files of a registration together, and read them back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+
+from hsyn_cli.errors import InputError
+from hsyn_cli.io import atomic, images, writing
+from hsyn_cli.io.images import Scan
+from hsyn_cli.io.transforms import read_transform, write_transform
+from hsyn_cli.method.result import Outcome, Registration
+from hsyn_cli.results import page
+from hsyn_cli.results.page import tables, volumes
+from hsyn_cli.results.report import Report, to_dict, to_json
+from hsyn_cli.results.run_folder import (
+    FOLDER_FILES,
+    MIDSPACE_FILES,
+    PAGE,
+    Wanted,
+    read_report,
+    targets,
+)
+from hsyn_cli.tools.labels import warp_labels
+
+
+def write(
+    result: Registration,
+    wanted: Wanted,
+    staging: atomic.Staging,
+    make_report: Callable[[], Report],
+    *,
+    moving_labels: sitk.Image | None = None,
+) -> Report:
+    """Write all files, put them in place together, and return the report.
+
+    `make_report` runs after all other files but the page are written, so that it includes their
+    time. If this raises OutputError, it leaves none of the files.
+    """
+    paths = {name: staging.path(path) for name, path in targets(wanted).items()}
+    pictures = {
+        "forward_field": result.forward_field,
+        "inverse_field": result.inverse_field,
+        "warped": result.warped,
+        "inverse_warped": result.inverse_warped,
+    }
+    if wanted.ants_prefix is not None:
+        pictures |= {
+            "ants_warp": result.warp_field,
+            "ants_inverse_warp": result.inverse_warp_field,
+        }
+        write_transform(result.affine, paths["ants_affine"])
+    if wanted.midspace:
+        half = result.midspace
+        pictures |= {
+            "mid_to_moving_field": half.to_moving_field,
+            "mid_to_fixed_field": half.to_fixed_field,
+            "mid_moving": half.moving,
+            "mid_fixed": half.fixed,
+        }
+    if moving_labels is not None:
+        pictures["warped_labels"] = warp_labels(moving_labels, result.forward_field)
+    write_transform(result.affine, paths["affine"])
+    for name, picture in pictures.items():  # no threads: ITK's writer holds Python's lock
+        writing.write_image(picture, paths[name])
+    if wanted.ants_prefix is not None:
+        for name in ("warped", "inverse_warped"):
+            atomic.copy(paths[name], paths[f"ants_{name}"])
+    page_data = volumes.page_volumes(result) if wanted.html else None
+    report = make_report()
+    atomic.write_text(paths["report"], to_json(report))
+    if page_data is not None:
+        atomic.write_text(paths["page"], page.make_page(to_dict(report), page_data))
+    staging.commit()
+    optional = {PAGE, "warped_labels.nii.gz", *MIDSPACE_FILES.values()}
+    for name in optional - {path.name for path in paths.values()}:
+        (wanted.folder / name).unlink(missing_ok=True)  # from an earlier run that --force replaces
+    return report
+
+
+@dataclass(frozen=True)
+class Finished(Outcome):
+    """A registration read back from its output folder; `report`: the content of report.json."""
+
+    report: Mapping[str, Any]
+
+
+def read(
+    folder: Path,
+    moving: Path | None = None,
+    fixed: Path | None = None,
+    progress: Callable[[str, float], None] = lambda step, fraction: None,
+) -> Finished:
+    """Read the files that `write` wrote, and the two registered images.
+
+    Args:
+        moving, fixed: paths of the images; None: the paths in report.json.
+
+    Raises:
+        InputError: the folder holds no run of this version; or a file or an image is missing or
+            damaged, or an image is not the registered one by its SHA-256.
+    """
+    report = read_report(folder)
+    scans: dict[str, Scan] = {}
+    for side, path in (("moving", moving), ("fixed", fixed)):
+        progress("reading images", 0.1 * len(scans))
+        scans[side] = _registered_image(report["inputs"][side], side, path)
+    paths = {name: folder / file for name, file in FOLDER_FILES.items()}
+    warped = images.read_image(paths["warped"], "warped image")
+    fields = []
+    for share, name in ((0.25, "forward_field"), (0.6, "inverse_field")):
+        progress("reading fields", share)
+        fields.append(images.read_field(paths[name], name.replace("_", " ")).image)
+    affine = read_transform(paths["affine"], "affine").transform
+    moved, still = scans["moving"].image, scans["fixed"].image
+    return Finished(moved, still, affine, fields[0], fields[1], warped.image, report)
+
+
+def _registered_image(source: Mapping[str, str], side: str, given: Path | None) -> Scan:
+    path = given or Path(source["path"])
+    if not path.exists():
+        raise InputError(
+            f"{side} image {path}: no such file",
+            f"if its path changed, give the new one: --{side} FILE",
+        )
+    scan = images.read_image(path, f"{side} image")
+    if scan.sha256 != source["sha256"]:
+        raise InputError(
+            f"{side} image {path} is not the file that was registered (its SHA-256 differs)",
+            f"give the registered file: --{side} FILE",
+        )
+    return scan
+
+
+@dataclass(frozen=True)
+class Page:
+    """A rewritten page."""
+
+    path: Path
+    size: int  # bytes
+    verdict: str
+
+
+def report_files(
+    folder: Path,
+    moving: Path | None = None,
+    fixed: Path | None = None,
+    *,
+    force: bool = False,
+    progress: Callable[[str, float], None] = lambda step, fraction: None,
+) -> Page:
+    """Rewrite report.html of an output folder. Raises OutputError and the errors of `read`."""
+    read_report(folder)
+    target = folder / PAGE
+    with atomic.claim([target], force=force) as staging:
+        run = read(folder, moving, fixed, lambda step, share: progress(step, 0.7 * share))
+        progress("drawing", 0.7)
+        text = page.make_page(run.report, volumes.page_volumes(run))
+        atomic.write_text(staging.path(target), text)
+        staging.commit()
+    return Page(target, len(text.encode()), tables.verdict(run.report)[1])

@@ -1,0 +1,191 @@
+"""Move images through a transform or a chain of transforms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from hsyn_cli.errors import UsageError
+from hsyn_cli.io import images
+from hsyn_cli.io.images import ImageLike, as_labels
+from hsyn_cli.space import Array, Grid
+from hsyn_cli.tools import chain, labels, lanczos
+from hsyn_cli.tools.chain import Given
+from hsyn_cli.tools.mapping import mapped_points
+
+INTERPOLATORS = {
+    "linear": sitk.sitkLinear,
+    "nearest": sitk.sitkNearestNeighbor,
+    "bspline": sitk.sitkBSpline,  # third order
+}
+EXACT = ("nearest", "label")  # they give only values of the image
+DOUBLE = (sitk.sitkFloat64, sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkInt64, sitk.sitkUInt64)
+HALF = 0.4  # voxels to each side in the difference for the Jacobian
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the interpolation.
+
+    Attributes:
+        interpolation: one of INTERPOLATORS, "lanczos" or "label".
+        default: the value outside the image.
+        keep_type: round to the pixel type of the image; else the result is float32. "nearest" and
+            "label" always keep the type.
+        reorient: rotate vectors with the transform.
+    """
+
+    interpolation: str = "linear"
+    default: float = 0.0
+    keep_type: bool = False
+    reorient: bool = False
+
+    def __post_init__(self) -> None:
+        known = (*INTERPOLATORS, "lanczos", "label")
+        if self.interpolation not in known:
+            raise UsageError(
+                f"unknown interpolation {self.interpolation!r}", f"choose one of {', '.join(known)}"
+            )
+
+
+def move(
+    image: sitk.Image, reference: Grid, transform: sitk.Transform, settings: Settings
+) -> sitk.Image:
+    """Sample `image` at transform(p) for every voxel p of `reference`.
+
+    Raises UsageError for settings that do not fit the image.
+    """
+    parts = image.GetNumberOfComponentsPerPixel()
+    exact = settings.interpolation in EXACT
+    if settings.reorient and parts != 3:
+        raise UsageError(
+            "--reorient rotates 3-component vectors, which this image has not", "omit --reorient"
+        )
+    if exact or settings.keep_type:
+        _check_default(image, settings.default)
+    if settings.interpolation == "label":
+        if parts != 1:
+            raise UsageError(
+                "a label map has one value per voxel, not vectors", "choose another --interpolation"
+            )
+        return labels.resample(image, reference, transform, int(settings.default))
+    moved = _resample(image, reference, transform, settings)
+    if settings.reorient:
+        moved = _reorient(moved, reference, transform)
+    return _rounded(moved, image) if settings.keep_type and not exact else moved
+
+
+def _resample(
+    image: sitk.Image, reference: Grid, transform: sitk.Transform, settings: Settings
+) -> sitk.Image:
+    """Resample vectors component by component: ITK has B-splines only for scalars."""
+    parts = image.GetNumberOfComponentsPerPixel()
+    if parts > 1:
+        each = (sitk.VectorIndexSelectionCast(image, k) for k in range(parts))
+        return sitk.Compose([_resample(part, reference, transform, settings) for part in each])
+    pixel = image.GetPixelID()
+    if settings.interpolation not in EXACT:
+        pixel = sitk.sitkFloat64 if settings.keep_type and pixel in DOUBLE else sitk.sitkFloat32
+    if settings.interpolation == "lanczos":
+        return lanczos.resample(image, reference, transform, settings.default, pixel)
+    grid = (reference.origin, reference.spacing, reference.direction)
+    interpolator = INTERPOLATORS[settings.interpolation]
+    return sitk.Resample(
+        image, reference.size, transform, interpolator, *grid, settings.default, pixel
+    )
+
+
+def _reorient(vectors: sitk.Image, reference: Grid, transform: sitk.Transform) -> sitk.Image:
+    """Rotate vectors (mm LPS) from the frame of the input image to that of the reference.
+
+    Lengths stay. With the transform's Jacobian J = U S V^T, the local rotation is V U^T: the finite
+    strain of the inverse.
+    """
+    out = sitk.GetArrayFromImage(vectors)
+    out = out.astype(np.result_type(out, np.float32), copy=False)
+    to_index = np.linalg.inv(reference.index_to_point)
+    for z in range(reference.size[2]):
+        slab = reference.slab(z, z + 1)
+        columns = [_difference(transform, slab, axis) for axis in np.eye(3)]
+        u, _, vt = np.linalg.svd(np.stack(columns, axis=-1) @ to_index)
+        out[z] = np.einsum("...ji,...kj,...k->...i", vt, u, out[z : z + 1].astype(np.float64))[0]
+    return reference.stamp(sitk.GetImageFromArray(out, isVector=True))
+
+
+def _difference(transform: sitk.Transform, grid: Grid, axis: Array) -> Array:
+    """d transform(p) / d index along one index axis, at the voxels of `grid`, (Z, Y, X, 3)."""
+    ahead, behind = (mapped_points(transform, grid.shifted(axis * step)) for step in (HALF, -HALF))
+    slope: Array = (ahead - behind) / (2 * HALF)
+    return slope
+
+
+def _rounded(moved: sitk.Image, like: sitk.Image) -> sitk.Image:
+    """Convert to the pixel type of `like`; integers are rounded and clipped to their range."""
+    dtype = _dtype(like)
+    values: NDArray[Any] = sitk.GetArrayViewFromImage(moved)
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        values = np.clip(np.rint(values), limits.min, limits.max)
+    vector = like.GetNumberOfComponentsPerPixel() > 1
+    return Grid.of(moved).stamp(sitk.GetImageFromArray(values.astype(dtype), isVector=vector))
+
+
+def _check_default(image: sitk.Image, default: float) -> None:
+    """Raise UsageError if the pixel type of `image` has no such value."""
+    dtype = _dtype(image)
+    if not np.issubdtype(dtype, np.integer):
+        return
+    limits = np.iinfo(dtype)
+    if not (
+        math.isfinite(default) and default == int(default) and limits.min <= default <= limits.max
+    ):
+        text = f"--default-value {default:g} is no value for {dtype.name} voxels"
+        raise UsageError(text, "choose a whole number in their range")
+
+
+def _dtype(image: sitk.Image) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = sitk.GetArrayViewFromImage(image).dtype
+    return dtype
+
+
+def apply_field(
+    image: ImageLike,
+    transforms: Given | Sequence[Given],
+    reference: ImageLike | None = None,
+    *,
+    interpolation: str = "linear",
+    default: float = 0.0,
+    keep_type: bool = False,
+    reorient: bool = False,
+) -> sitk.Image:
+    """Sample `image` where the chain takes the voxels of `reference`.
+
+    Args:
+        transforms: one, or several in antsApplyTransforms' order, so the voxels go through the
+            first one first: SimpleITK transforms, fields, paths, "[affine.mat,1]".
+        reference: image whose grid the result gets; None: the grid of the first transform, if that
+            is a field.
+        interpolation: "linear", "nearest", "bspline", "lanczos", or "label" for label maps.
+        default: value outside the image.
+        keep_type: round to the pixel type of the image; else the result is float32. "nearest" and
+            "label" always keep the type.
+        reorient: rotate the vectors of a vector image.
+
+    Raises:
+        InputError, GeometryError, UsageError: see `errors`.
+    """
+    links = chain.read_any(transforms)
+    grid = chain.grid_for(links, reference)
+    picture = image if isinstance(image, sitk.Image) else images.read_any(Path(image)).image
+    if interpolation == "label":
+        picture = as_labels(picture, "label map")
+    chain.check_image(links, grid, Grid.of(picture), "given")
+    settings = Settings(interpolation, default, keep_type, reorient)
+    return move(picture, grid, links.transform, settings)
