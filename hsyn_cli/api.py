@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hsyn_cli.io.formats import forms
     from hsyn_cli.method.register import register
     from hsyn_cli.results.pairs import evaluate_files
-    from hsyn_cli.results.run_folder import register_files
+    from hsyn_cli.results.register_files import register_files
     from hsyn_cli.results.written import report_files
     from hsyn_cli.tools.apply import Settings as ApplySettings
     from hsyn_cli.tools.apply import apply_field
@@ -70,7 +70,7 @@ PLACES = {
     "jacobian": "tools.jacobian",
     "jacobian_files": "tools.jacobian",
     "register": "method.register",
-    "register_files": "results.run_folder",
+    "register_files": "results.register_files",
     "report_files": "results.written",
 }
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hsyn_cli.anatomy.intensity import Intensities, content_ends, grown_box, resample_image
-from hsyn_cli.anatomy.organs import Chains, Images, Look, Organ
+from hsyn_cli.anatomy.organs import Chains, Images, Look, Masks, Organ
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_parts, working_grid
 
@@ -51,7 +51,7 @@ class Subjects:
 
     views: Images
     grey: tuple[Intensities, Intensities]
-    masks: tuple[sitk.Image | None, sitk.Image | None]
+    masks: Masks
     regions: Images | None
     organ: Organ
 
@@ -95,8 +95,8 @@ class Subjects:
                 "after the alignment, no part of the moving image lies on the fixed image",
                 "check the headers, the masks and the --initial-transform",
             )
-        maps = self.organ.maps(self, grid, chains)
-        counts = self.organ.counts(self, grid, chains, maps)
+        maps = self.organ.maps(self.regions, grid, chains)
+        counts = self.organ.counts(self.views, self.masks, grid, chains, maps)
         maps = pair[:, :0] if maps is None else maps
         counts = None if counts is None else counts.to(device)
         return Scene(grid, pair.to(device), maps.to(device), counts)
@@ -104,7 +104,7 @@ class Subjects:
 
 def prepare_subjects(
     images: Images,
-    masks: tuple[sitk.Image | None, sitk.Image | None],
+    masks: Masks,
     looks: tuple[Look, Look],
     organ: Organ,
     percentile: float,

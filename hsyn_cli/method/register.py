@@ -201,18 +201,19 @@ def refine(
 
 
 def repair(halves: Halves, method: Method) -> Halves:
-    """Smooth the half-way fields where they fold or nearly fold."""
+    """Smooth the half-way fields where they fold or nearly fold; then bring them to full size."""
     u, folded = folds.repair(halves.u, halves.voxel, method.preset.halfway_floor)
     moved = u[:, 0] if method.networks.sn.config.symmetric else u[0, 0]
-    return Halves(halves.scene, u, 100 * folded / moved.numel())
+    full = resize_smooth(u, halves.scene.pair.shape[2:])
+    return Halves(halves.scene, full, 100 * folded / moved.numel())
 
 
 def invert(halves: Halves, method: Method) -> Inverted:
     """DI-Net estimates the inverse of each half-way field, and an iteration makes it exact."""
-    spacing, di = halves.scene.spacing, method.networks.di
-    to_moving, to_fixed = resize_smooth(halves.u, halves.scene.pair.shape[2:]).split(1)
-    from_moving, from_fixed = (invert_half(di, u, spacing) for u in (to_moving, to_fixed))
-    return Inverted(halves.scene.grid, to_moving, to_fixed, from_moving, from_fixed)
+    scene, di = halves.scene, method.networks.di
+    to_moving, to_fixed = halves.u.split(1)
+    from_moving, from_fixed = (invert_half(di, u, scene.spacing) for u in (to_moving, to_fixed))
+    return Inverted(scene.grid, to_moving, to_fixed, from_moving, from_fixed)
 
 
 def compose(inverted: Inverted, aligned: Aligned, pair: Pair, method: Method) -> Composed:

@@ -21,12 +21,11 @@ from hsyn_cli.space import Grid
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-    from hsyn_cli.anatomy.scene import Subjects
-
 OTHER = "neither brain nor chest CT"
 AUTO = "auto"
 DEFAULT = "brain"
 Images: TypeAlias = "tuple[sitk.Image, sitk.Image]"  # moving, fixed
+Masks: TypeAlias = "tuple[sitk.Image | None, sitk.Image | None]"
 # From points of the fixed image to points of the moving image, and of the fixed image.
 Chains: TypeAlias = "tuple[sitk.Transform | None, sitk.Transform | None]"
 
@@ -88,9 +87,7 @@ class Organ:
         """`image` as the later steps use it."""
         return image
 
-    def regions(
-        self, masks: tuple[sitk.Image | None, sitk.Image | None], looks: tuple[Look, Look]
-    ) -> Images | None:
+    def regions(self, masks: Masks, looks: tuple[Look, Look]) -> Images | None:
         """The parts of moving and fixed image to register; None: all. Raises UsageError."""
         return None
 
@@ -98,17 +95,20 @@ class Organ:
         """The part of `image` that the affine step aligns."""
         return image
 
-    def maps(self, subjects: Subjects, grid: Grid, chains: Chains) -> Tensor | None:
+    def maps(self, regions: Images | None, grid: Grid, chains: Chains) -> Tensor | None:
         """(2, C, Z, Y, X) maps in [0, 1] beside the images on `grid`, moving first, or None."""
         return None
 
     def counts(
-        self, subjects: Subjects, grid: Grid, chains: Chains, maps: Tensor | None
+        self, views: Images, masks: Masks, grid: Grid, chains: Chains, maps: Tensor | None
     ) -> Tensor | None:
-        """(2, 1, Z, Y, X): 0 where an image does not count; None: all counts."""
-        if subjects.masks == (None, None):
+        """(2, 1, Z, Y, X): 0 where an image does not count; None: all counts.
+
+        `views`, `masks`: the prepared images, and their masks as given.
+        """
+        if masks == (None, None):
             return None
-        pairs = zip(subjects.masks, chains, strict=True)
+        pairs = zip(masks, chains, strict=True)
         return torch.cat([resample_mask(mask, grid, chain) for mask, chain in pairs])
 
     def remarks(self, kinds: Mapping[str, str]) -> Iterator[str]:

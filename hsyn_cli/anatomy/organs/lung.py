@@ -10,14 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hsyn_cli.anatomy.intensity import CT_WINDOW, Intensities, content_box, grown_box, resample_mask
-from hsyn_cli.anatomy.organs import Chains, Images, Look, Organ
+from hsyn_cli.anatomy.organs import Chains, Images, Look, Masks, Organ
 from hsyn_cli.errors import InputError, UsageError
 from hsyn_cli.space import Grid
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
-
-    from hsyn_cli.anatomy.scene import Subjects
 
 CHEST = "chest CT"
 CHEST_MM = 60.0  # around the lungs, chest that the affine step aligns
@@ -52,9 +50,7 @@ class Lung(Organ):
     def window(self, image: sitk.Image, percentile: float) -> Intensities:
         return Intensities(*CT_WINDOW, hounsfield=True)
 
-    def regions(
-        self, masks: tuple[sitk.Image | None, sitk.Image | None], looks: tuple[Look, Look]
-    ) -> Images | None:
+    def regions(self, masks: Masks, looks: tuple[Look, Look]) -> Images | None:
         """The user's masks, else the segmented lungs; None if either image has none."""
         import SimpleITK as sitk
 
@@ -75,20 +71,20 @@ class Lung(Organ):
         first, last = (np.rint(end).astype(int) for end in box)
         return sitk.RegionOfInterest(image, (last - first + 1).tolist(), first.tolist())
 
-    def maps(self, subjects: Subjects, grid: Grid, chains: Chains) -> Tensor | None:
+    def maps(self, regions: Images | None, grid: Grid, chains: Chains) -> Tensor | None:
         """The masks of the lungs."""
-        if subjects.regions is None:
+        if regions is None:
             return None
-        pairs = zip(subjects.regions, chains, strict=True)
+        pairs = zip(regions, chains, strict=True)
         return torch.cat([resample_soft(mask, grid, chain) for mask, chain in pairs])
 
     def counts(
-        self, subjects: Subjects, grid: Grid, chains: Chains, maps: Tensor | None
+        self, views: Images, masks: Masks, grid: Grid, chains: Chains, maps: Tensor | None
     ) -> Tensor | None:
         """Scanned voxels; with the user's masks, only those near the lungs of either image."""
-        pairs = zip(subjects.views, chains, strict=True)
+        pairs = zip(views, chains, strict=True)
         counts = torch.cat([_scanned(image, grid, chain) for image, chain in pairs])
-        if maps is not None and subjects.masks != (None, None):
+        if maps is not None and masks != (None, None):
             either = (maps > 0.5).float().amax(0, keepdim=True)
             counts = counts * _widened(either, BESIDE_MM / grid.spacing[0])
         return counts

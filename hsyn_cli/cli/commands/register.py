@@ -158,8 +158,9 @@ def register(
         raise UsageError("--no-affine and --rigid contradict each other", "give one of them")
     from hsyn_cli import api
     from hsyn_cli.cli.progress import progress_bar
+    from hsyn_cli.results.register_files import Inputs
     from hsyn_cli.results.report import check_folding, to_json
-    from hsyn_cli.results.run_folder import Inputs, Wanted
+    from hsyn_cli.results.run_folder import Wanted
 
     labels = inputs["moving_labels"] is not None
     wanted = Wanted(out, ants_prefix, save_midspace, labels=labels, html=not no_html)

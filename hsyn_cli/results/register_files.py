@@ -1,0 +1,141 @@
+"""A pair of files to an output folder: read, check, register, write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from hsyn_cli import plugins
+from hsyn_cli.devices import peak_memory_mb
+from hsyn_cli.io import atomic
+from hsyn_cli.results.report import Report, Source, assemble
+from hsyn_cli.results.run_folder import Wanted, needed_bytes, targets
+
+if TYPE_CHECKING:
+    from hsyn_cli.io.images import Scan
+    from hsyn_cli.io.transforms import Transform
+
+BEFORE_WRITING = 0.9  # of the progress bar
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a registration."""
+
+    moving: Path
+    fixed: Path
+    moving_labels: Path | None = None
+    fixed_mask: Path | None = None
+    moving_mask: Path | None = None
+    initial_transform: Path | None = None
+
+    @property
+    def given(self) -> dict[str, Path]:
+        """{role: path} of the files given."""
+        return {name: path for name, path in vars(self).items() if path is not None}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The files of a registration after reading, each with its own checks passed."""
+
+    moving: Scan
+    fixed: Scan
+    moving_labels: Scan | None
+    fixed_mask: Scan | None
+    moving_mask: Scan | None
+    initial_transform: Transform | None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings about their headers."""
+        scans = (self.moving, self.fixed, self.moving_labels, self.fixed_mask, self.moving_mask)
+        return tuple(line for scan in scans if scan is not None for line in scan.warnings)
+
+
+def register_files(
+    inputs: Inputs,
+    wanted: Wanted,
+    *,
+    preset: str = "default",
+    model: str = "auto",
+    affine: Literal["affine", "rigid", "none"] = "affine",
+    device: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    force: bool = False,
+    progress: Progress = lambda step, fraction: None,
+) -> Report:
+    """Read, check, register and write. All files appear together, or none.
+
+    Raises every error of `errors` but FoldingError.
+    """
+    start = time.monotonic()
+    check_model(model)
+    paths = targets(wanted)
+    with atomic.claim(paths.values(), force=force, inputs=inputs.given.values()) as staging:
+        progress("reading", 0.0)
+        read = read_inputs(inputs)
+        voxels = (read.moving.image.GetNumberOfPixels(), read.fixed.image.GetNumberOfPixels())
+        atomic.check_space(wanted.folder, needed_bytes(wanted, *voxels))
+        from hsyn_cli.method.register import register
+
+        result = register(
+            read.moving.image, read.fixed.image, preset=preset, weights=model, device=device,
+            threads=threads, seed=seed, affine=affine,
+            fixed_mask=read.fixed_mask and read.fixed_mask.image,
+            moving_mask=read.moving_mask and read.moving_mask.image,
+            initial_transform=read.initial_transform and read.initial_transform.transform,
+            progress=lambda step, fraction: progress(step, BEFORE_WRITING * fraction),
+        )  # fmt: skip
+        progress("writing", BEFORE_WRITING)
+        from hsyn_cli.results.written import write
+
+        def make_report() -> Report:
+            return assemble(
+                result.facts,
+                inputs={
+                    name: Source(str(path.absolute()), getattr(read, name).sha256)
+                    for name, path in inputs.given.items()
+                },
+                outputs=paths,
+                warnings=read.warnings,
+                seconds_total=time.monotonic() - start,
+                peak_memory_mb=peak_memory_mb(),
+            )
+
+        labels = read.moving_labels and read.moving_labels.image
+        return write(result, wanted, staging, make_report, moving_labels=labels)
+
+
+def check_model(model: str) -> None:
+    """Raise WeightsError for a missing checkpoint, before any heavy import."""
+    from hsyn_cli.io import checkpoints
+
+    if model not in ("auto", *plugins.names("hsyn_cli.anatomy.organs")):
+        checkpoints.find(model)
+
+
+def read_inputs(inputs: Inputs) -> Checked:
+    """Read every file of a registration. Raises InputError, GeometryError."""
+    from hsyn_cli.io import images
+    from hsyn_cli.io.transforms import read_transform
+
+    o = inputs
+    moving = images.read_image(o.moving, "moving image")
+    fixed = images.read_image(o.fixed, "fixed image")
+    return Checked(
+        moving,
+        fixed,
+        images.read_labels(o.moving_labels, moving.image, "moving labels")
+        if o.moving_labels
+        else None,
+        images.read_mask(o.fixed_mask, fixed.image, "fixed mask") if o.fixed_mask else None,
+        images.read_mask(o.moving_mask, moving.image, "moving mask") if o.moving_mask else None,
+        read_transform(o.initial_transform) if o.initial_transform else None,
+    )
