@@ -175,7 +175,7 @@ def balls(shape: tuple[int, int, int]) -> Cache:
     )
 
 
-SIZE = (11, 8, 14)  # z, y, x  # z, y, x
+SIZE = (11, 8, 14)  # z, y, x
 
 
 def constant(x: float, y: float, z: float, size: tuple[int, int, int] = SIZE) -> Tensor:

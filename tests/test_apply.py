@@ -24,10 +24,6 @@ GRID_PAIRS = [("oblique", "flipped"), ("RAS", "oblique mirror"), ("sagittal", "L
 CHAINS = [["field"], ["field", "affine"], ["[affine,1]", "field"], ["[affine,1]"]]
 
 
-
-
-
-
 def both_ways(
     folder: Path, typed: list[str], pair: tuple[str, str], image: sitk.Image, ours: str, theirs: str
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from hsyn_cli.config.presets import Preset, RefineStage
 from hsyn_cli.config.presets import default as default_preset
 from hsyn_cli.space import Grid
 
+pytestmark = pytest.mark.slow  # each needs a whole run
 SPACING = 3.0  # of the tiny networks, mm
 FEW_STEPS = tuple(
     RefineStage(scale, Steps(2, step_sigma=1.6, field_sigma=0.6)) for scale in (2, 4 / 3)
@@ -144,7 +145,6 @@ def values(image: sitk.Image) -> np.ndarray:
     return sitk.GetArrayFromImage(image).astype(float)
 
 
-@pytest.mark.slow
 def test_every_file_is_there_and_on_its_grid(made: Run) -> None:
     fixed, moving = (Grid.of(sitk.ReadImage(str(p))) for p in (made.fixed, made.moving))
     half_way = ("mid_to_moving_field", "mid_to_fixed_field", "mid_moving", "mid_fixed")
