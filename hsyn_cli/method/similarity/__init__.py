@@ -7,6 +7,7 @@ The paper's similarity is `ncc`. The forces are ours.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -31,11 +32,12 @@ class Term:
     residual: Tensor
 
 
-class Similarity:
+class Similarity(ABC):
     """A similarity and its force, from the same moments. `label`: its name in the report."""
 
     label = ""
 
+    @abstractmethod
     def value(self, a: Tensor, b: Tensor, window: int, weight: Tensor | None = None) -> Tensor:
         """The mean similarity over voxels, a scalar; larger is more alike.
 
@@ -43,14 +45,13 @@ class Similarity:
             a, b: (B, 1, Z, Y, X) in about [0, 1]. window: width in voxels.
             weight: of each voxel, same shape.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def terms(self, a: Tensor, b: Tensor, window: int, epsilon: float) -> tuple[Term, Term]:
         """The Gauss-Newton terms that make `a`, and `b`, more like the other image.
 
         Shapes as in `value`. `epsilon` is added to local variances.
         """
-        raise NotImplementedError
 
 
 def names() -> list[str]:
