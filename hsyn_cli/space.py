@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -231,6 +232,38 @@ def from_xyz(vectors: NDArray[Any]) -> NDArray[Any]:
 
 
 RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # LPS mm -> RAS mm, and back
+
+
+def from_ras(matrix: Array, size: Sequence[int]) -> Grid:
+    """The grid of a header's matrix (4, 4), index -> mm RAS.
+
+    Axes that are not quite perpendicular become the nearest perpendicular ones.
+    """
+    lps = RAS @ matrix
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    axes = lps[:3, :3] / spacing
+    if shear(matrix) > 1e-6:
+        left, _, right = np.linalg.svd(axes)
+        axes = left @ right
+    (nx, ny, nz), (sx, sy, sz), (x, y, z) = size, spacing.tolist(), lps[:3, 3].tolist()
+    return Grid((nx, ny, nz), (sx, sy, sz), (x, y, z), tuple(axes.ravel().tolist()))
+
+
+def to_ras(grid: Grid) -> Array:
+    """(4, 4): index -> mm RAS, as headers have it."""
+    return coordinates(grid, "ras")
+
+
+def shear(matrix: Array) -> float:
+    """How far the columns of a (4, 4) matrix are from perpendicular: the largest cosine."""
+    columns = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+    return float(np.abs(columns.T @ columns - np.eye(3)).max())
+
+
+def flip_ras(vectors: NDArray[Any]) -> NDArray[Any]:
+    """(..., 3) vectors, RAS -> LPS and back, in place."""
+    vectors[..., :2] *= -1
+    return vectors
 
 
 def coordinates(grid: Grid, form: str) -> Array:

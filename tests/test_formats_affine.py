@@ -35,10 +35,11 @@ def test_affines_of_itk_there_and_back(file: str, tmp_path: Path) -> None:
     assert sitk.ReadTransform(str(path)).TransformPoint(point) == pytest.approx(expected, abs=1e-9)
     assert formats.guess_form(path) == "itk"
     for form, name in (("ras", "b.txt"), ("fsl", "b.mat")):
-        grids = (GRIDS["oblique"], OTHER["oblique"])
-        there = convert(path, tmp_path / name, target_form=form, fixed=grids[0], moving=grids[1])
-        assert formats.guess_form(tmp_path / name) == form
-        back = convert(tmp_path / name, tmp_path / f"{form}.tfm", fixed=grids[0], moving=grids[1])
+        fixed, moving = GRIDS["oblique"], OTHER["oblique"]
+        there = convert(path, tmp_path / name, target_form=form, fixed=fixed, moving=moving)
+        back = convert(
+            tmp_path / name, tmp_path / f"{form}.tfm", source_form=form, fixed=fixed, moving=moving
+        )
         assert (there.content, there.target_form, back.source_form) == ("affine", form, form)
         np.testing.assert_allclose(formats.read(tmp_path / f"{form}.tfm"), affine(), atol=1e-9)
 

@@ -97,9 +97,9 @@ def values(path: str) -> np.ndarray:
 
 def test_help_and_choices_list_a_new_form(here: Path) -> None:
     text = CliRunner().invoke(cli.cli, ["convert", "--help"]).output
-    assert "  metres  metres, RPI: NIfTI intent 2050; affines .metres" in text
-    assert "  raw     mm, LPS: .raw with one line of JSON on top" in text
-    assert "  itk     mm, LPS" in text
+    assert "  metres     metres, RPI: NIfTI intent 2050; affines .metres" in text
+    assert "  raw        mm, LPS: .raw with one line of JSON on top" in text
+    assert "  itk        mm, LPS" in text
     wrong = CliRunner().invoke(cli.cli, ["convert", "a.nii", "b.nii", "--to", "none"])
     assert wrong.exit_code == 2
     assert "'metres'" in wrong.output
@@ -160,7 +160,9 @@ def test_two_forms_that_claim_one_name_are_told(here: Path) -> None:
 
 
 def test_the_forms_of_hsyn_are_their_files_and_found_by_name() -> None:
-    assert formats.names() == ["fsl", "itk", "ras", "voxel"]
+    assert formats.names() == [
+        "fsl", "itk", "niftyreg", "positions", "ras", "spm", "voxel",
+    ]  # fmt: skip
     for name in formats.names():
         form = formats.find(name)
         assert form.name == name

@@ -9,8 +9,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.errors import GeometryError, InputError, MemoryLimitError
-from hsyn_cli.io import nifti
-from hsyn_cli.io.endings import HDF5, TRANSFORMS, ends
+from hsyn_cli.io import fields_said
+from hsyn_cli.io.endings import TRANSFORMS, ends
+from hsyn_cli.io.headers import INTENT_DISPLACEMENT, INTENT_VECTOR, Header
 from hsyn_cli.space import Grid
 
 MIN_SIZE = 4  # voxels along each axis; smoothing and derivatives need so many
@@ -19,8 +20,7 @@ FIELD_HINT = (
     "a field holds 3-component vectors on a 3-D grid; in NIfTI dim = 5,x,y,z,1,3 with intent 1007 "
     "(vector); `hsyn convert` makes one from fields of other kinds"
 )
-# ITK turns the RAS vectors of INTENT_DISPLACEMENT to LPS.
-FIELD_INTENTS = (nifti.INTENT_VECTOR, nifti.INTENT_DISPLACEMENT)
+FIELD_INTENTS = (INTENT_VECTOR, INTENT_DISPLACEMENT)
 
 
 def check_field(field: sitk.Image, name: str) -> None:
@@ -45,71 +45,60 @@ def check_scalar(image: sitk.Image, name: str) -> None:
         )
 
 
-def check_shape(
-    reader: Any,
-    name: str,
-    components: int | None,
-    header: nifti.NiftiHeader | None,
-    least: int,
-    any_intent: bool,
-) -> None:
-    """Raise InputError unless the file of `reader` has the shape that `images._read` wants."""
-    size = reader.GetSize()
-    parts = reader.GetNumberOfComponents()
-    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
-        raise InputError(f"{name} holds complex numbers", "give the magnitude")
-    stacked = components == 3 and parts == 1 and header is not None and header.stacks_vectors
-    # ITK would negate single values.
-    if stacked and header and header.intent == nifti.INTENT_DISPLACEMENT:
-        raise InputError(
-            f"{name} has intent 1006, but its vectors do not stand along the fifth axis",
-            "save it as x, y, z, 1, 3, or without an intent",
-        )
-    if stacked and not any_intent:
-        intent = f"intent {header.intent if header else 0}, not 1007"
-        raise InputError(
-            f"{name} does not say what its vectors are ({intent})",
-            "if they are mm in LPS: hsyn convert IN OUT --from itk; else --from ras, voxel or fsl",
-        )
-    foreign = (
-        parts == 3 and header is not None and header.intent not in FIELD_INTENTS and not any_intent
-    )
-    if components == 3 and ((parts != 3 and not stacked) or foreign):
-        shape = " x ".join(map(str, header.dim if header else size))
-        intent = f", intent {header.intent}" if header else ""
-        raise InputError(
-            f"{name} is not a displacement field ({shape}, {parts} component(s){intent})",
-            FIELD_HINT,
-        )
-    if components == 1 and parts != 1:
+def check_shape(header: Header, name: str, components: int | None, least: int) -> None:
+    """Raise InputError unless a file has the shape that `images._read` wants.
+
+    `components`: numbers per voxel, None: any number. `least`: voxels along each axis.
+    """
+    if components == 3 and not (header.components == 3 or header.stacks_vectors):
+        raise InputError(f"{name} is not a displacement field ({_content(header)})", FIELD_HINT)
+    if components == 1 and header.components != 1:
         hint = "give one scalar image; for a displacement field use the option for fields"
         raise InputError(
-            f"{name} has {parts} components per voxel (colour or vectors), not one", hint
+            f"{name} has {header.components} components per voxel (colour or vectors), not one",
+            hint,
         )
-    shape = " x ".join(map(str, size))
-    if len(size) < 3:
+    if header.axes < 3:
         raise InputError(
-            f"{name} is {len(size)}-D ({shape}), not 3-D", "give a volume, not a slice"
+            f"{name} is {header.axes}-D ({header.shape}), not 3-D", "give a volume, not a slice"
         )
-    if any(extent > 1 for extent in size[3:]) and not stacked:
-        raise InputError(f"{name} is {len(size)}-D ({shape}), not 3-D", "extract one volume first")
-    thin = min(size[:3])
+    if header.volumes > 1 and not (components == 3 and header.stacks_vectors):
+        raise InputError(
+            f"{name} is {len(header.dim)}-D ({header.shape}), not 3-D", "extract one volume first"
+        )
+    thin = min(header.dim[:3])
     if thin < least:
         thickness = "one voxel" if thin == 1 else f"{thin} voxels"
         hint = f"an image needs at least {least} voxels along every axis"
-        raise InputError(f"{name} is only {thickness} thick ({shape})", hint)
+        raise InputError(f"{name} is only {thickness} thick ({header.shape})", hint)
 
 
-def check_content(name: str, length: int, check: nifti.NonFinite) -> None:
-    """Raise InputError if a NIfTI file is shorter than its header says, or holds NaN or infinity.
+def check_says_field(header: Header, name: str) -> None:
+    """Raise InputError unless the header says that the vectors are mm in LPS or RAS."""
+    form = fields_said.form_of(header)
+    if form not in (None, "ras"):
+        raise InputError(
+            f"{name} holds {fields_said.SAID[form]}, not displacements in mm, LPS",
+            f"convert it: hsyn convert {header.path} field.nii.gz --from {form}",
+        )
+    refused = fields_said.refusal(header)
+    if refused:
+        raise InputError(f"{name} {refused[0]}", refused[1])
+    if header.dtype is None or header.intent.code == INTENT_DISPLACEMENT:
+        return
+    if header.stacks_vectors and (header.dim[3:] == (3,) or header.intent.code != INTENT_VECTOR):
+        raise InputError(
+            f"{name} does not say what its vectors are ({_content(header)})",
+            f"if they are mm in LPS: hsyn convert {header.path} field.nii.gz --from itk; "
+            "else --from ras, voxel, fsl or spm",
+        )
+    if header.intent.code not in FIELD_INTENTS:
+        raise InputError(f"{name} is not a displacement field ({_content(header)})", FIELD_HINT)
 
-    `length`: bytes of the gunzipped file, all of which went through `check`.
-    """
-    if check.header and length < check.header.length:
-        missing = f"{length} of {check.header.length} bytes"
-        raise InputError(f"{name} is truncated ({missing})", "copy or download the file again")
-    if check.count:
-        raise not_finite(name, check.count)
+
+def _content(header: Header) -> str:
+    said = f", intent {header.intent.code}" if header.dtype is not None else ""
+    return f"{header.shape}, {header.components} component(s){said}"
 
 
 def check_finite(values: np.ndarray[Any, Any], low: float, high: float, name: str) -> None:
@@ -153,24 +142,6 @@ def check_grid(image: sitk.Image, reference: sitk.Image, name: str) -> None:
         )
 
 
-def orientation_warnings(
-    grid: Grid, header: nifti.NiftiHeader | None, name: str
-) -> tuple[str, ...]:
-    """A warning if a NIfTI header gives no orientation, or two that disagree."""
-    if header is None:
-        return ()
-    if header.qform is None and header.sform is None:
-        codes = "qform and sform codes are 0"
-        return (f"{name}: the header gives no orientation ({codes}); hsyn assumes LPS axes",)
-    apart = header.disagreement()
-    if header.qform is None or header.sform is None or apart <= 0.1 * min(grid.spacing):
-        return ()
-    used = np.diag([-1.0, -1.0, 1.0]) @ np.column_stack([grid.index_to_point, grid.origin])  # RAS
-    to_q, to_s = (float(np.abs(used - form[:3]).max()) for form in (header.qform, header.sform))
-    choice = "sform" if to_s < to_q else "qform"
-    return (f"{name}: sform and qform disagree by up to {apart:.1f} mm; the {choice} is used",)
-
-
 def read_error(
     name: str, text: str, error: Exception
 ) -> InputError | GeometryError | MemoryLimitError:
@@ -179,24 +150,19 @@ def read_error(
         return GeometryError(
             f"{name} has a singular or sheared direction", "repair the header or resample the image"
         )
-    if "allocate" in text or "bad_alloc" in text:
+    if isinstance(error, MemoryError) or "allocate" in text or "bad_alloc" in text:
         return MemoryLimitError(
             f"{name} does not fit into memory",
             "use a machine with more, or resample the image coarser",
         )
     if "Unable to determine ImageIO" in text:
-        if ends(name, TRANSFORMS) and not ends(name, HDF5):
+        if ends(name, TRANSFORMS):
             return InputError(
-                f"{name} is no image file",
-                "`hsyn compose -t FILE -r IMAGE` makes a field from a transform",
+                f"{name} is a transform, no image file",
+                f"make one: hsyn compose -t {name.split(' ')[-1]} -r IMAGE -o field.nii.gz",
             )
-        field = ends(name, HDF5)
-        hint = (
-            "`hsyn convert` makes an image file from a field in it"
-            if field
-            else "use NIfTI, NRRD, MHA or another such format"
-        )
-        return InputError(f"{name} is not an image that SimpleITK can read", hint)
+        hint = "use NIfTI, NRRD, MHA or another such format"
+        return InputError(f"{name} is not an image that hsyn can read", hint)
     return InputError(
         f"{name} cannot be read: {one_line(error)}", "check that the file is complete"
     )

@@ -9,9 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 NIFTI = (".nii", ".nii.gz")
+ANALYZE = (".hdr", ".img", ".hdr.gz", ".img.gz")  # pairs, of NIfTI too
+MGH = (".mgh", ".mgz")
 NUMPY = (".npz", ".npy")
-IMAGES = (*NIFTI, ".nrrd", ".nhdr", ".mha", ".mhd")  # that hsyn reads
-WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha")  # images that hsyn writes, each one file
+TEXT_HEADED = (".nrrd", ".nhdr", ".mha", ".mhd")
+IMAGES = (*NIFTI, *ANALYZE, *MGH, *TEXT_HEADED)  # that hsyn reads
+WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", *reversed(MGH))  # that hsyn writes, one file each
 HDF5 = (".h5", ".hdf5")  # ITK transforms of any kind, fields too
 TRANSFORMS = (".mat", ".tfm", ".txt", ".xfm", *HDF5)  # any other file of a chain is a field
 

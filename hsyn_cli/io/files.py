@@ -6,13 +6,16 @@ import contextlib
 import csv
 import gzip
 import hashlib
+import io
+import os
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from isal import igzip, isal_zlib
 
@@ -21,6 +24,8 @@ from hsyn_cli.io.endings import WRITABLE, ends
 
 CHUNK = 4 << 20  # bytes read at a time
 PIECE = 1 << 20  # bytes compressed at a time
+GZIP_MAGIC = b"\x1f\x8b"
+MOST_DEFLATED = 1100  # deflate makes at most 1032 bytes of one
 GZIP_HEAD = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # deflate; no flags, no time, no system
 GZIP_END = b"\x03\0"  # an empty last block
 Buffer = bytes | memoryview
@@ -34,65 +39,121 @@ class Fingerprint:
     length: int
 
 
-@contextlib.contextmanager
-def gunzipped(path: Path, what: str = "file") -> Iterator[IO[bytes]]:
-    """Yield the content of a file as a stream, gunzipped if necessary.
+class Content:
+    """The content of an open file, gunzipped if necessary, and the hash of what was read.
 
-    Raises InputError if the file is missing, unreadable or empty, or if its gzip stream is broken.
+    The file is read once, so what is hashed is what is read. See `content`.
+    """
+
+    def __init__(self, file: IO[bytes], zipped: bool, size: int) -> None:
+        self._raw = _Hashed(file)
+        self._stream: Any = igzip.open(io.BufferedReader(self._raw, CHUNK)) if zipped else self._raw
+        self.size, self.zipped = size, zipped
+        self.length = 0  # bytes given out so far
+
+    def read(self, count: int) -> bytes:
+        """The next `count` bytes, fewer at the end."""
+        out = bytearray(count)
+        return bytes(out[: self.fill(memoryview(out))])
+
+    def fill(self, view: memoryview) -> int:
+        """Read into `view`, and return how many bytes there were."""
+        done = 0
+        while done < len(view):
+            got = self._stream.readinto(view[done : done + CHUNK])
+            if not got:
+                break
+            done += got
+        self.length += done
+        return done
+
+    def may_hold(self, length: int) -> bool:
+        """False if the file is too small for so many bytes, however well they are compressed."""
+        return length <= (self.size * MOST_DEFLATED if self.zipped else self.size)
+
+    def finish(self) -> Fingerprint:
+        """Read and check the rest, and return the fingerprint of the file."""
+        while self.read(CHUNK):
+            pass
+        while self._raw.read(CHUNK):  # what follows the gzip stream
+            pass
+        return Fingerprint(self._raw.digest.hexdigest(), self.length)
+
+
+class _Hashed(io.RawIOBase):
+    """A raw stream that hashes all that is read from it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        got: int = self._file.readinto(view)  # type: ignore[attr-defined]
+        self.digest.update(view[:got])
+        return got
+
+
+@contextlib.contextmanager
+def content(path: Path, what: str = "file") -> Iterator[Content]:
+    """Yield the content of a file.
+
+    Raises InputError if the file is missing, unreadable, empty or no regular file, or if its gzip
+    stream is broken.
     """
     check_file(path, what)
     try:
-        file = path.open("rb")
+        with path.open("rb", buffering=0) as file:
+            magic = file.read(2)
+            file.seek(0)
+            if not magic:
+                raise InputError(
+                    f"{what} {path}: the file is empty", "copy or download the file again"
+                )
+            yield Content(file, magic == GZIP_MAGIC, os.fstat(file.fileno()).st_size)
+    except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error) as error:
+        state = "truncated" if isinstance(error, EOFError) else "damaged"
+        raise InputError(
+            f"{what} {path}: the gzip stream is {state}", "copy or download the file again"
+        ) from error
     except OSError as error:
         raise InputError(
-            f"{what} {path}: {error.strerror}", "check the file's permissions"
+            f"{what} {path}: {error.strerror or error}", "check the file, its permissions, its disk"
         ) from error
-    with file:
-        magic = file.read(2)
-        if not magic:
-            raise InputError(f"{what} {path}: the file is empty", "copy or download the file again")
-        file.seek(0)
-        try:
-            yield igzip.open(file) if magic == b"\x1f\x8b" else file
-        except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error) as error:
-            state = "truncated" if isinstance(error, EOFError) else "damaged"
-            raise InputError(
-                f"{what} {path}: the gzip stream is {state}", "copy or download the file again"
-            ) from error
 
 
 def fingerprint(
-    path: Path, what: str = "file", look: Callable[[bytes], None] | None = None
+    path: Path, what: str = "file", look: Callable[[bytes], object] | None = None
 ) -> Fingerprint:
     """Read the whole file in chunks, and pass its gunzipped content to `look`, chunk by chunk.
 
-    Raises InputError if the file is missing or unreadable, or if its gzip stream is broken. This
-    checks the stream because ITK reads a truncated .nii.gz silently and fills it up with zeros.
+    Raises the errors of `content`.
     """
-    digest, length = hashlib.sha256(), 0
-    try:
-        with gunzipped(path, what) as stream:
-            while chunk := stream.read(CHUNK):
-                length += len(chunk)
-                if look is not None:
-                    look(chunk)
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise InputError(
-            f"{what} {path}: {error.strerror}", "check the file and its disk"
-        ) from error
-    return Fingerprint(digest.hexdigest(), length)
+    with content(path, what) as stream:
+        while chunk := stream.read(CHUNK):
+            if look is not None:
+                look(chunk)
+        return stream.finish()
 
 
 def check_file(path: Path, what: str) -> None:
-    """Raise InputError unless `path` is an existing file."""
-    if path.is_dir():
+    """Raise InputError unless `path` is an existing regular file that may be asked about."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"{what} {path}: no such file", "check the path") from None
+        text = getattr(error, "strerror", None) or error
+        hint = "check the path, and the permissions of its folders"
+        raise InputError(f"{what} {path}: {text}", hint) from None
+    if stat.S_ISDIR(mode):
         hint = "for a DICOM folder, make one NIfTI file first, e.g. with dcm2niix"
         raise InputError(f"{what} {path} is a folder, not a file", hint)
-    if not path.exists():
-        raise InputError(f"{what} {path}: no such file", "check the path")
+    if not stat.S_ISREG(mode):
+        hint = "hsyn reads a file more than once: save it to a file first"
+        raise InputError(f"{what} {path} is a pipe or a device, not a file", hint)
 
 
 def read_table(path: Path, what: str = "table") -> list[dict[str, str]]:
@@ -126,7 +187,7 @@ def check_image_names(paths: Iterable[Path]) -> None:
 
 def beside(path: Path, ending: str) -> Path:
     """A path beside `path`, with `ending` in place of its extension (.nii.gz is one extension)."""
-    name = path.name.removesuffix(".gz")
+    name = path.name[:-3] if ends(path, [".gz"]) else path.name
     return path.with_name(Path(name).stem + ending)
 
 
@@ -139,7 +200,7 @@ def writing(path: Path) -> Iterator[Callable[[Buffer], object]]:
     separately, and each ends at a whole byte.
     """
     with path.open("wb") as file:
-        if path.suffix != ".gz":
+        if path.suffix.lower() not in (".gz", ".mgz"):
             yield file.write
             return
         file.write(GZIP_HEAD)

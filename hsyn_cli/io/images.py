@@ -8,26 +8,26 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.errors import InputError
-from hsyn_cli.io import files, nifti
+from hsyn_cli.io import fields_said, files, headers, nan, voxels
 from hsyn_cli.io.checks import (
     MIN_SIZE,
-    check_content,
     check_direction,
     check_field,
     check_finite,
     check_grid,
+    check_says_field,
     check_scalar,
     check_shape,
-    orientation_warnings,
-    read_error,
 )
-from hsyn_cli.space import Grid
+from hsyn_cli.io.endings import HDF5, IMAGES, ends
+from hsyn_cli.io.headers import INTENT_DISPLACEMENT, Header
+from hsyn_cli.space import Grid, flip_ras
 
 EXACT_IN_FLOAT = 2**24  # float32 cannot hold all integers above this
 
@@ -39,7 +39,10 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 @dataclass(frozen=True)
 class Scan:
-    """An image, its file and the SHA-256 of the file. `warnings`: lines for the report."""
+    """An image, its file and the SHA-256 of the file. `warnings`: lines for the report.
+
+    Of a header and its voxels in two files, the SHA-256 is that of both, one after the other.
+    """
 
     image: sitk.Image
     path: Path
@@ -50,12 +53,19 @@ class Scan:
 def read_image(path: Path, what: str = "image") -> Scan:
     """A 3-D scalar image as float32, finite and not constant. `what`: its role in messages.
 
+    NaN that reaches the border of the image is background and becomes dark, with a warning.
     Raises InputError (missing, unreadable, truncated, not 3-D, thin, constant, NaN) or
     GeometryError (sheared or singular direction).
     """
-    scan = _read(path, what, sitk.sitkFloat32)
+    scan = _without_nan(_read(path, what, sitk.sitkFloat32), what)
     check_scalar(scan.image, f"{what} {path}")
     return scan
+
+
+def _without_nan(scan: Scan, what: str) -> Scan:
+    """A scalar image in which NaN at the border is replaced. Raises InputError for other NaN."""
+    image, lines = nan.as_background(scan.image, f"{what} {scan.path}")
+    return Scan(image, scan.path, scan.sha256, scan.warnings + lines)
 
 
 def read_mask(path: Path, reference: sitk.Image, what: str = "mask") -> Scan:
@@ -71,6 +81,8 @@ def read_mask(path: Path, reference: sitk.Image, what: str = "mask") -> Scan:
 
 def _checked_mask(image: sitk.Image, reference: sitk.Image, name: str) -> sitk.Image:
     check_grid(image, reference, name)
+    values = sitk.GetArrayViewFromImage(image)
+    check_finite(values, float(values.min()), float(values.max()), name)
     mask = sitk.Cast(image != 0, sitk.sitkUInt8)
     if not sitk.GetArrayViewFromImage(mask).any():
         text = f"{name} is empty (every voxel is 0)"
@@ -84,6 +96,8 @@ def read_any(path: Path, what: str = "image") -> Scan:
     Raises the errors of `read_image`.
     """
     scan = _read(path, what, None, components=None, least=1)
+    if scan.image.GetNumberOfComponentsPerPixel() == 1:
+        return _without_nan(scan, what)
     if "float" in scan.image.GetPixelIDTypeAsString():
         values = sitk.GetArrayViewFromImage(scan.image)
         check_finite(values, float(values.min()), float(values.max()), f"{what} {path}")
@@ -126,45 +140,97 @@ def whole_numbers(scan: Scan, what: str = "label map") -> Scan:
     return Scan(sitk.Cast(scan.image, integer), scan.path, scan.sha256, warnings)
 
 
-def read_field(path: Path, what: str = "displacement field", *, any_intent: bool = False) -> Scan:
-    """A displacement field as a float32 vector image, mm, LPS. Raises the errors of `read_image`.
+def read_field(path: Path, what: str = "displacement field", *, either_way: bool = False) -> Scan:
+    """A displacement field as a float32 vector image, mm, LPS.
 
-    `any_intent`: also read a NIfTI file with three numbers per voxel whose intent is another one,
-    and return the numbers as stored.
+    `either_way`: also read a field that says that it leads from moving to fixed points.
+    Raises the errors of `read_image`, and InputError for vectors that are no displacements.
     """
-    scan = _read(path, what, sitk.sitkVectorFloat32, components=3, any_intent=any_intent)
-    values = sitk.GetArrayViewFromImage(scan.image)
-    check_finite(values, float(values.min()), float(values.max()), f"{what} {path}")
+    scan, header = _read_vectors(path, what, named=False)
+    name = f"{what} {path}"
+    if fields_said.points_back(header):
+        text = f"{name} says that it leads from moving to fixed points (modeling)"
+        if not either_way:
+            raise InputError(text, f"invert it first: hsyn invert {path} -o field.nii.gz")
+        scan = Scan(scan.image, path, scan.sha256, (*scan.warnings, text))
+    if header.intent.code == INTENT_DISPLACEMENT:
+        flipped = sitk.GetArrayFromImage(scan.image)
+        image = Grid.of(scan.image).stamp(sitk.GetImageFromArray(flip_ras(flipped), isVector=True))
+        return Scan(image, path, scan.sha256, scan.warnings)
+    form = None if header.intent.name == fields_said.NAME else fields_said.absolute(scan.image)
+    if form is not None:
+        raise seem_positions(name, path, form, "itk")
     return scan
+
+
+def says_displacements(path: Path) -> bool:
+    """True for an image file that says of its vectors that they are displacements."""
+    return ends(path, IMAGES) and headers.read(path).intent.name == fields_said.NAME
+
+
+def seem_positions(name: str, path: Path, form: str, own: str) -> InputError:
+    """Return the error for a field whose vectors follow their own coordinates.
+
+    `form`: that of such positions; `own`: that of displacements.
+    """
+    return InputError(
+        f"{name} holds positions, it seems, not displacements: each vector is about the place of "
+        "its own voxel",
+        f"convert it: hsyn convert {path} field.nii.gz --from {form}; or, if they are "
+        f"displacements after all, --from {own}",
+    )
+
+
+def read_vectors(path: Path, named: bool) -> tuple[Scan, Header]:
+    """Three numbers per voxel as the file has them, float32; its header.
+
+    `named`: the user said what they are, so that the header has no say.
+    """
+    return _read_vectors(path, "displacement field", named)
+
+
+def _read_vectors(path: Path, what: str, named: bool) -> tuple[Scan, Header]:
+    name = f"{what} {path}"
+    if ends(path, HDF5):
+        files.check_file(path, what)
+        raise InputError(
+            f"{name} is a transform, no image file",
+            f"hsyn convert {path} field.nii.gz if it holds one field; if it holds a chain: "
+            f"hsyn compose -t {path} -r FIXED -o field.nii.gz",
+        )
+    header = headers.read(path, what)
+    if not named:
+        check_says_field(header, name)
+    check_shape(header, name, 3, MIN_SIZE)
+    scan = _load(header, what, sitk.sitkFloat32)
+    values = sitk.GetArrayViewFromImage(scan.image)
+    check_finite(values, float(values.min()), float(values.max()), name)
+    if scan.image.GetPixelID() != sitk.sitkVectorFloat32:
+        scan = Scan(sitk.Cast(scan.image, sitk.sitkVectorFloat32), path, scan.sha256, scan.warnings)
+    return scan, header
 
 
 def read_grid(path: Path, what: str = "reference image") -> Grid:
     """The grid of a 3-D image or field from its header alone. Raises the errors of `read_image`."""
-    name = f"{what} {path}"
-    files.check_file(path, what)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise read_error(name, str(error), error) from error
-    if reader.GetDimension() < 3:
-        raise InputError(f"{name} is {reader.GetDimension()}-D, not 3-D", "give a volume")
-    n = reader.GetDimension()
-    axes = np.array(reader.GetDirection()).reshape(n, n)[:3, :3]
-    grid = Grid(
-        reader.GetSize()[:3],
-        reader.GetSpacing()[:3],
-        reader.GetOrigin()[:3],
-        tuple(axes.ravel().tolist()),
-    )
-    check_direction(grid, name)
-    return grid
+    return _checked_header(path, what).grid
 
 
 def header_warnings(path: Path, what: str) -> tuple[str, ...]:
     """`Scan.warnings` about the header of a file that passed all checks."""
-    return orientation_warnings(read_grid(path, what), nifti.read(path), f"{what} {path}")
+    return _notes(headers.read(path, what), what)
+
+
+def _notes(header: Header, what: str) -> tuple[str, ...]:
+    return tuple(f"{what} {header.path}: {note}" for note in header.notes)
+
+
+def _checked_header(path: Path, what: str) -> Header:
+    header = headers.read(path, what)
+    name = f"{what} {path}"
+    check_direction(header.grid, name)
+    if header.axes < 3:
+        raise InputError(f"{name} is {header.axes}-D ({header.shape}), not 3-D", "give a volume")
+    return header
 
 
 def as_image(source: ImageLike, what: str) -> sitk.Image:
@@ -207,52 +273,25 @@ def as_grid(source: ImageLike, what: str = "reference image") -> Grid:
 
 
 def _read(
-    path: Path,
-    what: str,
-    pixel: int | None,
-    components: int | None = 1,
-    least: int = MIN_SIZE,
-    any_intent: bool = False,
+    path: Path, what: str, pixel: int | None, components: int | None = 1, least: int = MIN_SIZE
 ) -> Scan:
-    """Read a 3-D image and check its content and geometry.
+    """Read a 3-D image and check its shape and geometry.
 
     Args:
-        pixel: type to cast to; None: keep the type of the file.
+        pixel: sitk.sitkFloat32; None: keep the type of the file.
         components: numbers per voxel; None: any.
         least: voxels along each axis.
-        any_intent: accept a NIfTI file whose intent does not mark its vectors as a field.
     """
-    name = f"{what} {path}"
-    check = nifti.NonFinite()
-    mark = files.fingerprint(path, what, check)
-    check_content(name, mark.length, check)
-    try:
-        image = _execute(path, name, pixel, components, least, any_intent)
-    except RuntimeError as error:
-        raise read_error(name, str(error), error) from error
-    check_direction(Grid.of(image), name)
-    return Scan(image, path, mark.sha256, orientation_warnings(Grid.of(image), check.header, name))
+    header = headers.read(path, what)
+    check_shape(header, f"{what} {path}", components, least)
+    return _load(header, what, pixel)
 
 
-def _execute(
-    path: Path, name: str, pixel: int | None, components: int | None, least: int, any_intent: bool
-) -> sitk.Image:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    check_shape(reader, name, components, nifti.read(path), least, any_intent)
-    reader.SetExtractSize([*reader.GetSize()[:3], *[0] * (reader.GetDimension() - 3)])
-    if pixel is not None:
-        reader.SetOutputPixelType(pixel)
-    stacked = components == 3 and reader.GetNumberOfComponents() == 1
-    return _stacked(reader) if stacked else reader.Execute()
-
-
-def _stacked(reader: Any) -> sitk.Image:
-    """Read three volumes along the last axis as one vector image."""
-    reader.SetOutputPixelType(sitk.sitkFloat32)
-    parts = []
-    for k in range(3):
-        reader.SetExtractIndex([*[0] * (reader.GetDimension() - 1), k])
-        parts.append(reader.Execute())
-    return sitk.Compose(parts)
+def _load(header: Header, what: str, pixel: int | None) -> Scan:
+    name = f"{what} {header.path}"
+    check_direction(header.grid, name)
+    image, sha256 = voxels.load(header, what, pixel)
+    if header.intent.code == INTENT_DISPLACEMENT and header.components == 3 and pixel is None:
+        flipped = flip_ras(sitk.GetArrayFromImage(image))
+        image = header.grid.stamp(sitk.GetImageFromArray(flipped, isVector=True))
+    return Scan(image, header.path, sha256, _notes(header, what))

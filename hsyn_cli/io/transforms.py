@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.errors import InputError, OutputError
-from hsyn_cli.io import atomic, files
+from hsyn_cli.io import atomic, files, itk_calls
 from hsyn_cli.io.checks import one_line
 from hsyn_cli.space import affine_from, affine_parts
 
@@ -57,9 +57,13 @@ def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transf
     """Any 3-D transform that ITK can read, and the file's SHA-256. Raises InputError."""
     sha256 = files.fingerprint(path, what).sha256
     try:
-        read = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
-        hint = "give .mat, .tfm, .txt or .h5 as ITK writes them; FSL matrices: `hsyn convert`"
+        with itk_calls.readable(path) as name, itk_calls.silent():
+            read = sitk.ReadTransform(name)
+    except (RuntimeError, MemoryError) as error:
+        hint = (
+            f"greedy's or FSL's matrix: hsyn convert {path} affine.tfm --from ras, or --from fsl; "
+            "else give .mat, .tfm, .txt or .h5 as ITK writes them"
+        )
         raise InputError(f"{what} {path} is not a transform that ITK can read", hint) from error
     if read.GetDimension() != 3:
         raise InputError(
@@ -72,7 +76,8 @@ def write_transform(transform: sitk.Transform, path: Path) -> None:
     """Write a transform (.mat, .tfm, .txt, .h5), whole or not at all; raises OutputError."""
     with atomic.replacing(path) as temporary:
         try:
-            sitk.WriteTransform(transform, str(temporary))
+            with itk_calls.writable(temporary) as name:
+                sitk.WriteTransform(transform, name)
         except RuntimeError as error:
             raise OutputError(
                 f"{path}: cannot be written: {one_line(error)}", "is the disk full?"

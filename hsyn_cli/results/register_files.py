@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from hsyn_cli import plugins
 from hsyn_cli.devices import peak_memory_mb
-from hsyn_cli.io import atomic
+from hsyn_cli.errors import UsageError
+from hsyn_cli.io import atomic, endings
 from hsyn_cli.results.report import Report, Source, assemble
 from hsyn_cli.results.run_folder import Wanted, needed_bytes, targets
 
@@ -77,6 +78,7 @@ def register_files(
     """
     start = time.monotonic()
     check_model(model)
+    check_folder(wanted.folder)
     paths = targets(wanted)
     with atomic.claim(paths.values(), force=force, inputs=inputs.given.values()) as staging:
         progress("reading", 0.0)
@@ -111,6 +113,15 @@ def register_files(
 
         labels = read.moving_labels and read.moving_labels.image
         return write(result, wanted, staging, make_report, moving_labels=labels)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UsageError for a folder with the name of a file."""
+    if endings.ends(folder, (*endings.IMAGES, *endings.TRANSFORMS)) and not folder.is_dir():
+        raise UsageError(
+            f"-o {folder} is the name of a file; hsyn register writes a folder of files",
+            f"give a folder, e.g. -o {folder.with_name('out')}; the image is warped.nii.gz in it",
+        )
 
 
 def check_model(model: str) -> None:

@@ -45,9 +45,9 @@ def move_file(
     source = series.find(path)
     if source is not None:
         chain.check_image(links, reference, images.read_grid(path), str(path))
-        volumes = series.volumes(source, out.parent)
+        volumes = series.volumes(source)
         series.write(_each(volumes, source, reference, transform, settings, progress), source, out)
-        return Moved(path, source.sha256, source.count)
+        return Moved(path, source.sha256, source.count, warnings=source.warnings)
     scan = images.read_any(path)
     if settings.interpolation == "label":
         scan = images.whole_numbers(scan)

@@ -53,7 +53,7 @@ def invert_files(
 
         with ThreadPoolExecutor(1) as pool:
             progress("reading", 0.0)
-            reading = pool.submit(images.read_field, field)
+            reading = pool.submit(images.read_field, field, either_way=True)
             from hsyn_cli.tools.invert import invert  # imports torch meanwhile
 
             read = reading.result()

@@ -88,7 +88,7 @@ def jacobian_files(
     files.check_image_names([target])
     with atomic.claim([target], force=force, inputs=[field]) as staging:
         progress("reading", 0.0)
-        read = images.read_field(field)
+        read = images.read_field(field, either_way=True)
         progress("determinants", 0.3)
         result = jacobian(read.image, log=log)
         progress("writing", 0.7)

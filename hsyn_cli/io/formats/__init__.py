@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hsyn_cli import plugins
-from hsyn_cli.errors import UsageError
+from hsyn_cli.errors import InputError, UsageError
 from hsyn_cli.io.endings import IMAGES, NIFTI, TRANSFORMS, ends
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-    from hsyn_cli.io.nifti import NiftiHeader
+    from hsyn_cli.io.headers import Header
     from hsyn_cli.space import Array, Grid, Pair
 
 DEFAULT = "itk"
@@ -51,21 +51,31 @@ class Form:
         field_endings, affine_endings: of the files hsyn writes; () where the form has none.
         intent: of its fields in NIfTI, which also sets them apart from others; None: 1007, or 0
             where `stacked`.
+        intent_name, intent_parameter: of its fields in NIfTI with intent 1007.
         stacked: its NIfTI files are (X, Y, Z, 3), not (X, Y, Z, 1, 3).
         has_grid: its files hold the field's grid; if not, a reference image of their size does.
         by_moving: a displacement ends in the coordinates of the moving image's grid, not of the
             fixed one's.
         affine_to_fixed: its affines lead from moving to fixed.
+        absolute: its vectors are the coordinates of the points that displacements lead to.
     """
 
     about = ""
     field_endings: tuple[str, ...] = NIFTI
     affine_endings: tuple[str, ...] = ()
     intent: int | None = None
+    intent_name = "Displacement"  # fields_said.NAME
+    intent_parameter = 0.0
     stacked = False
     has_grid = True
     by_moving = False
     affine_to_fixed = False
+    absolute = False
+
+    @property
+    def says_itself(self) -> bool:
+        """True if the header of its NIfTI files tells them from those of other forms."""
+        return self.intent is not None or self.intent_name != Form.intent_name
 
     @property
     def name(self) -> str:
@@ -90,14 +100,18 @@ class Form:
         """Those that neither images nor transforms have, so that a name alone decides the form."""
         return tuple(ending for ending in self.endings(content) if ending not in SHARED)
 
-    def claims(self, path: Path, header: NiftiHeader | None) -> bool:
+    def claims(self, path: Path, header: Header | None) -> bool:
         """True if the file at `path` says that it is of this form, by its name or its content.
 
-        `header`: of a NIfTI-1 file, else None. May raise InputError for a file that is known and
-        of no use.
+        `header`: of an image file, else None. May raise InputError for a file that is known and of
+        no use.
         """
+        from hsyn_cli.io import fields_said
+
         if header is not None:
-            return self.intent is not None and header.intent == self.intent
+            said = fields_said.form_of(header)
+            own = self.intent is not None and header.intent.code == self.intent
+            return own if said is None else said == self.name
         return ends(path, (*self.own_endings("field"), *self.own_endings("affine")))
 
     def moving_grid(self, moving: Grid | None, fixed: Grid) -> Grid:
@@ -180,13 +194,16 @@ def find(name: str) -> Form:
 
 
 def guess_form(path: Path) -> str:
-    """The form of a file, from its name, and for NIfTI and text from what stands in it.
+    """The form of a file, from its name, and for images and text from what stands in it.
 
-    Raises UsageError where none fits or several do, InputError where FSL keeps no field in it.
+    Raises UsageError where none fits or several do, InputError where it holds no field.
     """
-    from hsyn_cli.io import nifti
+    from hsyn_cli.io import fields_said, headers
 
-    header = nifti.read(path) if ends(path, NIFTI) else None
+    header = headers.read(path, "displacement field") if ends(path, IMAGES) else None
+    refused = fields_said.refusal(header) if header is not None else None
+    if refused:
+        raise InputError(f"{path} {refused[0]}", refused[1])
     found = [name for name in names() if name != DEFAULT and find(name).claims(path, header)]
     if not found and find(DEFAULT).claims(path, header):
         return DEFAULT

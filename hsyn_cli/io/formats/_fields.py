@@ -8,10 +8,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.errors import GeometryError, InputError, UsageError
-from hsyn_cli.io import files, images, nifti, writing
+from hsyn_cli.io import fields_said, formats, images, writing
 from hsyn_cli.io.endings import HDF5, IMAGES, NUMPY, TRANSFORMS, ends
 from hsyn_cli.io.formats import Form, Layout, _affines
-from hsyn_cli.space import Array, Grid, convert_vectors, coordinates
+from hsyn_cli.io.headers import Intent
+from hsyn_cli.io.transforms import read_any_transform
+from hsyn_cli.space import Array, Grid, convert_vectors
 
 MEMORY = Form()  # a field in memory is of no other form: mm, LPS
 
@@ -30,6 +32,7 @@ def read(
         return form.read_affine(path, fixed, moving)
     else:
         vectors, grid = form.load_field(path, named)
+        _check_displacements(form, vectors, grid, path, named)
     if fixed is not None and not form.has_grid and fixed.size == grid.size:
         grid = fixed
     if fixed is not None and not fixed.same_as(grid):
@@ -40,11 +43,27 @@ def read(
     return in_memory(form, vectors, fixed or grid, form.moving_grid(moving, grid), grid)
 
 
+def _check_displacements(form: Form, vectors: Array, grid: Grid, path: Path, named: bool) -> None:
+    """Raise InputError for vectors that seem to be positions, unless the user named the form."""
+    if named or form.says_itself or images.says_displacements(path):
+        return
+    for name in ("positions", "spm"):
+        if fields_said.follows(vectors, grid, formats.find(name).coordinates(grid)):
+            raise images.seem_positions(f"displacement field {path}", path, name, form.name)
+    if fields_said.follows(vectors, grid, form.coordinates(grid)):
+        raise InputError(
+            f"displacement field {path} holds positions, it seems, not displacements",
+            f"make it relative first; if it holds displacements, give --from {form.name}",
+        )
+
+
 def in_memory(form: Form, vectors: Array, fixed: Grid, moving: Grid, grid: Grid) -> sitk.Image:
     """Vectors of a form, (Z, Y, X, 3), as a field (float64, mm, LPS) on `grid`.
 
     `fixed`, `moving`: the grids whose coordinates the displacements lead from and to.
     """
+    if form.absolute:
+        vectors = relative(vectors, grid, form.coordinates(grid))
     lps = convert_vectors(vectors, form.pair(fixed, moving), MEMORY.pair(fixed, moving))
     return grid.stamp(sitk.GetImageFromArray(lps, isVector=True))
 
@@ -59,6 +78,8 @@ def write(form: Form, field: sitk.Image, path: Path, moving: Grid | None, layout
     moving = form.moving_grid(moving, grid)
     lps = sitk.GetArrayFromImage(field).astype(np.float64)
     vectors = convert_vectors(lps, MEMORY.pair(grid, moving), form.pair(grid, moving))
+    if form.absolute:
+        vectors = relative(vectors, grid, form.coordinates(grid), 1.0)
     largest = float(np.abs(vectors).max())
     kind = np.finfo(np.float16 if layout.half else np.float32)
     if largest > float(kind.max):
@@ -70,49 +91,46 @@ def write(form: Form, field: sitk.Image, path: Path, moving: Grid | None, layout
 
 
 def load(form: Form, path: Path, named: bool) -> tuple[Array, Grid]:
-    """See `Form.load_field`. What ITK turns from RAS to LPS, intent 1006, goes back here."""
-    image = images.read_field(path, any_intent=named or form.intent is not None).image
-    grid, key = Grid.of(image), "intent_code"
-    vectors: Array = sitk.GetArrayFromImage(image).astype(np.float64)
-    stored = image.GetMetaData(key).strip() if image.HasMetaDataKey(key) else ""
-    if stored == str(nifti.INTENT_DISPLACEMENT):
-        unit = _affines.UNIT
-        lps, ras = coordinates(unit, "itk"), coordinates(unit, "ras")
-        vectors = convert_vectors(vectors, (lps, lps), (ras, ras))
-    return vectors, grid
+    """See `Form.load_field`."""
+    scan, _ = images.read_vectors(path, named or form.says_itself)
+    vectors: Array = sitk.GetArrayFromImage(scan.image).astype(np.float64)
+    return vectors, Grid.of(scan.image)
+
+
+def relative(vectors: Array, grid: Grid, to_point: Array, sign: float = -1.0) -> Array:
+    """Positions (Z, Y, X, 3) as displacements from their voxels; back with `sign` 1.
+
+    `to_point`: (4, 4), index -> coordinates of the positions.
+    """
+    z, y, x = (np.arange(n, dtype=float) for n in reversed(grid.size))
+    own = x[:, None] * to_point[:3, 0] + y[:, None, None] * to_point[:3, 1]
+    own = own + (z[:, None] * to_point[:3, 2] + to_point[:3, 3])[:, None, None]
+    out: Array = vectors + sign * own
+    return out
 
 
 def save(form: Form, vectors: Array, grid: Grid, path: Path) -> None:
     """See `Form.save_field`."""
     values = vectors.astype(np.float32)
-    if form.stacked:
-        parts = [grid.stamp(sitk.GetImageFromArray(values[..., k])) for k in range(3)]
-        image = sitk.JoinSeries(parts)
-    else:
-        image = grid.stamp(sitk.GetImageFromArray(values, isVector=True))
-    writing.write_image(image, path, form.intent)
+    image = grid.stamp(sitk.GetImageFromArray(values, isVector=True))
+    code = form.intent if form.intent is not None else 0 if form.stacked else 1007
+    intent = Intent(code, form.intent_name if code == 1007 else "", form.intent_parameter)
+    writing.write_image(image, path, intent, stacked=form.stacked)
 
 
 def _of_transform(path: Path) -> sitk.Image | None:
     """The field of an ITK transform, None if the transform is linear. Raises InputError."""
-    files.fingerprint(path, "transform")
-    try:
-        transform = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
-        raise InputError(
-            f"{path} is not a transform that ITK can read", "check how it was made"
-        ) from error
+    transform, _ = read_any_transform(path)
     if transform.GetTransformEnum() == sitk.sitkComposite:
         chain = sitk.CompositeTransform(transform)
         if chain.GetNumberOfTransforms() == 1:
             transform = chain.GetNthTransform(0)
-    if transform.GetDimension() == 3 and transform.IsLinear():
+    if transform.IsLinear():
         return None
     is_field = transform.GetTransformEnum() == sitk.sitkDisplacementField
-    if transform.GetDimension() != 3 or not is_field:
-        what = f"a {transform.GetDimension()}-D {transform.GetName()}"
+    if not is_field:
         raise InputError(
-            f"{path} holds {what}, no displacement field",
-            "make one field of a chain or a spline first",
+            f"{path} holds a chain or a spline ({transform.GetName()}), not one field",
+            f"make one: hsyn compose -t {path} -r FIXED -o field.nii.gz",
         )
     return sitk.DisplacementFieldTransform(transform).GetDisplacementField()

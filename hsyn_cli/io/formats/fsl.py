@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsyn_cli.errors import InputError, UsageError
+from hsyn_cli.errors import UsageError
 from hsyn_cli.io.endings import ends
 from hsyn_cli.io.formats import Form
 
 if TYPE_CHECKING:
-    from hsyn_cli.io.nifti import NiftiHeader
+    from hsyn_cli.io.headers import Header
     from hsyn_cli.space import Array, Grid
 
 
@@ -19,7 +19,7 @@ class Fsl(Form):
 
     about = "FNIRT's relative warps, intent 2006; affines as FLIRT's .mat"
     affine_endings = (".mat", ".txt")
-    intent = 2006  # nifti.INTENT_FSL
+    intent = 2006  # fields_said.INTENT_FSL
     stacked = True
     by_moving = True
     affine_to_fixed = True
@@ -29,16 +29,10 @@ class Fsl(Form):
 
         return space.coordinates(grid, "fsl")
 
-    def claims(self, path: Path, header: NiftiHeader | None) -> bool:
-        """Also a plain matrix in .mat. Raises InputError for coefficients of splines."""
-        from hsyn_cli.io import nifti
+    def claims(self, path: Path, header: Header | None) -> bool:
+        """Also a plain matrix in .mat."""
         from hsyn_cli.io.formats import _affines
 
-        if header is not None and header.intent in nifti.INTENTS_FSL_COEFFICIENTS:
-            raise InputError(
-                f"{path} holds FSL's coefficients (intent {header.intent}), not a field",
-                "make one first: fnirtfileutils --in=COEFFICIENTS --ref=FIXED --out=WARP --withaff",
-            )
         if ends(path, (".mat",)):
             return _affines.matrix_in(path) is not None
         return super().claims(path, header)

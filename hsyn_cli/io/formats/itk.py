@@ -9,7 +9,7 @@ from hsyn_cli.io.endings import HDF5, NIFTI, TRANSFORMS, ends
 from hsyn_cli.io.formats import SHARED, Form, Layout
 
 if TYPE_CHECKING:
-    from hsyn_cli.io.nifti import NiftiHeader
+    from hsyn_cli.io.headers import Header
     from hsyn_cli.space import Array, Grid
 
 
@@ -23,7 +23,7 @@ class Itk(Form):
     field_endings = (*NIFTI, ".nrrd", ".mha", *HDF5)
     affine_endings = TRANSFORMS
 
-    def claims(self, path: Path, header: NiftiHeader | None) -> bool:
+    def claims(self, path: Path, header: Header | None) -> bool:
         """True for every image and every transform: other forms are asked first."""
         return ends(path, SHARED)
 

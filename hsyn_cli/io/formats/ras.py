@@ -9,27 +9,27 @@ from hsyn_cli.io.endings import HDF5, TRANSFORMS, ends
 from hsyn_cli.io.formats import Form
 
 if TYPE_CHECKING:
-    from hsyn_cli.io.nifti import NiftiHeader
+    from hsyn_cli.io.headers import Header
     from hsyn_cli.space import Array, Grid
 
 
 class Ras(Form):
     """What NIfTI calls a displacement vector, and four lines of four numbers."""
 
-    about = "mm, RAS: NIfTI intent 1006; affines as 4 x 4 text, fixed to moving"
+    about = "mm, RAS: NIfTI intent 1006; affines as 4 x 4 text, fixed to moving (greedy)"
     affine_endings = (".txt", ".mat")
-    intent = 1006  # nifti.INTENT_DISPLACEMENT
+    intent = 1006  # headers.INTENT_DISPLACEMENT
 
     def coordinates(self, grid: Grid) -> Array:
         from hsyn_cli import space
 
         return space.coordinates(grid, "ras")
 
-    def claims(self, path: Path, header: NiftiHeader | None) -> bool:
-        """Also a plain matrix, but in .mat, which is FLIRT's."""
+    def claims(self, path: Path, header: Header | None) -> bool:
+        """Also a plain matrix; in .mat it may be greedy's, or FLIRT's."""
         from hsyn_cli.io.formats import _affines
 
-        if ends(path, TRANSFORMS) and not ends(path, (".mat", *HDF5)):
+        if ends(path, TRANSFORMS) and not ends(path, HDF5):
             return _affines.matrix_in(path) is not None
         return super().claims(path, header)
 

@@ -1,0 +1,139 @@
+"""The voxels of a file as a SimpleITK image: hashed, checked and read in one pass."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from hsyn_cli.errors import InputError, MemoryLimitError
+from hsyn_cli.io import files, itk_files
+from hsyn_cli.io.headers import Header
+
+Values = NDArray[Any]
+
+
+def load(header: Header, what: str, pixel: int | None = None) -> tuple[sitk.Image, str]:
+    """The image, and the SHA-256 of its file, or of its files one after the other.
+
+    Of NIfTI, Analyze and MGH all axes are read: numbers that stand along the fourth or fifth axis
+    become components. Of other files ITK reads the first three axes.
+
+    Args:
+        pixel: sitk.sitkFloat32, or None for the type of the file (floats where values are scaled).
+
+    Raises:
+        InputError: truncated or damaged. MemoryLimitError: too large.
+    """
+    name = f"{what} {header.path}"
+    if header.dtype is None:
+        return itk_files.load(header, what, pixel), fingerprint(header, what)
+    try:
+        values, sha256 = _read(header, what)
+        return as_image(scaled(values, header, pixel == sitk.sitkFloat32), header), sha256
+    except MemoryError as error:
+        raise _too_large(name) from error
+
+
+def volumes(header: Header, what: str) -> Iterator[Values]:
+    """Yield the stored numbers of each volume of a series, (Z, Y, X), from one pass.
+
+    Raises InputError, at the end of the file too.
+    """
+    assert header.dtype is not None
+    shape, count = header.dim[2::-1], header.size // header.volumes
+    name = f"{what} {header.path}"
+    with files.content(header.parts[-1], what) as stream:
+        _skip(stream, header, name)
+        for k in range(header.volumes):
+            buffer = np.empty(count, np.uint8)
+            if stream.fill(buffer.data) < count:
+                raise _truncated(header, name, k * count)
+            yield buffer.view(header.dtype).reshape(shape)
+        stream.finish()
+
+
+def fingerprint(header: Header, what: str) -> str:
+    """The SHA-256 of the files of an image, one after the other."""
+    if len(header.parts) == 1:
+        return files.fingerprint(header.path, what).sha256
+    digest = hashlib.sha256()
+    for part in header.parts:
+        with files.content(part, what):
+            pass
+        with part.open("rb") as file:
+            while chunk := file.read(files.CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def scaled(values: Values, header: Header, as_float: bool) -> Values:
+    """Stored numbers in the byte order of this machine, with slope and intercept applied."""
+    if (header.slope, header.inter) != (1.0, 0.0):
+        out = values.astype(np.float64) * header.slope + header.inter
+        large = values.dtype.itemsize > 4 or (
+            values.dtype.kind in "iu" and values.dtype.itemsize > 2
+        )
+        return out if large and not as_float else out.astype(np.float32)
+    if as_float:
+        return values.astype(np.float32, copy=False)
+    if values.dtype.kind == "f" and values.dtype.itemsize not in (4, 8):
+        return values.astype(np.float64)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def as_image(values: Values, header: Header) -> sitk.Image:
+    """An image on the grid of `header` of (Z, Y, X), (N, ..., Z, Y, X) or (Z, Y, X, colours)."""
+    space = header.dim[2::-1]
+    if header.colours > 1:
+        vectors = values.reshape(*space, header.colours)
+    elif values.size == int(np.prod(space)):
+        return header.grid.stamp(sitk.GetImageFromArray(values.reshape(space)))
+    else:
+        vectors = np.moveaxis(values.reshape(-1, *space), 0, -1)
+    return header.grid.stamp(sitk.GetImageFromArray(np.ascontiguousarray(vectors), isVector=True))
+
+
+def _read(header: Header, what: str) -> tuple[Values, str]:
+    """All stored numbers, (..., Z, Y, X), and the hash."""
+    assert header.dtype is not None
+    name = f"{what} {header.path}"
+    with files.content(header.parts[-1], what) as stream:
+        if not stream.may_hold(header.offset + header.size):
+            raise _truncated(header, name, None)
+        _skip(stream, header, name)
+        buffer = np.empty(header.size, np.uint8)
+        got = stream.fill(buffer.data)
+        if got < header.size:
+            raise _truncated(header, name, got)
+        mark = stream.finish()
+    sha256 = mark.sha256 if len(header.parts) == 1 else fingerprint(header, what)
+    values = buffer.view(header.dtype)
+    if header.colours > 1:
+        return values.reshape(*header.dim[::-1], header.colours), sha256
+    return values.reshape(header.dim[::-1]), sha256
+
+
+def _skip(stream: files.Content, header: Header, name: str) -> None:
+    left = header.offset
+    while left:
+        got = len(stream.read(min(left, files.CHUNK)))
+        if not got:
+            raise _truncated(header, name, None)
+        left -= got
+
+
+def _truncated(header: Header, name: str, got: int | None) -> InputError:
+    text = f"{got} of {header.size} bytes of voxels" if got is not None else header.shape
+    return InputError(f"{name} is truncated ({text})", "copy or download the file again")
+
+
+def _too_large(name: str) -> MemoryLimitError:
+    return MemoryLimitError(
+        f"{name} does not fit into memory",
+        "use a machine with more, or resample the image coarser",
+    )
