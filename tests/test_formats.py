@@ -169,7 +169,7 @@ def test_convert_is_the_repair_of_a_field_without_intent(tmp_path: Path) -> None
     bad.write_bytes(good.read_bytes())
     image = nib.load(bad)
     image.header.set_intent(0)
-    nib.save(nib.Nifti1Image(image.dataobj[...], None, image.header), bad)
+    nib.save(nib.Nifti1Image(image.get_fdata().astype("f4"), None, image.header), bad)
     with pytest.raises(
         InputError, match=r"does not say what its vectors are \(.*, intent 0\)"
     ) as caught:

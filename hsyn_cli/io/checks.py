@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from hsyn_cli.errors import GeometryError, InputError, MemoryLimitError
 from hsyn_cli.io import fields_said
-from hsyn_cli.io.endings import TRANSFORMS, ends
+from hsyn_cli.io.endings import TRANSFORMS, ends, quoted
 from hsyn_cli.io.headers import INTENT_DISPLACEMENT, INTENT_VECTOR, Header
 from hsyn_cli.space import Grid
 
@@ -79,7 +79,7 @@ def check_says_field(header: Header, name: str) -> None:
     if form not in (None, "ras"):
         raise InputError(
             f"{name} holds {fields_said.SAID[form]}, not displacements in mm, LPS",
-            f"convert it: hsyn convert {header.path} field.nii.gz --from {form}",
+            f"convert it: hsyn convert {quoted(header.path)} field.nii.gz --from {form}",
         )
     refused = fields_said.refusal(header)
     if refused:
@@ -89,7 +89,7 @@ def check_says_field(header: Header, name: str) -> None:
     if header.stacks_vectors and (header.dim[3:] == (3,) or header.intent.code != INTENT_VECTOR):
         raise InputError(
             f"{name} does not say what its vectors are ({_content(header)})",
-            f"if they are mm in LPS: hsyn convert {header.path} field.nii.gz --from itk; "
+            f"if they are mm in LPS: hsyn convert {quoted(header.path)} field.nii.gz --from itk; "
             "else --from ras, voxel, fsl or spm",
         )
     if header.intent.code not in FIELD_INTENTS:
@@ -159,7 +159,7 @@ def read_error(
         if ends(name, TRANSFORMS):
             return InputError(
                 f"{name} is a transform, no image file",
-                f"make one: hsyn compose -t {name.split(' ')[-1]} -r IMAGE -o field.nii.gz",
+                "make one: hsyn compose -t FILE -r IMAGE -o field.nii.gz",
             )
         hint = "use NIfTI, NRRD, MHA or another such format"
         return InputError(f"{name} is not an image that hsyn can read", hint)

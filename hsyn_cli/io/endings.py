@@ -1,10 +1,11 @@
 """Which endings file names have: the one table of hsyn, with its dots, in lower case.
 
-The table imports nothing, so the command line may ask it. Case does not count: see `ends`.
+The module imports nothing of hsyn, so the command line may ask it. Case does not count: see `ends`.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,3 +23,8 @@ TRANSFORMS = (".mat", ".tfm", ".txt", ".xfm", *HDF5)  # any other file of a chai
 def ends(path: Path | str, endings: Iterable[str]) -> bool:
     """True if the name of the file at `path` ends in one of `endings`, in any case."""
     return Path(path).name.lower().endswith(tuple(endings))
+
+
+def quoted(path: Path) -> str:
+    """A path as one word of a shell's line, for commands in messages."""
+    return shlex.quote(str(path))

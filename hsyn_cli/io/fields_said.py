@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.io import mgh
+from hsyn_cli.io.endings import quoted
 from hsyn_cli.io.headers import INTENT_DISPLACEMENT, Header
 from hsyn_cli.space import Array, Grid, coordinates
 
@@ -56,7 +57,7 @@ def refusal(header: Header) -> tuple[str, str] | None:
         return (
             "is a warp of FreeSurfer, whose tags hsyn does not read",
             f"if it holds displacements in RAS, as mri_synthmorph writes them: hsyn convert "
-            f"{header.path} field.nii.gz --from ras",
+            f"{quoted(header.path)} field.nii.gz --from ras",
         )
     return None
 

@@ -7,6 +7,7 @@ decides only where these say nothing.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,23 +80,23 @@ class Header:
     @property
     def components(self) -> int:
         """Numbers per voxel that stand along the fifth axis, or side by side."""
-        return self.colours if self.colours > 1 else int(np.prod(self.dim[4:], dtype=np.int64))
+        return self.colours if self.colours > 1 else math.prod(self.dim[4:])
 
     @property
     def stacks_vectors(self) -> bool:
-        """True if the file holds three numbers per voxel, whatever its intent."""
-        return self.colours == 1 and self.dim[3:] in STACKS
+        """True if a file that hsyn reads holds three numbers per voxel, whatever its intent."""
+        return self.dtype is not None and self.colours == 1 and self.dim[3:] in STACKS
 
     @property
     def volumes(self) -> int:
-        """Sizes of the fourth axis."""
-        return int(np.prod(self.dim[3:4], dtype=np.int64))
+        """Size of the fourth axis."""
+        return math.prod(self.dim[3:4])
 
     @property
     def size(self) -> int:
         """Bytes of the voxels."""
         assert self.dtype is not None
-        return int(np.prod(self.dim, dtype=object)) * self.colours * self.dtype.itemsize
+        return math.prod(self.dim) * self.colours * self.dtype.itemsize
 
     @property
     def shape(self) -> str:

@@ -25,7 +25,7 @@ from hsyn_cli.io.checks import (
     check_scalar,
     check_shape,
 )
-from hsyn_cli.io.endings import HDF5, IMAGES, ends
+from hsyn_cli.io.endings import HDF5, IMAGES, ends, quoted
 from hsyn_cli.io.headers import INTENT_DISPLACEMENT, Header
 from hsyn_cli.space import Grid, flip_ras
 
@@ -151,7 +151,7 @@ def read_field(path: Path, what: str = "displacement field", *, either_way: bool
     if fields_said.points_back(header):
         text = f"{name} says that it leads from moving to fixed points (modeling)"
         if not either_way:
-            raise InputError(text, f"invert it first: hsyn invert {path} -o field.nii.gz")
+            raise InputError(text, f"invert it first: hsyn invert {quoted(path)} -o field.nii.gz")
         scan = Scan(scan.image, path, scan.sha256, (*scan.warnings, text))
     if header.intent.code == INTENT_DISPLACEMENT:
         flipped = sitk.GetArrayFromImage(scan.image)
@@ -176,7 +176,7 @@ def seem_positions(name: str, path: Path, form: str, own: str) -> InputError:
     return InputError(
         f"{name} holds positions, it seems, not displacements: each vector is about the place of "
         "its own voxel",
-        f"convert it: hsyn convert {path} field.nii.gz --from {form}; or, if they are "
+        f"convert it: hsyn convert {quoted(path)} field.nii.gz --from {form}; or, if they are "
         f"displacements after all, --from {own}",
     )
 
@@ -195,8 +195,8 @@ def _read_vectors(path: Path, what: str, named: bool) -> tuple[Scan, Header]:
         files.check_file(path, what)
         raise InputError(
             f"{name} is a transform, no image file",
-            f"hsyn convert {path} field.nii.gz if it holds one field; if it holds a chain: "
-            f"hsyn compose -t {path} -r FIXED -o field.nii.gz",
+            f"hsyn convert {quoted(path)} field.nii.gz if it holds one field; if it holds a chain: "
+            f"hsyn compose -t {quoted(path)} -r FIXED -o field.nii.gz",
         )
     header = headers.read(path, what)
     if not named:

@@ -7,6 +7,7 @@ their header first.
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,7 +223,7 @@ def _nrrd(data: bytes, path: Path, name: str) -> Stored:
     skip = _whole(lines.get("byte skip", lines.get("byteskip", "0")), least=-1)
     if _whole(lines.get("line skip", lines.get("lineskip", "0"))) and file is not None:
         raise InputError(f"{name} skips lines of its data file", "save it as one .nrrd file first")
-    count = int(np.prod(sizes, dtype=object))
+    count = math.prod(sizes)
     length = count if encoding == "text" else count * each
     units = lines.get("space units", lines.get("units", "")).replace('"', " ").split()
     return Stored(
@@ -249,7 +250,7 @@ def _meta(data: bytes, path: Path, name: str) -> Stored:
     if len(sizes) != _whole(fields["ndims"]):
         raise ValueError("NDims and DimSize disagree")
     kind = fields["elementtype"].lower().removeprefix("met_").removesuffix("_array")
-    count = int(np.prod(sizes, dtype=object)) * _whole(fields.get("elementnumberofchannels", "1"))
+    count = math.prod(sizes) * _whole(fields.get("elementnumberofchannels", "1"))
     file = fields["elementdatafile"]
     local = file.lower() == "local"
     compressed = fields.get("compresseddata", "").lower() in ("true", "1")

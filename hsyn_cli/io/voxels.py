@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,7 +49,7 @@ def volumes(header: Header, what: str) -> Iterator[Values]:
     shape, count = header.dim[2::-1], header.size // header.volumes
     name = f"{what} {header.path}"
     with files.content(header.parts[-1], what) as stream:
-        _skip(stream, header, name)
+        _start(stream, header, name)
         for k in range(header.volumes):
             buffer = np.empty(count, np.uint8)
             if stream.fill(buffer.data) < count:
@@ -91,7 +92,7 @@ def as_image(values: Values, header: Header) -> sitk.Image:
     space = header.dim[2::-1]
     if header.colours > 1:
         vectors = values.reshape(*space, header.colours)
-    elif values.size == int(np.prod(space)):
+    elif values.size == math.prod(space):
         return header.grid.stamp(sitk.GetImageFromArray(values.reshape(space)))
     else:
         vectors = np.moveaxis(values.reshape(-1, *space), 0, -1)
@@ -103,9 +104,7 @@ def _read(header: Header, what: str) -> tuple[Values, str]:
     assert header.dtype is not None
     name = f"{what} {header.path}"
     with files.content(header.parts[-1], what) as stream:
-        if not stream.may_hold(header.offset + header.size):
-            raise _truncated(header, name, None)
-        _skip(stream, header, name)
+        _start(stream, header, name)
         buffer = np.empty(header.size, np.uint8)
         got = stream.fill(buffer.data)
         if got < header.size:
@@ -118,17 +117,20 @@ def _read(header: Header, what: str) -> tuple[Values, str]:
     return values.reshape(header.dim[::-1]), sha256
 
 
-def _skip(stream: files.Content, header: Header, name: str) -> None:
+def _start(stream: files.Content, header: Header, name: str) -> None:
+    """Go to the first voxel. Raises InputError if the file is too small for all of them."""
+    if not stream.may_hold(header.offset + header.size):
+        raise _truncated(header, name, max(0, stream.size - header.offset))
     left = header.offset
     while left:
         got = len(stream.read(min(left, files.CHUNK)))
         if not got:
-            raise _truncated(header, name, None)
+            raise _truncated(header, name, 0)
         left -= got
 
 
-def _truncated(header: Header, name: str, got: int | None) -> InputError:
-    text = f"{got} of {header.size} bytes of voxels" if got is not None else header.shape
+def _truncated(header: Header, name: str, got: int) -> InputError:
+    text = f"{got} of {header.size} bytes of voxels"
     return InputError(f"{name} is truncated ({text})", "copy or download the file again")
 
 

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from hsyn_cli.errors import GeometryError, InputError, UsageError
 from hsyn_cli.io import fields_said, formats, images, writing
-from hsyn_cli.io.endings import HDF5, IMAGES, NUMPY, TRANSFORMS, ends
+from hsyn_cli.io.endings import HDF5, IMAGES, NUMPY, TRANSFORMS, ends, quoted
 from hsyn_cli.io.formats import Form, Layout, _affines
 from hsyn_cli.io.headers import Intent
 from hsyn_cli.io.transforms import read_any_transform
@@ -131,6 +131,6 @@ def _of_transform(path: Path) -> sitk.Image | None:
     if not is_field:
         raise InputError(
             f"{path} holds a chain or a spline ({transform.GetName()}), not one field",
-            f"make one: hsyn compose -t {path} -r FIXED -o field.nii.gz",
+            f"make one: hsyn compose -t {quoted(path)} -r FIXED -o field.nii.gz",
         )
     return sitk.DisplacementFieldTransform(transform).GetDisplacementField()
