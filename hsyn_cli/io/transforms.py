@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from hsyn_cli.errors import InputError, OutputError
 from hsyn_cli.io import atomic, files, itk_calls
 from hsyn_cli.io.checks import one_line
-from hsyn_cli.io.endings import quoted
+from hsyn_cli.io.endings import ends, quoted
 from hsyn_cli.space import affine_from, affine_parts
 
 TransformLike: TypeAlias = "sitk.Transform | str | os.PathLike[str]"
@@ -61,10 +61,10 @@ def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transf
         with itk_calls.readable(path) as name, itk_calls.silent():
             read = sitk.ReadTransform(name)
     except (RuntimeError, MemoryError) as error:
-        hint = (
-            f"convert a matrix of greedy or FSL: hsyn convert {quoted(path)} affine.tfm --from ras "
-            "(or fsl); else give .mat, .tfm, .txt or .h5 as ITK writes them"
-        )
+        hint = "give .mat, .tfm, .txt or .h5 as ITK writes them"
+        if ends(path, (".mat", ".txt")):
+            turned = f"hsyn convert {quoted(path)} affine.tfm --from ras, or --from fsl"
+            hint += f"; a matrix of greedy or FSL becomes one by: {turned}"
         raise InputError(f"{what} {path} is not a transform that ITK can read", hint) from error
     if read.GetDimension() != 3:
         raise InputError(
