@@ -232,6 +232,11 @@ def from_xyz(vectors: NDArray[Any]) -> NDArray[Any]:
 
 
 RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # LPS mm -> RAS mm, and back
+SPACES = {  # of NRRD: their coordinates times these are LPS
+    "left-posterior-superior": (1.0, 1.0, 1.0), "lps": (1.0, 1.0, 1.0),
+    "right-anterior-superior": (-1.0, -1.0, 1.0), "ras": (-1.0, -1.0, 1.0),
+    "left-anterior-superior": (1.0, -1.0, 1.0), "las": (1.0, -1.0, 1.0),
+}  # fmt: skip
 
 
 def from_ras(matrix: Array, size: Sequence[int]) -> Grid:

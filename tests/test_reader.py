@@ -194,7 +194,7 @@ def test_the_only_form_decides_the_voxel_size(tmp_path: Path) -> None:
     scan = images.read_image(path)
     assert scan.image.GetSpacing() == pytest.approx((3, 3, 3))
     (warning,) = scan.warnings
-    assert "3 x 3 x 3 mm by the sform and 1 x 1 x 1 mm by pixdim" in warning
+    assert "by sform and by pixdim are 3 x 3 x 3 and 1 x 1 x 1 mm" in warning
     assert "see the other" in warning
 
 

@@ -50,7 +50,8 @@ def check_shape(header: Header, name: str, components: int | None, least: int) -
 
     `components`: numbers per voxel, None: any number. `least`: voxels along each axis.
     """
-    if components == 3 and not (header.components == 3 or header.stacks_vectors):
+    wrong = header.coloured or not (header.components == 3 or header.stacks_vectors)
+    if components == 3 and wrong:
         raise InputError(f"{name} is not a displacement field ({_content(header)})", FIELD_HINT)
     if components == 1 and header.components != 1:
         hint = "give one scalar image; for a displacement field use the option for fields"
@@ -84,7 +85,11 @@ def check_says_field(header: Header, name: str) -> None:
     refused = fields_said.refusal(header)
     if refused:
         raise InputError(f"{name} {refused[0]}", refused[1])
-    if header.dtype is None or header.intent.code == INTENT_DISPLACEMENT:
+    if header.mm != 1:
+        raise GeometryError(
+            f"{name} holds vectors on a grid that is not in mm", "save it in mm first"
+        )
+    if header.dtype is None or header.encoding or header.intent.code == INTENT_DISPLACEMENT:
         return
     if header.stacks_vectors and (header.dim[3:] == (3,) or header.intent.code != INTENT_VECTOR):
         raise InputError(
@@ -97,8 +102,8 @@ def check_says_field(header: Header, name: str) -> None:
 
 
 def _content(header: Header) -> str:
-    said = f", intent {header.intent.code}" if header.dtype is not None else ""
-    return f"{header.shape}, {header.components} component(s){said}"
+    said = f", intent {header.intent.code}" if not header.encoding else ""
+    return f"{header.shape}, {header.components} component(s){', colours' * header.coloured}{said}"
 
 
 def check_finite(values: np.ndarray[Any, Any], low: float, high: float, name: str) -> None:

@@ -97,8 +97,8 @@ class _Hashed(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def content(path: Path, what: str = "file") -> Iterator[Content]:
-    """Yield the content of a file.
+def content(path: Path, what: str = "file", zipped: bool | None = None) -> Iterator[Content]:
+    """Yield the content of a file; `zipped`: None finds out from its first bytes.
 
     Raises InputError if the file is missing, unreadable, empty or no regular file, or if its gzip
     stream is broken.
@@ -112,7 +112,8 @@ def content(path: Path, what: str = "file") -> Iterator[Content]:
                 raise InputError(
                     f"{what} {path}: the file is empty", "copy or download the file again"
                 )
-            yield Content(file, magic == GZIP_MAGIC, os.fstat(file.fileno()).st_size)
+            zipped = magic == GZIP_MAGIC if zipped is None else zipped
+            yield Content(file, zipped, os.fstat(file.fileno()).st_size)
     except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error) as error:
         state = "truncated" if isinstance(error, EOFError) else "damaged"
         raise InputError(

@@ -1,26 +1,31 @@
 """What the header of an image file says: one answer for every format.
 
-NIfTI-1 and -2, Analyze and FreeSurfer's MGH come from `nifti` and `mgh`, NRRD, MetaImage and all
-formats that only ITK knows from `itk_files`. What a file is depends on its first bytes; its name
-decides only where these say nothing.
+NIfTI-1 and -2, Analyze and FreeSurfer's MGH come from `nifti` and `mgh`, NRRD and MetaImage from
+`text_headers`, and all that only ITK knows from `itk_files`. What a file is depends on its first
+bytes; its name decides only where these say nothing.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hsyn_cli.errors import InputError
+from hsyn_cli.errors import GeometryError, InputError
 from hsyn_cli.io import files
 from hsyn_cli.io.endings import ANALYZE, MGH, NIFTI, ends
-from hsyn_cli.space import Grid
+from hsyn_cli.space import RAS, Array, Grid, from_ras, shear
 
-HEAD_BYTES = 540  # the longest binary header, NIfTI-2's
+HEAD_BYTES = 552  # NIfTI-2's header, and the size of its first extension
 STACKS = ((3,), (1, 3))  # axes after the third in an image of three numbers per voxel
+ROUNDED = 4e-3  # shear that rounding to three digits can make
+VISIBLE = 0.1  # voxels; smaller differences of geometry are not told
+SHORTEST = 1e-9  # mm of a voxel
+SINGULAR = 1e-3  # determinant of the axes
 INTENT_VECTOR = 1007  # NIFTI_INTENT_VECTOR: ITK writes it, and ANTs needs it for a field
 INTENT_DISPLACEMENT = 1006  # NIFTI_INTENT_DISPVECT: vectors in RAS
 
@@ -53,12 +58,16 @@ class Header:
         dim: sizes of the axes in use, x first: three or more.
         colours: numbers stored side by side for each voxel.
         dtype: of a stored number, with its byte order; None: ITK reads the file.
-        offset: bytes before the first voxel in the last of `parts`, gunzipped.
+        offset: bytes before the first voxel in the last of `parts`, gunzipped; -1: they end it.
         slope, inter: a value is slope * stored number + inter.
         grid: of the first three axes, mm LPS.
         notes: what the user should know about the geometry.
         keys: further keys and values of a text header.
         axes: how many axes the file says it has.
+        encoding: of the voxels after a text header: "raw", "gzip", "zlib" or "text"; "" for other
+            files, which may be gzipped as a whole.
+        coloured: the numbers of a voxel are a colour.
+        mm: the unit of space of a text header, in mm.
     """
 
     path: Path
@@ -76,6 +85,9 @@ class Header:
     notes: tuple[str, ...] = field(default=())
     keys: tuple[tuple[str, str], ...] = ()
     axes: int = 3
+    encoding: str = ""
+    coloured: bool = False
+    mm: float = 1.0
 
     @property
     def components(self) -> int:
@@ -84,8 +96,9 @@ class Header:
 
     @property
     def stacks_vectors(self) -> bool:
-        """True if a file that hsyn reads holds three numbers per voxel, whatever its intent."""
-        return self.dtype is not None and self.colours == 1 and self.dim[3:] in STACKS
+        """True if a file of NIfTI or MGH holds three numbers per voxel, whatever its intent."""
+        known = self.dtype is not None and not self.encoding
+        return known and self.colours == 1 and self.dim[3:] in STACKS
 
     @property
     def volumes(self) -> int:
@@ -104,9 +117,10 @@ class Header:
         return " x ".join(map(str, self.dim[: 2 if self.axes == 2 else None]))
 
 
+@np.errstate(all="ignore")  # what is not finite is refused
 def read(path: Path, what: str = "image") -> Header:
     """The header of an image file. Raises InputError, GeometryError."""
-    from hsyn_cli.io import itk_files, mgh, nifti
+    from hsyn_cli.io import itk_files, mgh, nifti, text_headers
 
     name = f"{what} {path}"
     if ends(path, ANALYZE):
@@ -123,7 +137,9 @@ def read(path: Path, what: str = "image") -> Header:
         return nifti.parse(head, path, name)
     if ends(path, MGH):
         return mgh.parse(head, path, name)
-    return itk_files.parse(head, path, what)
+    if text_headers.claims(head, path):
+        return text_headers.parse(path, what)
+    return itk_files.parse(path, what)
 
 
 def dimensions(sizes: list[int], name: str) -> tuple[int, ...]:
@@ -137,3 +153,36 @@ def dimensions(sizes: list[int], name: str) -> tuple[int, ...]:
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes = sizes[:-1]
     return tuple(sizes + [1] * (3 - len(sizes)))
+
+
+def placed(matrix: Array, size: Sequence[int], name: str) -> tuple[Grid, tuple[str, ...]]:
+    """The grid of a header's matrix, index -> mm RAS, and a note if it had to be straightened.
+
+    What rounding to three digits does to the axes is forgiven. Raises GeometryError for sheared
+    axes and for a matrix that is singular or not finite.
+    """
+    if not np.isfinite(matrix).all() or not _regular(matrix):
+        raise GeometryError(
+            f"{name}: the header lacks a usable spacing, origin or direction", "repair the header"
+        )
+    if shear(matrix) > ROUNDED:
+        raise GeometryError(
+            f"{name} has sheared axes", "resample it to a grid with perpendicular axes"
+        )
+    grid = from_ras(matrix, size)
+    last = np.array(size, float) - 1.0
+    there = (RAS @ matrix)[:3, :3] @ last
+    apart = float(np.linalg.norm(grid.index_to_point @ last - there))
+    if apart <= VISIBLE * min(grid.spacing):
+        return grid, ()
+    return grid, (f"the axes are not quite perpendicular; hsyn straightens {apart:.2g} mm",)
+
+
+def _regular(matrix: Array) -> bool:
+    """True if the columns of a (4, 4) matrix have usable lengths and span space."""
+    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+    if not (lengths > SHORTEST).all() or not (lengths < 1 / SHORTEST).all():
+        return False
+    if np.abs(matrix[:3, 3]).max() > 1 / SHORTEST:
+        return False
+    return abs(float(np.linalg.det(matrix[:3, :3] / lengths))) > SINGULAR

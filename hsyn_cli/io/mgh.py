@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hsyn_cli.errors import GeometryError, InputError
-from hsyn_cli.io.headers import Header, Intent, dimensions
-from hsyn_cli.space import from_ras
+from hsyn_cli.errors import InputError
+from hsyn_cli.io.headers import Header, Intent, dimensions, placed
 
 HEADER_BYTES = 284
 FIELDS = 90  # bytes of them in use
@@ -32,20 +31,20 @@ def parse(head: bytes, path: Path, name: str) -> Header:
         header = MGHHeader(bytes([0, 0, 0, 1]) + head[4:FIELDS], check=False)
         dim = dimensions([int(n) for n in header["dims"]], name)
         dtype = header.get_data_dtype().newbyteorder(">")
-        matrix = np.array(header.get_affine(), np.float64)
+        with np.errstate(all="ignore"):
+            matrix = np.array(header.get_affine(), np.float64)
     except (MGHError, ValueError, KeyError) as error:
         raise damaged from error
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-30:
-        raise GeometryError(
-            f"{name}: the header lacks a usable spacing, origin or direction", "repair the header"
-        )
+    grid, notes = placed(matrix, dim[:3], name)
     return Header(
         path=path,
         parts=(path,),
         kind="MGH",
         dim=dim,
-        grid=from_ras(matrix, dim[:3]),
+        grid=grid,
         dtype=dtype,
         offset=HEADER_BYTES,
+        notes=notes,
+        axes=max(3, len(dim)),
         intent=Intent(name=WARP if version >> 8 == 1 else ""),
     )

@@ -8,6 +8,7 @@ made oblique by a hair are made perpendicular again.
 
 from __future__ import annotations
 
+import io
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from hsyn_cli.errors import GeometryError, InputError
+from hsyn_cli.io import files
 from hsyn_cli.io.endings import ANALYZE, ends
-from hsyn_cli.io.headers import Header, Intent, Timing, dimensions
+from hsyn_cli.io.headers import VISIBLE, Header, Intent, Timing, dimensions, placed
 from hsyn_cli.space import Array, Grid, from_ras, shear
 
 SINGLE = (b"n+1\0", b"n+2\0")  # the magic of a file that holds header and voxels ...
@@ -24,12 +26,13 @@ PAIR = (b"ni1\0", b"ni2\0")  # ... and of a header whose voxels stand in a file 
 MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # of the unit's code: metre, millimetre, micrometre
 SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
 PERPENDICULAR = 2e-4  # shear up to which ITK accepts an sform
-ROUNDED = 4e-3  # shear that rounding to three digits can make
-VISIBLE = 0.1  # voxels; smaller differences of geometry are not told
-OTHER_SIZE = 0.01  # of a voxel size; larger differences are told
+SAME_SIZE = 1e-6  # of a voxel size; what float32 rounds
 FARTHEST = 1 << 40  # bytes before the first voxel
 COLOURS = {128: 3, 2304: 4}  # datatype: numbers per voxel
 COMPLEX = (32, 1792, 2048)
+LARGEST_MATRIX = 1 << 20  # bytes of SPM's file
+# What scipy raises for a damaged one, beside its own MatReadError.
+UNREADABLE = (ValueError, TypeError, LookupError, MemoryError, OverflowError, zlib.error)
 
 
 def is_nifti(head: bytes) -> bool:
@@ -52,9 +55,11 @@ def parse(head: bytes, path: Path, name: str) -> Header:
 
     header = _nibabel(head, order)
     try:
+        _check_extension(head, header, order)
         return _header(header, path, name)
-    except (HeaderDataError, ValueError, OverflowError) as error:
-        raise InputError(f"{name}: its header is damaged ({error})", "copy it again") from error
+    except (HeaderDataError, KeyError, ValueError, OverflowError) as error:
+        text = f"data type {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{name}: its header is damaged ({text[:80]})", "copy it again") from error
 
 
 def partner(path: Path, ending: str) -> Path:
@@ -78,7 +83,7 @@ def _sizes(head: bytes) -> tuple[int, int]:
 
 def _order(head: bytes) -> str | None:
     """Byte order, from the size of the header, which stands first."""
-    orders = dict(zip(_sizes(head), "<>", strict=True))
+    orders = dict(zip(_sizes(head), "<>", strict=True)) if len(head) >= 348 else {}
     return orders.get(540) if len(head) >= 540 and 540 in orders else orders.get(348)
 
 
@@ -116,8 +121,9 @@ def _header(h: Any, path: Path, name: str) -> Header:
         kind="Analyze" if analyze else f"NIfTI-{1 if h['sizeof_hdr'] == 348 else 2}",
         dim=dim,
         grid=grid,
-        dtype=dtype.base if dtype.subdtype else _plain(dtype),
+        dtype=_plain(dtype),
         colours=COLOURS.get(code, 1),
+        coloured=code in COLOURS,
         offset=_offset(h, pair),
         slope=slope,
         inter=inter,
@@ -128,16 +134,26 @@ def _header(h: Any, path: Path, name: str) -> Header:
     )
 
 
+def _check_extension(head: bytes, h: Any, order: str) -> None:
+    """Raise ValueError if extensions reach into the voxels of a single file."""
+    if _magic(head) not in SINGLE:
+        return
+    first = int(h["sizeof_hdr"]) + 4  # byte after the flags that tell of extensions
+    size = int.from_bytes(head[first : first + 4], "little" if order == "<" else "big", signed=True)
+    if first + 4 <= len(head) and head[first - 4] and not 8 <= size <= h["vox_offset"] - first:
+        raise ValueError("its extensions reach into the voxels")
+
+
 def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The type of one number; colours are records of bytes."""
+    if dtype.fields is None and (dtype.kind not in "iuf" or dtype.itemsize == 0):
+        raise ValueError(f"data type {dtype}")
     return np.dtype("u1") if dtype.fields else dtype
 
 
 def _offset(h: Any, pair: bool) -> int:
     offset = float(h["vox_offset"])
     least = 0 if pair else int(h["sizeof_hdr"])
-    if offset == 0:
-        return 0 if pair else least + 4
     if not least <= offset < FARTHEST:
         raise ValueError(f"voxels at byte {offset:g}")
     return int(offset)
@@ -169,12 +185,6 @@ def _geometry(
         sizes = zooms
         q = _scaled(_qform(h), mm) if h["qform_code"] > 0 else None
         s = _scaled(h.get_sform(), mm) if h["sform_code"] > 0 else None
-    for form in (q, s):
-        if form is not None and not _usable(form):
-            raise GeometryError(
-                f"{name}: the header lacks a usable spacing, origin or direction",
-                "repair the header",
-            )
     if q is None and s is None:
         if not (np.isfinite(zooms).all() and (zooms > 0).all()):
             raise GeometryError(f"{name}: the header lacks a usable spacing", "repair the header")
@@ -183,12 +193,11 @@ def _geometry(
         return from_ras(axes, size), (
             f"the header gives no orientation ({codes}); hsyn assumes LPS axes",
         )
-    use_s = s is not None and (
-        q is None or (int(h["sform_code"]) == SCANNER and shear(s) <= PERPENDICULAR)
-    )
+    trusted = int(h.get("sform_code", 0)) == SCANNER if q is not None else True
+    use_s = s is not None and trusted and (q is None or _perpendicular(s))
     chosen = s if use_s else q
     assert chosen is not None
-    grid, notes = _perpendicular(chosen, size, name)
+    grid, notes = placed(chosen, size, name)
     if sizes is not None and use_s:
         grid, more = _sized(grid, sizes, q is None)
         notes += more
@@ -198,40 +207,27 @@ def _geometry(
 
 
 def _scaled(form: Array, mm: float) -> Array:
-    return np.diag([mm, mm, mm, 1.0]) @ form
+    return form * [[mm], [mm], [mm], [1.0]]
 
 
-def _usable(form: Array) -> bool:
-    return bool(np.isfinite(form).all()) and abs(np.linalg.det(form[:3, :3])) > 1e-30
-
-
-def _perpendicular(form: Array, size: list[int], name: str) -> tuple[Grid, tuple[str, ...]]:
-    """The grid of a form, whose axes rounding may have turned a little."""
-    if shear(form) > ROUNDED:
-        raise GeometryError(
-            f"{name} has sheared axes", "resample it to a grid with perpendicular axes"
-        )
-    grid = from_ras(form, size)
-    last = np.array(size) - 1.0
-    there = np.diag([-1.0, -1.0, 1.0]) @ (form[:3, :3] @ last)
-    apart = float(np.linalg.norm(grid.index_to_point @ last - there))
-    if apart <= VISIBLE * min(grid.spacing):
-        return grid, ()
-    return grid, (f"the axes are not quite perpendicular; hsyn straightens {apart:.2g} mm",)
+def _perpendicular(form: Array) -> bool:
+    lengths = np.linalg.norm(form[:3, :3], axis=0)
+    return bool(np.isfinite(form).all() and lengths.min() > 0) and shear(form) <= PERPENDICULAR
 
 
 def _sized(grid: Grid, sizes: Array, only: bool) -> tuple[Grid, tuple[str, ...]]:
     """`grid` with the voxel sizes of pixdim; with the only form's where these are others."""
     own = np.array(grid.spacing)
     usable = bool(np.isfinite(sizes).all() and (sizes > 0).all())
-    same = usable and bool((np.abs(own - sizes) <= OTHER_SIZE * own).all())
+    same = usable and bool((np.abs(own - sizes) <= SAME_SIZE * own).all())
     if usable and (same or not only):
         x, y, z = sizes.tolist()
         return Grid(grid.size, (x, y, z), grid.origin, grid.direction), ()
-    told = (" x ".join(f"{v:.4g}" for v in s) for s in (own, sizes))
-    text = "the voxel size is {} mm by the sform and {} mm by pixdim; hsyn uses the sform's".format(
-        *told
-    )
+    apart = np.abs(own - sizes) * (np.array(grid.size) - 1)
+    if usable and (apart <= VISIBLE * own).all():
+        return grid, ()
+    told = " and ".join(" x ".join(f"{v:.4g}" for v in each) for each in (own, sizes))
+    text = f"the voxel sizes by sform and by pixdim are {told} mm; hsyn uses the sform's"
     return grid, (f"{text}, ANTs and other programs see the other",)
 
 
@@ -247,13 +243,14 @@ def _disagreement(q: Array, s: Array, grid: Grid, used: str) -> tuple[str, ...]:
 def _qform(h: Any) -> Array:
     """The (4, 4) matrix, RAS, of quaternion, offset and voxel sizes, as nifti1.h defines it.
 
-    A quaternion that rounding made too long is scaled to length 1.
+    As there, a quaternion whose first number is lost in rounding is scaled to length 1.
     """
     b, c, d = (float(h[f"quatern_{k}"]) for k in "bcd")
     length = b * b + c * c + d * d
-    if length > 1:
+    if length > 1 - 1e-7:
         b, c, d = (v / length**0.5 for v in (b, c, d))
-    a = max(0.0, 1.0 - (b * b + c * c + d * d)) ** 0.5
+        length = 1.0
+    a = (1.0 - length) ** 0.5
     rotation = np.array(
         [
             [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
@@ -269,17 +266,34 @@ def _qform(h: Any) -> Array:
 
 
 def _spm_matrix(path: Path, name: str) -> Array | None:
-    """The matrix, RAS, of SPM's .mat beside an Analyze file; None without that file."""
+    """The matrix, RAS, of SPM's .mat beside an Analyze file; None without that file.
+
+    `mat` holds all; `M` leaves out that Analyze counts x from the right.
+    """
     file = partner(path, ".mat")
     if not file.is_file():
         return None
-    import nibabel as nib
+    from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
+    to_first = np.eye(4)
+    to_first[:3, 3] = 1  # MATLAB counts from 1
     try:
-        head = nib.Spm2AnalyzeImage.from_filename(str(partner(path, ".hdr")))
-        return np.array(head.affine, float)
-    except (OSError, ValueError, TypeError, KeyError, MatReadError, zlib.error) as error:
+        with files.content(file, "matrix") as stream:
+            found = loadmat(io.BytesIO(stream.read(LARGEST_MATRIX)))
+        matrix = found["mat"] if "mat" in found else np.diag([-1.0, 1, 1, 1]) @ found["M"]
+        matrix = np.array(matrix, float)
+        return (matrix[..., 0] if matrix.ndim == 3 else matrix).reshape(4, 4) @ to_first
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        MatReadError,
+        zlib.error,
+    ) as error:
         raise InputError(
-            f"{name}: its matrix {file.name} cannot be read: {error}", "repair or remove that file"
+            f"{name}: its matrix {file.name} cannot be read: {str(error)[:80]}",
+            "repair or remove that file",
         ) from error

@@ -30,13 +30,13 @@ class Series:
 
 
 def find(path: Path, what: str = "image") -> Series | None:
-    """The 4-D series at `path`; None if the file holds one volume, or ITK reads it.
+    """The 4-D series at `path`; None if the file holds one volume, or is no NIfTI or MGH.
 
     Raises InputError if the file is missing, unreadable or truncated, has more than four axes or
     holds NaN.
     """
     header = headers.read(path, what)
-    if header.dtype is None or header.volumes == 1:
+    if header.dtype is None or header.encoding or header.volumes == 1:
         return None
     name = f"{what} {path}"
     if len(header.dim) > 4 or header.colours > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.errors import InputError, OutputError
-from hsyn_cli.io import atomic, files, itk_calls
+from hsyn_cli.io import atomic, files, itk_calls, nifti
 from hsyn_cli.io.checks import one_line
 from hsyn_cli.io.endings import ends, quoted
 from hsyn_cli.space import affine_from, affine_parts
 
+TEXT = b"#Insight Transform File"
 TransformLike: TypeAlias = "sitk.Transform | str | os.PathLike[str]"
 
 
@@ -56,16 +58,22 @@ def as_affine_transform(source: TransformLike) -> sitk.AffineTransform:
 
 def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transform, str]:
     """Any 3-D transform that ITK can read, and the file's SHA-256. Raises InputError."""
-    sha256 = files.fingerprint(path, what).sha256
+    name = f"{what} {path}"
+    content: list[bytes] = []
+    sha256 = files.fingerprint(path, what, content.append).sha256
+    data = b"".join(content)
     try:
-        with itk_calls.readable(path) as name, itk_calls.silent():
-            read = sitk.ReadTransform(name)
-    except (RuntimeError, MemoryError) as error:
+        numbers = _numbers(data) if data.startswith(TEXT) else _binary_numbers(path, data)
+        with itk_calls.readable(path) as readable, itk_calls.silent():
+            read = sitk.ReadTransform(readable)
+    except (RuntimeError, MemoryError, ValueError) as error:
         hint = "give .mat, .tfm, .txt or .h5 as ITK writes them"
         if ends(path, (".mat", ".txt")):
             turned = f"hsyn convert {quoted(path)} affine.tfm --from ras, or --from fsl"
             hint += f"; a matrix of greedy or FSL becomes one by: {turned}"
-        raise InputError(f"{what} {path} is not a transform that ITK can read", hint) from error
+        text = f": {error}" if isinstance(error, ValueError) else ""
+        raise InputError(f"{name} is not a transform that ITK can read{text}", hint) from error
+    _check_numbers(read, numbers, name)
     if read.GetDimension() != 3:
         raise InputError(
             f"{what} {path} is {read.GetDimension()}-D, not 3-D", "give a transform of 3-D images"
@@ -83,3 +91,65 @@ def write_transform(transform: sitk.Transform, path: Path) -> None:
             raise OutputError(
                 f"{path}: cannot be written: {one_line(error)}", "is the disk full?"
             ) from error
+
+
+def _numbers(data: bytes) -> int:
+    """Count the parameters in a text file of ITK, whose reader passes over damage.
+
+    Raises ValueError if the file is damaged.
+    """
+    if not data.endswith(b"\n"):
+        raise ValueError("its last line does not end, so it may be cut")
+    count, blocks = 0, []
+    for line in data.decode("ascii").splitlines():
+        key, colon, value = line.partition(":")
+        if not line.strip() or line.startswith("#"):
+            continue
+        if key == "Transform" and colon:
+            blocks.append({"Transform"} | ({"Parameters"} if "Composite" in value else set()))
+            continue
+        if key not in ("Parameters", "FixedParameters") or not blocks or key in blocks[-1]:
+            raise ValueError(f"line {line[:30]!r}")
+        found = [float(word) for word in value.split()]
+        blocks[-1].add(key)
+        count += len(found) if key == "Parameters" else 0
+    if not blocks or any("Parameters" not in block for block in blocks):
+        raise ValueError("parameters are missing")
+    return count
+
+
+def _binary_numbers(path: Path, data: bytes) -> int | None:
+    """Count the parameters in a .mat file of ITK, None for other files.
+
+    Raises ValueError if the file is damaged.
+    """
+    if not ends(path, (".mat",)):
+        return None
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        found = loadmat(io.BytesIO(data))
+    except (*nifti.UNREADABLE, MatReadError) as error:
+        raise ValueError(f"no MATLAB file ({str(error)[:60]})") from error
+    return sum(np.size(values) for name, values in found.items() if name[:2] not in ("__", "fi"))
+
+
+def _check_numbers(transform: sitk.Transform, expected: int | None, name: str) -> None:
+    """Raise InputError unless all parameters are finite, and as many as the text has."""
+    transform = transform.Downcast()
+    if isinstance(transform, sitk.DisplacementFieldTransform):
+        return  # whose vectors `checks.check_field` looks at
+    if isinstance(transform, sitk.CompositeTransform):
+        parts = [transform.GetNthTransform(k) for k in range(transform.GetNumberOfTransforms())]
+        for part in parts:
+            _check_numbers(part, None, name)
+        return
+    numbers = transform.GetParameters() + transform.GetFixedParameters()
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{name} holds numbers that are not finite", "check how it was made")
+    if expected not in (None, len(transform.GetParameters())):
+        raise InputError(
+            f"{name} has {expected} parameters, not {len(transform.GetParameters())}",
+            "it is damaged; copy it again",
+        )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from hsyn_cli.errors import InputError, MemoryLimitError
@@ -72,6 +73,7 @@ def fingerprint(header: Header, what: str) -> str:
     return digest.hexdigest()
 
 
+@np.errstate(all="ignore")  # what is not finite is refused
 def scaled(values: Values, header: Header, as_float: bool) -> Values:
     """Stored numbers in the byte order of this machine, with slope and intercept applied."""
     if (header.slope, header.inter) != (1.0, 0.0):
@@ -103,10 +105,11 @@ def _read(header: Header, what: str) -> tuple[Values, str]:
     """All stored numbers, (..., Z, Y, X), and the hash."""
     assert header.dtype is not None
     name = f"{what} {header.path}"
-    with files.content(header.parts[-1], what) as stream:
+    zipped = False if header.encoding else None
+    with files.content(header.parts[-1], what, zipped) as stream:
         _start(stream, header, name)
         buffer = np.empty(header.size, np.uint8)
-        got = stream.fill(buffer.data)
+        got = _decoded(stream, header, buffer, name)
         if got < header.size:
             raise _truncated(header, name, got)
         mark = stream.finish()
@@ -117,11 +120,59 @@ def _read(header: Header, what: str) -> tuple[Values, str]:
     return values.reshape(header.dim[::-1]), sha256
 
 
+def _decoded(stream: files.Content, header: Header, buffer: NDArray[np.uint8], name: str) -> int:
+    """Fill `buffer` with the voxels of a stream, and return how many bytes there were."""
+    if header.encoding in ("", "raw"):
+        return stream.fill(buffer.data)
+    if header.encoding == "text":
+        return _from_text(stream, header, buffer, name)
+    inflate = isal_zlib.decompressobj(31 if header.encoding == "gzip" else 15)
+    done = 0
+    try:
+        while done < len(buffer) and (chunk := stream.read(files.CHUNK)):
+            while chunk and done < len(buffer):
+                piece = inflate.decompress(chunk, len(buffer) - done)
+                buffer[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+                done, chunk = done + len(piece), inflate.unconsumed_tail
+        while not inflate.eof and (chunk := inflate.unconsumed_tail or stream.read(files.CHUNK)):
+            inflate.decompress(chunk, files.CHUNK)  # to its check sum
+    except isal_zlib.error as error:
+        raise _damaged(name) from error
+    if not inflate.eof:
+        raise _damaged(name)
+    return done
+
+
+def _damaged(name: str) -> InputError:
+    return InputError(f"{name}: its compressed voxels are damaged", "copy the file again")
+
+
+def _from_text(stream: files.Content, header: Header, buffer: NDArray[np.uint8], name: str) -> int:
+    assert header.dtype is not None
+    words = stream.read(stream.size).split()
+    count = len(buffer) // header.dtype.itemsize
+    if len(words) < count:
+        return len(words) * header.dtype.itemsize
+    try:
+        exact = np.array(words[:count]).astype("f8" if header.dtype.kind == "f" else "i8")
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{name}: its voxels are no numbers", "save it again") from error
+    values = exact.astype(header.dtype)
+    if header.dtype.kind != "f" and (values != exact).any():
+        raise InputError(f"{name}: its voxels do not fit their type", "save it again")
+    buffer[:] = values.view(np.uint8)
+    return len(buffer)
+
+
 def _start(stream: files.Content, header: Header, name: str) -> None:
     """Go to the first voxel. Raises InputError if the file is too small for all of them."""
-    if not stream.may_hold(header.offset + header.size):
+    assert header.dtype is not None
+    packed = header.encoding in ("gzip", "zlib")
+    least = header.size // files.MOST_DEFLATED if packed else header.size
+    least = header.size // header.dtype.itemsize if header.encoding == "text" else least
+    if not stream.may_hold(max(header.offset, 0) + least):
         raise _truncated(header, name, max(0, stream.size - header.offset))
-    left = header.offset
+    left = header.offset if header.offset >= 0 else stream.size - header.size
     while left:
         got = len(stream.read(min(left, files.CHUNK)))
         if not got:

@@ -6,7 +6,10 @@ the fixed image to one of the moving image.
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,11 @@ from hsyn_cli.space import Array, Grid, from_xyz
 
 # The field's names in an .npz that holds several arrays: Learn2Reg's, VoxelMorph's.
 NAMES = ("arr_0", "vol")
+# What numpy and the modules below it raise for damaged files.
+DAMAGED = (
+    ValueError, OSError, EOFError, LookupError, TypeError, OverflowError, MemoryError, RuntimeError,
+    SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
 
 
 def read(path: Path, fixed: Grid, moving: Grid) -> tuple[Array, Grid]:
@@ -94,7 +102,7 @@ def _load(path: Path) -> np.ndarray[Any, Any]:
         else:
             with found:
                 array = found[_name(found.files, path)]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise InputError(f"{path} holds no plain numpy array", "check how it was made") from error
     if not np.issubdtype(array.dtype, np.floating) or 3 not in array.shape:
         raise InputError(
