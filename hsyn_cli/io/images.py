@@ -130,6 +130,8 @@ def whole_numbers(scan: Scan, what: str = "label map") -> Scan:
         raise InputError(
             f"{what} {path} holds fractional values", "give a map of whole-number ids, not an image"
         )
+    if max(-low, high) >= 2**63:
+        raise InputError(f"{what} {path} holds ids beyond 64 bits", "check its scaling (scl_slope)")
     warnings = scan.warnings
     if max(-low, high) >= EXACT_IN_FLOAT and values.dtype == np.float32:
         warnings += (

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from hsyn_cli.errors import GeometryError, InputError
+from hsyn_cli.errors import InputError
 from hsyn_cli.io import files
 from hsyn_cli.io.endings import ANALYZE, ends
 from hsyn_cli.io.headers import VISIBLE, Header, Intent, Timing, dimensions, placed
-from hsyn_cli.space import Array, Grid, from_ras, shear
+from hsyn_cli.space import RAS, Array, Grid, shear
 
 SINGLE = (b"n+1\0", b"n+2\0")  # the magic of a file that holds header and voxels ...
 PAIR = (b"ni1\0", b"ni2\0")  # ... and of a header whose voxels stand in a file .img
@@ -186,13 +186,9 @@ def _geometry(
         q = _scaled(_qform(h), mm) if h["qform_code"] > 0 else None
         s = _scaled(h.get_sform(), mm) if h["sform_code"] > 0 else None
     if q is None and s is None:
-        if not (np.isfinite(zooms).all() and (zooms > 0).all()):
-            raise GeometryError(f"{name}: the header lacks a usable spacing", "repair the header")
         codes = "qform and sform codes are 0" if "magic" in h else "Analyze has none"
-        axes = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.diag([*zooms, 1.0])  # RAS
-        return from_ras(axes, size), (
-            f"the header gives no orientation ({codes}); hsyn assumes LPS axes",
-        )
+        grid, _ = placed(RAS @ np.diag([*zooms, 1.0]), size, name)
+        return grid, (f"the header gives no orientation ({codes}); hsyn assumes LPS axes",)
     trusted = int(h.get("sform_code", 0)) == SCANNER if q is not None else True
     use_s = s is not None and trusted and (q is None or _perpendicular(s))
     chosen = s if use_s else q

@@ -54,7 +54,8 @@ def parse(data: bytes, path: Path, name: str) -> Header:
             raise InputError(f"{name} uses {key!r}, which hsyn does not read", "save it again")
     if encoding is None:
         raise InputError(
-            f"{name} is stored as {lines['encoding']}", "save it with the encoding gzip or raw"
+            f"{name} is stored as {lines['encoding'][:20]!r}",
+            "save it with the encoding gzip or raw",
         )
     axis, colours = _components(lines, len(sizes))
     inner = sizes[:axis] + sizes[axis + 1 :] if axis is not None else sizes

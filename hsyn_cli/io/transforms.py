@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -17,7 +18,9 @@ from hsyn_cli.io.checks import one_line
 from hsyn_cli.io.endings import ends, quoted
 from hsyn_cli.space import affine_from, affine_parts
 
-TEXT = b"#Insight Transform File"
+TEXT, MNI = b"#Insight Transform File", b"MNI Transform File"
+PARAMETERS = ("Parameters", "FixedParameters")  # keys of ITK's text files
+LARGEST = 1e12  # of a usable number
 TransformLike: TypeAlias = "sitk.Transform | str | os.PathLike[str]"
 
 
@@ -63,7 +66,7 @@ def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transf
     sha256 = files.fingerprint(path, what, content.append).sha256
     data = b"".join(content)
     try:
-        numbers = _numbers(data) if data.startswith(TEXT) else _binary_numbers(path, data)
+        counts = _counts(path, data)
         with itk_calls.readable(path) as readable, itk_calls.silent():
             read = sitk.ReadTransform(readable)
     except (RuntimeError, MemoryError, ValueError) as error:
@@ -73,7 +76,7 @@ def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transf
             hint += f"; a matrix of greedy or FSL becomes one by: {turned}"
         text = f": {error}" if isinstance(error, ValueError) else ""
         raise InputError(f"{name} is not a transform that ITK can read{text}", hint) from error
-    _check_numbers(read, numbers, name)
+    _check_numbers(read, counts, name)
     if read.GetDimension() != 3:
         raise InputError(
             f"{what} {path} is {read.GetDimension()}-D, not 3-D", "give a transform of 3-D images"
@@ -93,38 +96,40 @@ def write_transform(transform: sitk.Transform, path: Path) -> None:
             ) from error
 
 
-def _numbers(data: bytes) -> int:
-    """Count the parameters in a text file of ITK, whose reader passes over damage.
+def _counts(path: Path, data: bytes) -> tuple[int, int] | None:
+    """How many parameters and fixed parameters a file holds, None if it is of no such kind.
 
-    Raises ValueError if the file is damaged.
+    ITK's readers pass over damage. Raises ValueError if the file is damaged.
     """
+    if data.startswith(TEXT):
+        return _in_text(data)
+    if data.startswith(MNI):
+        for numbers in re.findall(r"Linear_Transform\s*=([^;]*)", data.decode("ascii")):
+            if len([float(word) for word in numbers.split()]) != 12:
+                raise ValueError("Linear_Transform has not 12 numbers")
+    return _in_matlab(data) if ends(path, (".mat",)) else None
+
+
+def _in_text(data: bytes) -> tuple[int, int]:
     if not data.endswith(b"\n"):
         raise ValueError("its last line does not end, so it may be cut")
-    count, blocks = 0, []
+    blocks: list[dict[str, int]] = []
     for line in data.decode("ascii").splitlines():
         key, colon, value = line.partition(":")
         if not line.strip() or line.startswith("#"):
             continue
         if key == "Transform" and colon:
-            blocks.append({"Transform"} | ({"Parameters"} if "Composite" in value else set()))
+            blocks.append(dict.fromkeys(PARAMETERS, 0) if "Composite" in value else {})
             continue
-        if key not in ("Parameters", "FixedParameters") or not blocks or key in blocks[-1]:
+        if key not in PARAMETERS or not blocks or key in blocks[-1]:
             raise ValueError(f"line {line[:30]!r}")
-        found = [float(word) for word in value.split()]
-        blocks[-1].add(key)
-        count += len(found) if key == "Parameters" else 0
-    if not blocks or any("Parameters" not in block for block in blocks):
+        blocks[-1][key] = len([float(word) for word in value.split()])
+    if not blocks or any(key not in block for block in blocks for key in PARAMETERS):
         raise ValueError("parameters are missing")
-    return count
+    return sum(block[PARAMETERS[0]] for block in blocks), sum(b[PARAMETERS[1]] for b in blocks)
 
 
-def _binary_numbers(path: Path, data: bytes) -> int | None:
-    """Count the parameters in a .mat file of ITK, None for other files.
-
-    Raises ValueError if the file is damaged.
-    """
-    if not ends(path, (".mat",)):
-        return None
+def _in_matlab(data: bytes) -> tuple[int, int]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -132,11 +137,13 @@ def _binary_numbers(path: Path, data: bytes) -> int | None:
         found = loadmat(io.BytesIO(data))
     except (*nifti.UNREADABLE, MatReadError) as error:
         raise ValueError(f"no MATLAB file ({str(error)[:60]})") from error
-    return sum(np.size(values) for name, values in found.items() if name[:2] not in ("__", "fi"))
+    sizes = {name: np.size(values) for name, values in found.items() if name[:2] != "__"}
+    fixed = sizes.pop("fixed", 0)
+    return sum(sizes.values()), fixed
 
 
-def _check_numbers(transform: sitk.Transform, expected: int | None, name: str) -> None:
-    """Raise InputError unless all parameters are finite, and as many as the text has."""
+def _check_numbers(transform: sitk.Transform, counts: tuple[int, int] | None, name: str) -> None:
+    """Raise InputError unless all parameters are usable, and as many as the file has."""
     transform = transform.Downcast()
     if isinstance(transform, sitk.DisplacementFieldTransform):
         return  # whose vectors `checks.check_field` looks at
@@ -145,11 +152,11 @@ def _check_numbers(transform: sitk.Transform, expected: int | None, name: str) -
         for part in parts:
             _check_numbers(part, None, name)
         return
-    numbers = transform.GetParameters() + transform.GetFixedParameters()
-    if not np.isfinite(numbers).all():
-        raise InputError(f"{name} holds numbers that are not finite", "check how it was made")
-    if expected not in (None, len(transform.GetParameters())):
+    both = transform.GetParameters(), transform.GetFixedParameters()
+    if not (np.abs(both[0] + both[1]) < LARGEST).all():
+        raise InputError(f"{name} holds numbers that are no use", "check how it was made")
+    if counts not in (None, (len(both[0]), len(both[1]))):
         raise InputError(
-            f"{name} has {expected} parameters, not {len(transform.GetParameters())}",
+            f"{name} has {sum(counts or ())} parameters, not {len(both[0]) + len(both[1])}",
             "it is damaged; copy it again",
         )
