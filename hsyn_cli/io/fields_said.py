@@ -30,15 +30,11 @@ ALIKE, NEAR = 0.5, 0.5  # of a matrix, and of the grid's size
 
 def form_of(header: Header) -> str | None:
     """The form that a header names, None if it names none, or hsyn's own."""
-    if header.intent.code == INTENT_FSL:
-        return "fsl"
-    if header.intent.code == INTENT_DISPLACEMENT:
-        return "ras"
     if header.intent.name == SPM:
         return "spm"
-    if header.intent.name == NIFTYREG and header.intent.parameter in NIFTYREG_FIELDS:
-        return "niftyreg"
-    return None
+    if header.intent.name == NIFTYREG:
+        return "niftyreg" if header.intent.parameter in NIFTYREG_FIELDS else None
+    return {INTENT_FSL: "fsl", INTENT_DISPLACEMENT: "ras"}.get(header.intent.code)
 
 
 def refusal(header: Header) -> tuple[str, str] | None:

@@ -158,6 +158,8 @@ def _nrrd_matrix(
     matrix = np.eye(4)
     directions = _vectors(lines.get("space directions", ""))
     if not directions:
+        if "space" in lines or "space origin" in lines:
+            raise ValueError("space directions are missing")
         spacings = [float(n) for n in lines.get("spacings", "").split()]
         if axis is not None and spacings:
             del spacings[axis]

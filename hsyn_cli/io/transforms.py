@@ -74,7 +74,7 @@ def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transf
         if ends(path, (".mat", ".txt")):
             turned = f"hsyn convert {quoted(path)} affine.tfm --from ras, or --from fsl"
             hint += f"; a matrix of greedy or FSL becomes one by: {turned}"
-        text = f": {error}" if isinstance(error, ValueError) else ""
+        text = f": {str(error)[:80]}" if isinstance(error, ValueError) else ""
         raise InputError(f"{name} is not a transform that ITK can read{text}", hint) from error
     _check_numbers(read, counts, name)
     if read.GetDimension() != 3:
