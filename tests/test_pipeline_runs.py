@@ -213,14 +213,82 @@ def test_images_apart_in_space(
     image = sitk.ReadImage(str(folder / "f.nii.gz"))
     image.SetOrigin((900.0, 0, 0))
     sitk.WriteImage(image, str(tmp_path / "far.nii.gz"))
-    assert register(folder, tmp_path / "out", fixed=str(tmp_path / "far.nii.gz")) == 4
-    assert "do not overlap in space" in capfd.readouterr().err
-    assert os.listdir(tmp_path) == ["far.nii.gz"]
+    far = str(tmp_path / "far.nii.gz")
+    nowhere = sitk.AffineTransform(3)
+    nowhere.SetTranslation((0.0, 0.0, 3.0))
+    sitk.WriteTransform(nowhere, str(tmp_path / "nowhere.mat"))
+    for strict in (("--no-affine",), ("--initial-transform", str(tmp_path / "nowhere.mat"))):
+        assert register(folder, tmp_path / "out", *strict, fixed=far) == 4
+        assert "do not overlap in space" in capfd.readouterr().err
+        assert not (tmp_path / "out").exists()
     together = sitk.AffineTransform(3)
     together.SetTranslation((-930.0, -50, -25))
     sitk.WriteTransform(together, str(tmp_path / "t.mat"))
     more = ("--initial-transform", str(tmp_path / "t.mat"), "--preset", "fast", "--quiet")
+    assert register(folder, tmp_path / "out", *more, fixed=far) == 0
+
+
+@pytest.mark.parametrize("kind", ["affine", "rigid"])
+def test_headers_apart_are_brought_together_first(folder: Path, tmp_path: Path, kind: str) -> None:
+    image = sitk.ReadImage(str(folder / "f.nii.gz"))
+    away = np.array([300.0, -200.0, 100.0])
+    image.SetOrigin((np.array(image.GetOrigin()) + away).tolist())
+    sitk.WriteImage(image, str(tmp_path / "far.nii.gz"))
+    more = ("--preset", "fast", "--quiet", *(["--rigid"] if kind == "rigid" else []))
     assert register(folder, tmp_path / "out", *more, fixed=str(tmp_path / "far.nii.gz")) == 0
+    a, t = affine_parts(sitk.ReadTransform(str(tmp_path / "out" / "affine.mat")))
+    middle = FIXED.points((np.array(FIXED.size) - 1) / 2)
+    np.testing.assert_allclose(a @ (middle + away) + t - middle, SHIFT, atol=0.5)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    (warning,) = report["warnings"]
+    apart = np.linalg.norm(away - SHIFT)
+    assert f"their centres were brought together first, by {apart:.0f} mm" in warning
+    assert report["similarity"]["before"] is not None
+    assert report["similarity"]["after"] > report["similarity"]["before"]
+
+
+def test_a_background_that_is_not_the_darkest_changes_nothing_but_the_note(
+    folder: Path, tmp_path: Path
+) -> None:
+    image = sitk.ReadImage(str(folder / "m.nii.gz"))
+    values = sitk.GetArrayFromImage(image)
+    scored = np.where(values > 1, (values - 100) / 30, 0)
+    sitk.WriteImage(Grid.of(image).stamp(sitk.GetImageFromArray(scored)), str(tmp_path / "z.nii"))
+    run_of = {}
+    for name, path in (("given", folder / "m.nii.gz"), ("scored", tmp_path / "z.nii")):
+        run_of[name] = pipeline.register(
+            path, folder / "f.nii.gz", weights=str(folder / "tiny.safetensors"), preset="fast",
+            threads=1,
+        )  # fmt: skip
+    apart, there = (
+        np.array(run_of[name].affine.TransformPoint(FIXED.points(np.array([20.0, 24.0, 18.0]))))
+        for name in ("given", "scored")
+    )
+    assert np.linalg.norm(apart - there) < 0.5
+    assert run_of["given"].facts.warnings == ()
+    (note,) = run_of["scored"].facts.warnings
+    assert note.startswith("the moving image has a background of 0, which is not its darkest value")
+    warped = sitk.GetArrayFromImage(run_of["scored"].warped)
+    assert (
+        warped.min() < -1 < 0 < warped.max() < 3
+    )  # as given
+    assert (warped[:, :, 0] == 0).all()
+
+
+def test_beyond_the_border_warped_images_hold_the_background_of_their_source(folder: Path) -> None:
+    images = [sitk.ReadImage(str(folder / f"{n}.nii.gz"), sitk.sitkFloat32) for n in ("m", "f")]
+    shifted = [image + offset for image, offset in zip(images, (-3000.0, 1000.0), strict=True)]
+    shifted[0] = sitk.Cast(shifted[0], sitk.sitkFloat32)
+    start = sitk.AffineTransform(3)
+    start.SetTranslation((60.0, 0.0, 0.0))
+    result = pipeline.register(
+        *shifted, weights=str(folder / "tiny.safetensors"), preset="fast", threads=1,
+        affine="none", initial_transform=start,
+    )  # fmt: skip
+    assert (result.outside, result.inverse_outside) == (-3000.0, 1000.0)
+    assert sitk.GetArrayFromImage(result.warped).max() <= -2800
+    assert sitk.GetArrayFromImage(result.inverse_warped).min() > 999.5
+    assert sitk.GetArrayFromImage(result.midspace.fixed).min() > 999.5
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -286,7 +354,7 @@ def test_the_api_refuses_what_it_does_not_know(folder: Path) -> None:
         pipeline.register(moving, fixed, weights="nope")
     moving.SetOrigin((0.0, 0.0, 5000.0))
     with pytest.raises(GeometryError, match="do not overlap"):
-        pipeline.register(moving, fixed, weights=given)
+        pipeline.register(moving, fixed, weights=given, affine="none")
 
 
 def test_the_api_refuses_an_alignment_it_does_not_know(folder: Path) -> None:

@@ -35,6 +35,7 @@ def align(
     fixed_mask: sitk.Image | None = None,
     moving_mask: sitk.Image | None = None,
     start: sitk.AffineTransform | None = None,
+    other: Array | None = None,
     finest_mm: float = STAGES_MM[-1],
     grey: tuple[Intensities | None, Intensities | None] = (None, None),
 ) -> sitk.AffineTransform:
@@ -46,7 +47,7 @@ def align(
 
     Args:
         kind: "none" returns `start`, or the identity.
-        start: takes the place of the search.
+        start: takes the place of the search. other: a shift in mm that the search tries, too.
         finest_mm: finer stages are left out, except the first stage.
         grey: intensities of the moving and the fixed image, if known.
 
@@ -57,15 +58,12 @@ def align(
     if kind == "none":
         return start if start is not None else sitk.AffineTransform(3)
     fixed, moving = _robust(fixed, grey[1]), _robust(moving, grey[0])
-    stages = [
-        (mm, share)
-        for mm, share in zip(STAGES_MM, SAMPLED, strict=True)
-        if mm >= min(finest_mm, STAGES_MM[0])
-    ]
-    spacings = (SEARCH_MM, *(mm for mm, _ in stages))
+    least = min(finest_mm, STAGES_MM[0])
+    stages = [(mm, part) for mm, part in zip(STAGES_MM, SAMPLED, strict=True) if mm >= least]
+    spacings = (SEARCH_MM, *dict(stages))
     levels = {mm: (_at_spacing(fixed, mm), _at_spacing(moving, mm)) for mm in spacings}
     masks = (fixed_mask, moving_mask)
-    transform: sitk.Transform = start or _search(*levels[SEARCH_MM], masks, kind)
+    transform: sitk.Transform = start or _search(*levels[SEARCH_MM], masks, kind, other)
     for mm, share in stages:
         method = _method(*masks)
         method.SetMetricSamplingStrategy(method.RANDOM)
@@ -211,6 +209,7 @@ def _search(
     moving: sitk.Image,
     masks: tuple[sitk.Image | None, sitk.Image | None],
     kind: Kind,
+    other: Array | None,
 ) -> sitk.Similarity3DTransform | sitk.Euler3DTransform:
     centre_f, spread_f = _moments(fixed, masks[0])
     centre_m, spread_m = _moments(moving, masks[1])
@@ -238,6 +237,8 @@ def _search(
     poses = [pose(angles, shift, scale) for angles in itertools.product(SEARCH_ANGLES, repeat=3)]
     identity = pose((0.0, 0.0, 0.0), np.zeros(3), 1.0)
     best = [*sorted(poses, key=cost)[:SEARCH_KEPT], identity]
+    if other is not None:
+        best.append(pose((0.0, 0.0, 0.0), other, 1.0))
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=2.0, minStep=0.05, numberOfIterations=60, relaxationFactor=0.6,
         gradientMagnitudeTolerance=1e-6,

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hsyn_cli.anatomy.hounsfield import in_hounsfield
 from hsyn_cli.space import Array, Grid
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-HOUNSFIELD = -500.0  # an image with values down to this holds Hounsfield units
 CT_WINDOW = (-1000.0, 200.0)  # HU that become 0 (air) and 1 (above all vessels)
 NO_AIR = -940.0  # HU; brighter voxels are not air
 CONTENT = 0.02  # of the range; brighter voxels are content
@@ -35,14 +35,14 @@ class Intensities:
 def read_intensities(image: sitk.Image, percentile: float = PERCENTILE) -> Intensities:
     """The darkest value and a percentile of the values above it; `CT_WINDOW` in Hounsfield units.
 
-    Grey values count as Hounsfield units if they go down to -500. Those of MR do not.
+    `image`: as the registration sees it, see `view`.
     """
     import SimpleITK as sitk
 
     values = sitk.GetArrayViewFromImage(image)
-    low = float(values.min())
-    if low <= HOUNSFIELD:
+    if in_hounsfield(values):
         return Intensities(*CT_WINDOW, hounsfield=True)
+    low = float(values.min())
     sample = values[::2, ::2, ::2]
     above = sample[sample > low]
     high = float(np.percentile(above, percentile)) if above.size else float(values.max())
@@ -52,15 +52,16 @@ def read_intensities(image: sitk.Image, percentile: float = PERCENTILE) -> Inten
 def foreground(image: sitk.Image, hounsfield: bool | None = None) -> NDArray[np.bool_]:
     """(Z, Y, X): True above the darkest value, or above air in Hounsfield units.
 
-    `hounsfield`: None finds out from the image.
+    Args:
+        image: as the registration sees it, see `view`.
+        hounsfield: None finds out from the image.
     """
     import SimpleITK as sitk
 
     values = sitk.GetArrayViewFromImage(image)
-    low = values.min()
     if hounsfield is None:
-        hounsfield = bool(low <= HOUNSFIELD)
-    return np.asarray(values > (NO_AIR if hounsfield else low))
+        hounsfield = in_hounsfield(values)
+    return np.asarray(values > (NO_AIR if hounsfield else values.min()))
 
 
 def content_box(image: sitk.Image) -> tuple[Array, Array]:

@@ -61,6 +61,16 @@ class Subjects:
         moving, fixed = self.regions or (None, None)
         return self.organ.align_by(self.views[0], moving), self.organ.align_by(self.views[1], fixed)
 
+    @property
+    def contents(self) -> list[tuple[Array, float]]:
+        """(N, 3) points around both regions or contents, mm LPS, and the width of their voxels."""
+        shown = self.regions or self.views
+        grey = (None, None) if self.regions else self.grey
+        return [
+            (Grid.of(image).points(content_ends(image, its)), max(image.GetSpacing()))
+            for image, its in zip(shown, grey, strict=True)
+        ]
+
     def grid(
         self, transform: sitk.AffineTransform, spacing: float, margin: float, multiple: int
     ) -> Grid:
@@ -149,20 +159,3 @@ def pair_box(
     last = np.array(whole.size) - 1.0
     both = np.concatenate((own, other)).clip(0, last)
     return both.min(0), both.max(0)
-
-
-def check_overlap(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transform | None) -> None:
-    """Raise GeometryError unless the bounding boxes of the two images meet in space."""
-    boxes = []
-    for image, chain in ((fixed, transform), (moving, None)):
-        size = image.GetSize()
-        corners = [[(n - 1.0) * ((c >> k) & 1) for k, n in enumerate(size)] for c in range(8)]
-        points = [image.TransformContinuousIndexToPhysicalPoint(c) for c in corners]
-        boxes.append(np.array([chain.TransformPoint(p) if chain else p for p in points]))
-    low = np.maximum(boxes[0].min(0), boxes[1].min(0))
-    high = np.minimum(boxes[0].max(0), boxes[1].max(0))
-    if (low >= high).any():
-        gap = float((low - high).max())
-        text = f"fixed and moving image do not overlap in space (they lie {gap:.0f} mm apart)"
-        hint = "check their headers, or give an --initial-transform that brings them together"
-        raise GeometryError(text, hint)

@@ -17,7 +17,9 @@ import torch
 from hsyn_cli.anatomy import affine as affine_step
 from hsyn_cli.anatomy import organs
 from hsyn_cli.anatomy.intensity import foreground, resample_image
-from hsyn_cli.anatomy.scene import Scene, Subjects, check_overlap, prepare_subjects
+from hsyn_cli.anatomy.placement import place
+from hsyn_cli.anatomy.scene import Scene, Subjects, prepare_subjects
+from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.config import presets
 from hsyn_cli.devices import choose_device, device_name, use_threads
 from hsyn_cli.errors import WeightsError
@@ -126,7 +128,8 @@ def look(
         None if moving_mask is None else as_mask(moving_mask, images[0], "moving mask"),
         None if fixed_mask is None else as_mask(fixed_mask, images[1], "fixed mask"),
     )
-    return Pair(images, masks, (organs.look(images[0]), organs.look(images[1])))
+    views = (view_of(images[0]), view_of(images[1]))
+    return Pair(images, views, masks, (organs.look(views[0].image), organs.look(views[1].image)))
 
 
 def choose(pair: Pair, settings: Settings) -> Method:
@@ -143,24 +146,19 @@ def choose(pair: Pair, settings: Settings) -> Method:
         similarity=similarity.find(config.similarity),
         depth=preset.depth(config.levels),
         kinds=kinds,
-        warnings=(*organs.warnings(used, kinds), *organs.remarks(kinds)),
+        warnings=(*pair.notes, *organs.warnings(used, kinds), *organs.remarks(kinds)),
     )
 
 
 def align(pair: Pair, method: Method, settings: Settings) -> Aligned:
     """Affine alignment of the parts of both images that the organ chooses."""
     percentile = method.networks.sn.config.inputs.percentile
-    subjects = prepare_subjects(pair.images, pair.masks, pair.looks, method.organ, percentile)
-    moving, fixed = pair.images
-    check_overlap(fixed, moving, settings.start)
-    if settings.affine != "none":
-        moving, fixed = subjects.align_by
-    affine = affine_step.align(
-        fixed, moving, settings.affine, seed=settings.seed, fixed_mask=pair.masks[1],
-        moving_mask=pair.masks[0], start=settings.start, finest_mm=2 * method.spacing,
-        grey=subjects.grey,
-    )  # fmt: skip
-    return Aligned(subjects, affine)
+    views = (pair.views[0].image, pair.views[1].image)
+    subjects = prepare_subjects(views, pair.masks, pair.looks, method.organ, percentile)
+    affine, note = place(
+        subjects, settings.affine, settings.start, seed=settings.seed, finest_mm=2 * method.spacing
+    )
+    return Aligned(subjects, affine, note)
 
 
 def halfway_fields(aligned: Aligned, method: Method, device: torch.device) -> Halves:
@@ -240,8 +238,8 @@ def measure(
     """Folding and inverse error of the fields to be written, and the similarity."""
     folding, inverse_folding = composed.totals.folding()
     moving, fixed = (
-        foreground(image, its_look.grey.hounsfield)
-        for image, its_look in zip(pair.images, pair.looks, strict=True)
+        foreground(view.image, its_look.grey.hounsfield)
+        for view, its_look in zip(pair.views, pair.looks, strict=True)
     )
     errors = composed.totals.inverse_errors(fixed, moving)
     return Facts(
@@ -259,7 +257,7 @@ def measure(
         seconds={},
         folded_before_repair_percent=halves.folded,
         shown=method.kinds,
-        warnings=method.warnings,
+        warnings=(*method.warnings, *filter(None, (aligned.note,))),
     )
 
 
@@ -284,7 +282,8 @@ def warp(
 ) -> Registration:
     """Warp each image onto the other by the total fields."""
     forward, inverse = composed.totals.images()
-    (moving, fixed), outside, linear = pair.images, method.organ.outside, sitk.sitkLinear
+    (moving, fixed), linear = pair.images, sitk.sitkLinear
+    outside, beyond = pair.outside(method.organ)
     return Registration(
         moving=moving,
         fixed=fixed,
@@ -292,8 +291,9 @@ def warp(
         forward_field=forward,
         inverse_field=inverse,
         warped=sitk.Resample(moving, fixed, as_transform(forward), linear, outside),
-        inverse_warped=sitk.Resample(fixed, moving, as_transform(inverse), linear, outside),
+        inverse_warped=sitk.Resample(fixed, moving, as_transform(inverse), linear, beyond),
         working=composed.working,
         facts=facts,
         outside=outside,
+        inverse_outside=beyond,
     )

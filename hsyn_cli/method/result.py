@@ -116,13 +116,15 @@ class Registration(Outcome):
 
     Attributes:
         working: the fields on the working grid, from which the total fields come.
-        outside: grey value of a warped image beyond the border of the source image.
+        outside: grey value of the warped moving image beyond the border of the moving image.
+        inverse_outside: the same for the fixed image.
     """
 
     inverse_warped: sitk.Image
     working: WorkingFields
     facts: Facts
     outside: float = 0.0
+    inverse_outside: float = 0.0
 
     @property
     def warp_field(self) -> sitk.Image:
@@ -143,5 +145,5 @@ class Registration(Outcome):
         chain = sitk.CompositeTransform([self.affine, as_transform(to_moving)])
         straight, linear = as_transform(to_fixed), sitk.sitkLinear
         moving = sitk.Resample(self.moving, self.fixed, chain, linear, self.outside)
-        fixed = sitk.Resample(self.fixed, self.fixed, straight, linear, self.outside)
+        fixed = sitk.Resample(self.fixed, self.fixed, straight, linear, self.inverse_outside)
         return Midspace(to_moving, to_fixed, moving, fixed)

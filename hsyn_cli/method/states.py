@@ -15,6 +15,7 @@ from torch import Tensor
 from hsyn_cli.anatomy.affine import Kind
 from hsyn_cli.anatomy.organs import Look, Organ
 from hsyn_cli.anatomy.scene import ROLES, Scene, Subjects
+from hsyn_cli.anatomy.view import View
 from hsyn_cli.config.presets import Preset
 from hsyn_cli.fields.totals import Totals
 from hsyn_cli.method.networks import TrainedNetworks
@@ -37,9 +38,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images as the user gives them, and what they show. Tuples: moving, fixed."""
+    """Two images as the user gives them, how hsyn sees them, and what they show.
+
+    Tuples: moving, fixed.
+    """
 
     images: tuple[sitk.Image, sitk.Image]
+    views: tuple[View, View]
     masks: tuple[sitk.Image | None, sitk.Image | None]
     looks: tuple[Look, Look]
 
@@ -47,6 +52,19 @@ class Pair:
     def kinds(self) -> dict[str, str]:
         """{role: what the image shows}."""
         return {role: look.kind for role, look in zip(ROLES, self.looks, strict=True)}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What hsyn sees otherwise than given."""
+        pairs = zip(ROLES, self.views, strict=True)
+        return tuple(f"the {role} image {view.note}" for role, view in pairs if view.note)
+
+    def outside(self, organ: Organ) -> tuple[float, float]:
+        """Grey values of warped images beyond the border of their source image."""
+        moving, fixed = (
+            organ.outside if view.outside is None else view.outside for view in self.views
+        )
+        return moving, fixed
 
 
 @dataclass(frozen=True)
@@ -75,10 +93,11 @@ class Method:
 
 @dataclass(frozen=True)
 class Aligned:
-    """The prepared pair, and the `affine`, fixed point -> moving point."""
+    """The prepared pair, the `affine`, fixed point -> moving point, and a note on it or ""."""
 
     subjects: Subjects
     affine: sitk.AffineTransform
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hsyn_cli.anatomy.intensity import foreground, resample_mask
+from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.errors import GeometryError, InputError
 from hsyn_cli.fields.folding import Folding, determinants, log_determinant, measure_folding
 from hsyn_cli.fields.grids import ErrorStats, along_axes, from_image, round_trip
@@ -108,7 +109,7 @@ def evaluate_images(
     Args:
         forward, inverse: total fields, fixed point -> moving point and back; vector images, mm,
             LPS.
-        fixed: image whose foreground (all above its darkest value) is measured.
+        fixed: image whose foreground (all above its background) is measured.
         fixed_mask: measured instead of the foreground.
         landmarks: (N, 6): fixed x, y, z and moving x, y, z in mm, LPS.
         ignore: label ids to leave out.
@@ -167,7 +168,7 @@ def _content(
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """The fixed foreground or mask (Z, Y, X) on the field's grid."""
     if mask is None:
-        mask = sitk.GetImageFromArray(foreground(fixed).astype(np.uint8))
+        mask = sitk.GetImageFromArray(foreground(view_of(fixed).image).astype(np.uint8))
         mask.CopyInformation(fixed)
     if Grid.of(mask).same_as(grid):
         return np.asarray(sitk.GetArrayViewFromImage(mask) != 0)

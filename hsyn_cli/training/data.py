@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hsyn_cli.anatomy import affine, organs
 from hsyn_cli.anatomy.intensity import CT_WINDOW, content_box, read_intensities
 from hsyn_cli.anatomy.organs import Organ
+from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.config.training import Training
 from hsyn_cli.errors import HsynError, InputError, Interrupted
 from hsyn_cli.io import files, images
@@ -102,11 +103,13 @@ def build_cache(
     grid: Grid | None = None
     kept: list[tuple[Subject, Volume | None, NDArray[np.int64] | None]] = []
     left_out: list[str] = []
+    notes: list[str] = []
     organ = organs.find(training.sn_net.organ)
     for k, subject in enumerate(subjects):
         progress(f"preparing {k + 1}/{len(subjects)}", k / len(subjects))
         try:
-            image, labels = _read(subject, organ)
+            read = _read(subject, organ)
+            image, labels = read.image, read.labels
             picture = image if image is not None else _painted(cast(sitk.Image, labels), training)
             if organ.maps_from_labels and labels is not None:
                 picture = organ.align_by(picture, _counted(labels, training))
@@ -121,12 +124,15 @@ def build_cache(
             left_out.append(error.message)
             continue
         arrays = [
-            _on(grid, v, transform, labels=v is labels) if v is not None else None
+            _on(grid, v, transform, None if v is labels else read.outside)
+            if v is not None
+            else None
             for v in (image, labels)
         ]
         if not any((v > v.min()).any() for v in arrays if v is not None):
             left_out.append(f"{subject.name} does not overlap {subjects[0].name} after alignment")
             continue
+        notes += [f"{subject.name} {read.note}"] if read.note else []
         kept.append(
             (
                 subject,
@@ -139,22 +145,35 @@ def build_cache(
             f"{len(kept)} of {len(subjects)} subjects can be used",
             "; ".join(left_out[:3]) or "give more",
         )
-    cache = _assemble(kept, training, tuple(left_out))
+    cache = _assemble(kept, training, tuple(left_out), notes)
     save_cache(cache, out)
     progress("preparing", 1.0)
     return cache
 
 
-def _read(subject: Subject, organ: Organ) -> tuple[sitk.Image | None, sitk.Image | None]:
-    image = images.read_image(subject.image).image if subject.image else None
-    if image is not None:
-        appearance = organs.look(image)
-        organ.check(appearance.grey, str(subject.image))
-        labels = images.read_labels(subject.labels, image).image if subject.labels else None
-        return organ.prepare(image, appearance), labels
-    assert subject.labels is not None
-    blank = images.read_image(subject.labels, "label map").image
-    return None, images.read_labels(subject.labels, blank).image
+@dataclass(frozen=True)
+class _Read:
+    """A subject's prepared image, its grey value beyond its border, its labels, and a note."""
+
+    image: sitk.Image | None
+    labels: sitk.Image | None
+    outside: float = 0.0
+    note: str = ""
+
+
+def _read(subject: Subject, organ: Organ) -> _Read:
+    if subject.image is None:
+        assert subject.labels is not None
+        blank = images.read_image(subject.labels, "label map").image
+        return _Read(None, images.read_labels(subject.labels, blank).image)
+    given = images.read_image(subject.image).image
+    view = view_of(given)
+    appearance = organs.look(view.image)
+    organ.check(appearance.grey, str(subject.image))
+    labels = images.read_labels(subject.labels, given).image if subject.labels else None
+    air = CT_WINDOW[0] if appearance.grey.hounsfield else 0.0
+    outside = air if view.darkest is None else view.darkest
+    return _Read(organ.prepare(view.image, appearance), labels, outside, view.note)
 
 
 def _counted(labels: sitk.Image, training: Training) -> sitk.Image:
@@ -182,15 +201,14 @@ def _frame(picture: sitk.Image, training: Training) -> Grid:
     return Grid(training.size, tight.spacing, (float(x), float(y), float(z)), tight.direction)
 
 
-def _on(grid: Grid, image: sitk.Image, transform: sitk.Transform, labels: bool) -> NDArray[Any]:
-    """(Z, Y, X) on the common grid, with 0 or air outside; linear, or nearest for labels."""
+def _on(
+    grid: Grid, image: sitk.Image, transform: sitk.Transform, outside: float | None
+) -> NDArray[Any]:
+    """(Z, Y, X) on the common grid, linear; nearest for labels, whose `outside` is None."""
     linear, near = (sitk.sitkLinear, sitk.sitkFloat32), (sitk.sitkNearestNeighbor, sitk.sitkInt64)
-    interpolator, pixel = near if labels else linear
-    air = not labels and read_intensities(image).hounsfield
-    outside = CT_WINDOW[0] if air else 0.0
-    moved = sitk.Resample(
-        image, grid.empty_image(sitk.sitkUInt8), transform, interpolator, outside, pixel
-    )
+    interpolator, pixel = near if outside is None else linear
+    reference = grid.empty_image(sitk.sitkUInt8)
+    moved = sitk.Resample(image, reference, transform, interpolator, outside or 0.0, pixel)
     return cast(NDArray[Any], sitk.GetArrayFromImage(moved))
 
 
@@ -232,6 +250,7 @@ def _assemble(
     kept: Sequence[tuple[Subject, Volume | None, NDArray[np.int64] | None]],
     training: Training,
     left_out: tuple[str, ...],
+    notes: Sequence[str],
 ) -> Cache:
     shape = training.size[::-1]
     present = sorted({int(k) for _, _, v in kept if v is not None for k in np.unique(v)} - {0})
@@ -262,7 +281,7 @@ def _assemble(
         counted=counted,
         names=names,
         left_out=left_out,
-        warnings=tuple(_strangers(pictures, has_image, names)),
+        warnings=(*notes, *_strangers(pictures, has_image, names)),
         made_with=settings(training),
     )
 

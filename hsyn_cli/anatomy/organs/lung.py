@@ -44,7 +44,7 @@ class Lung(Organ):
 
     def check(self, grey: Intensities, name: str) -> None:
         if not grey.hounsfield:
-            text = f"{name} is no CT in Hounsfield units: its darkest value is above -500"
+            text = f"{name} is no CT in Hounsfield units: air is not -1000, or water not 0"
             raise InputError(text, "add the rescale intercept, or choose another --model")
 
     def window(self, image: sitk.Image, percentile: float) -> Intensities:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsyn_cli.anatomy.intensity import content_box, foreground, read_intensities, resample_mask
+from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.fields.folding import determinant
-from hsyn_cli.fields.grids import affine_displacement, sample_mm
+from hsyn_cli.fields.grids import affine_displacement, as_transform, sample_mm
 from hsyn_cli.fields.sampling import rotate, sample_affine
 from hsyn_cli.method.result import Outcome
 from hsyn_cli.space import Grid, affine_parts, field_from_lps, working_grid
@@ -97,24 +98,33 @@ def packed(array: NDArray[Any]) -> str:
 
 def page_volumes(run: Outcome) -> Volumes:
     """Make the volumes from the images and fields of a registration, on any grids."""
-    grid = page_grid(run.fixed)
-    windows = {"fixed": window(run.fixed), "moving": window(run.moving)}
+    fixed, moving = view_of(run.fixed).image, view_of(run.moving).image
+    grid = page_grid(fixed)
+    windows = {"fixed": window(fixed), "moving": window(moving)}
     images = {
-        "fixed": picture(run.fixed, grid, windows["fixed"]),
-        "moving": picture(run.moving, grid, windows["moving"]),
-        "warped": picture(run.warped, grid, windows["moving"]),
+        "fixed": picture(fixed, grid, windows["fixed"]),
+        "moving": picture(moving, grid, windows["moving"]),
+        "warped": picture(_warped(run, moving), grid, windows["moving"]),
     }
     if not _does_nothing(run.affine):
-        images["aligned"] = picture(run.moving, grid, windows["moving"], run.affine)
+        images["aligned"] = picture(moving, grid, windows["moving"], run.affine)
     d, det, folded = _forward(run.forward_field, grid)
     points = affine_displacement(grid, np.eye(3), np.zeros(3), d.device, absolute=True)
     error = _inverse_error(d, points + d, run.inverse_field)
-    error[resample_mask(_content(run.fixed), grid)[0, 0].numpy() == 0] = np.nan
+    error[resample_mask(_content(fixed), grid)[0, 0].numpy() == 0] = np.nan
     codes, largest, end = _error_codes(error)
     bend = _bend(points, points + d, run.affine, grid)
     unit = max(float(np.abs(bend).max()), 1e-6) / 127
     steps = np.rint(bend / unit).astype(np.int8)
     return Volumes(grid, images, windows, det, codes, largest, end, steps, unit, folded)
+
+
+def _warped(run: Outcome, moving: sitk.Image) -> sitk.Image:
+    """The warped image, in the grey values of the view `moving`."""
+    if moving is run.moving:
+        return run.warped
+    chain, low = as_transform(run.forward_field), window(moving)[0]
+    return sitk.Resample(moving, run.fixed, chain, sitk.sitkLinear, low)
 
 
 def window(image: sitk.Image) -> tuple[float, float]:
