@@ -249,8 +249,7 @@ def train(
     run = runs.RunFolder(folder)
     networks = training_phases.build(training, CPU, bf16=False)
     state = runs.load_state(run, training, networks) if run.state.exists() else loop.State()
-    if not run.state.exists():
-        run.log.unlink(missing_ok=True)
+    run.cut_log(state)
     todo = training_phases.phases(training, networks, PairSource(cache, training, CPU))
 
     def keep(state: loop.State) -> None:

@@ -1,48 +1,56 @@
-"""Write outputs whole and together, or not at all."""
+"""Write outputs whole and together, or not at all, whatever ends the run.
+
+They are written into staging folders beside their places and moved at the end. What a killed run
+left there, the next run in that folder finishes, if the moves had begun, or clears.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from hsyn_cli.errors import OutputError
+from hsyn_cli.errors import HsynError, OutputError
+from hsyn_cli.io.staging import Staging, nearest
+from hsyn_cli.io.staging_folders import FREE_HINT, StagingFolder, output_error
+from hsyn_cli.io.undisturbed import undisturbed
 
-FREE_HINT = "free some disk space or choose another folder"
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def output_error(path: Path, error: OSError) -> OutputError:
-    """Return the OutputError for an OSError raised while writing `path`."""
-    if error.errno in NO_SPACE:
-        return OutputError(f"{path}: no space left to write it", FREE_HINT)
-    return OutputError(
-        f"{path}: cannot be written: {error.strerror or error}", "choose a folder you may write to"
-    )
+__all__ = [
+    "FREE_HINT",
+    "Staging",
+    "check_space",
+    "claim",
+    "commits",
+    "copy",
+    "making",
+    "output_error",
+    "replacing",
+    "write_bytes",
+    "write_text",
+]
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` with the same extension.
+    """Yield a temporary path with the same name, in a staging folder beside `path`.
 
     It becomes `path` at the end, and vanishes on any failure. Raises OutputError for every OSError
     inside.
     """
-    handle = None
+    made: list[StagingFolder] = []
     try:
-        handle = tempfile.mkdtemp(prefix=".hsyn-", dir=path.parent)
-        temporary = Path(handle) / path.name
-        yield temporary
+        undisturbed(lambda: made.append(StagingFolder(path.parent)))
+        temporary = made[0].new / path.name
+        with _naming({temporary: path}):
+            yield temporary
         os.replace(temporary, path)
     except OSError as error:
         raise output_error(path, error) from error
     finally:
-        if handle is not None:
-            shutil.rmtree(handle, ignore_errors=True)
+        for folder in made:
+            undisturbed(folder.close)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -62,56 +70,6 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-class Staging:
-    """The outputs of one run, written aside until `commit` puts all in place. See `claim`."""
-
-    def __init__(self, targets: Iterable[Path]) -> None:
-        self.targets = list(targets)
-        self._created: list[Path] = []  # new folders, outermost first
-        self._aside: dict[Path, Path] = {}  # folder of the targets -> staging folder in it
-
-    def path(self, target: Path) -> Path:
-        """The path to write `target` to for now; it has the same name and extension."""
-        return self._aside[target.parent] / target.name
-
-    def commit(self) -> None:
-        """Move all outputs into place, in the order claimed. If one move fails, undo the others."""
-        done: list[tuple[Path, Path | None]] = []
-        try:
-            for target in self.targets:
-                kept = None
-                if target.exists():
-                    kept = self.path(target).with_name("old-" + target.name)
-                    os.replace(target, kept)
-                done.append((target, kept))
-                os.replace(self.path(target), target)
-        except BaseException as error:
-            for target, kept in reversed(done):
-                with contextlib.suppress(OSError):
-                    os.replace(kept, target) if kept else target.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise output_error(target, error) from error
-            raise
-
-    def open(self) -> None:
-        for folder in dict.fromkeys(target.parent for target in self.targets):
-            try:
-                for missing in reversed([p for p in (folder, *folder.parents) if not p.exists()]):
-                    missing.mkdir()
-                    self._created.append(missing)
-                self._aside[folder] = Path(tempfile.mkdtemp(prefix=".hsyn-", dir=folder))
-            except OSError as error:
-                raise output_error(folder, error) from error
-
-    def close(self) -> None:
-        """Remove all that was not committed, and the folders created for it."""
-        for aside in self._aside.values():
-            shutil.rmtree(aside, ignore_errors=True)
-        for folder in reversed(self._created):
-            with contextlib.suppress(OSError):  # a folder that holds outputs stays
-                folder.rmdir()
-
-
 @contextlib.contextmanager
 def claim(
     targets: Iterable[Path], *, force: bool = False, inputs: Iterable[Path] = ()
@@ -119,41 +77,95 @@ def claim(
     """Check before any work that all `targets` can be written, and yield a place to write them.
 
     Raises OutputError if a target exists (unless `force`), is a folder or is one of the `inputs`;
-    if two targets are one file when case does not count; if a folder cannot be created or written
-    to. Without `Staging.commit` nothing remains.
+    if two targets are one file when case does not count; if another run writes one of them; if a
+    folder cannot be created or written to, or takes no such name. Without `Staging.commit` nothing
+    remains.
     """
-    staging = Staging(targets)
-    sources = {path.resolve() for path in inputs}
+    targets = list(targets)
+    _refuse_inputs(targets, inputs)
+    staging = Staging(targets, force=force)
+    try:
+        undisturbed(staging.open)
+        with _naming({staging.path(target): target for target in targets}):
+            yield staging
+    finally:
+        undisturbed(staging.close)
+
+
+@contextlib.contextmanager
+def making(folder: Path) -> Iterator[None]:
+    """Make a folder, with those above it, and remove them again if they stay empty.
+
+    Raises OutputError.
+    """
+    made: list[Path] = []
+    try:
+        try:
+            real = Path(os.path.realpath(folder))
+            base = nearest(real)
+            for missing in reversed([p for p in (real, *real.parents) if base in p.parents]):
+                missing.mkdir(exist_ok=True)
+                made.append(missing)
+        except OSError as error:
+            raise output_error(folder, error) from error
+        yield
+    finally:
+        for path in reversed(made):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def commits() -> int:
+    """How many times this process has put the outputs of a `claim` in place."""
+    return Staging.committed
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise OutputError if less than `needed` bytes are free on the disk of `folder`.
+
+    It need not exist yet.
+    """
+    try:
+        free = shutil.disk_usage(nearest(Path(os.path.realpath(folder)))).free
+    except OSError as error:
+        raise output_error(folder, error) from error
+    if free < needed:
+        amounts = f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
+        raise OutputError(f"{folder}: no space left to write to it ({amounts})", FREE_HINT)
+
+
+def _refuse_inputs(targets: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse targets that are inputs or one another."""
+    sources = set()
+    for path in inputs:
+        with contextlib.suppress(OSError, ValueError):  # its reader will tell
+            sources.add(os.path.realpath(path))
     by_name: dict[str, Path] = {}
-    for target in staging.targets:
-        if target.resolve() in sources:
+    for target in targets:
+        try:
+            real, name = os.path.realpath(target), str(target.absolute()).casefold()
+        except (OSError, ValueError) as error:  # no current folder; a zero byte
+            raise output_error(target, error) from error
+        if real in sources:
             raise OutputError(
                 f"{target} is an input of this run and would be overwritten",
                 "choose another folder",
             )
-        twin = by_name.setdefault(str(target.absolute()).casefold(), target)
+        twin = by_name.setdefault(name, target)
         if twin is not target:
             raise OutputError(
                 f"{twin} and {target} are one file on some disks", "give them different names"
             )
-        if target.is_dir():
-            raise OutputError(f"{target} is a folder", "choose another output folder")
-    present = [target for target in staging.targets if target.exists()]
-    if present and not force:
-        more = f" and {len(present) - 1} more" if len(present) > 1 else ""
-        raise OutputError(
-            f"{present[0]}{more} exists already", "use --force to replace, or choose another folder"
-        )
+
+
+@contextlib.contextmanager
+def _naming(names: Mapping[Path, Path]) -> Iterator[None]:
+    """Let errors name the final paths in place of the temporary ones: {temporary: final}."""
     try:
-        staging.open()
-        yield staging
-    finally:
-        staging.close()
-
-
-def check_space(folder: Path, needed: int) -> None:
-    """Raise OutputError if the disk of `folder` has less than `needed` bytes left."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        amounts = f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
-        raise OutputError(f"{folder}: no space left to write to it ({amounts})", FREE_HINT)
+        yield
+    except HsynError as error:
+        folders = {path.parent: final.parent for path, final in names.items()}
+        for path, final in (*names.items(), *sorted(folders.items(), reverse=True)):
+            error.message = error.message.replace(str(path), str(final))
+        error.args = (error.message,)
+        raise

@@ -75,10 +75,10 @@ def write(
     atomic.write_text(paths["report"], to_json(report))
     if page_data is not None:
         atomic.write_text(paths["page"], page.make_page(to_dict(report), page_data))
-    staging.commit()
     optional = {PAGE, "warped_labels.nii.gz", *MIDSPACE_FILES.values()}
-    for name in optional - {path.name for path in paths.values()}:
-        (wanted.folder / name).unlink(missing_ok=True)  # from an earlier run that --force replaces
+    unwanted = optional - {path.name for path in paths.values()}
+    staging.remove(wanted.folder / name for name in sorted(unwanted))  # from an earlier run
+    staging.commit()
     return report
 
 

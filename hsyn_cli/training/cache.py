@@ -63,16 +63,18 @@ def settings(training: Training) -> tuple[str, ...]:
 
 
 def save_cache(cache: Cache, out: Path) -> None:
-    """Write `cache`, compressed. Raises OutputError."""
-    out.mkdir(parents=True, exist_ok=True)
-    for kind in ("images", "labels"):
-        with (
-            atomic.replacing(out / f"{kind}.npy.xz") as path,
-            lzma.open(path, "wb", preset=1) as stream,
-        ):
-            np.save(stream, getattr(cache, kind))
-    about = {key: value for key, value in vars(cache).items() if key not in ("images", "labels")}
-    atomic.write_text(out / "cache.json", json.dumps(about, indent=1) + "\n")
+    """Write `cache`, compressed; its files appear together. Raises OutputError."""
+    paths = {kind: out / f"{kind}.npy.xz" for kind in ("images", "labels")}
+    about = {key: value for key, value in vars(cache).items() if key not in paths}
+    with atomic.claim([*paths.values(), out / "cache.json"], force=True) as staging:
+        for kind, path in paths.items():
+            with (
+                atomic.replacing(staging.path(path)) as temporary,
+                lzma.open(temporary, "wb", preset=1) as stream,
+            ):
+                np.save(stream, getattr(cache, kind))
+        atomic.write_text(staging.path(out / "cache.json"), json.dumps(about, indent=1) + "\n")
+        staging.commit()
 
 
 def load_cache(folder: Path) -> Cache:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,15 +56,61 @@ class RunFolder:
         return self.folder / "checkpoint.safetensors"
 
     def records(self) -> list[Record]:
-        """The log so far."""
-        if not self.log.exists():
-            return []
-        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+        """The log so far, without what a crash cut off. Raises InputError."""
+        try:
+            lines = self.log.read_bytes().splitlines() if self.log.exists() else []
+        except OSError as error:
+            raise InputError(
+                f"log {self.log} cannot be read: {error.strerror}", "check its permissions"
+            ) from error
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return found
 
     def append(self, record: Record) -> None:
-        """Add a record to the log."""
-        with self.log.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+        """Add a record to the log, a whole line or nothing. Raises OutputError."""
+        line = json.dumps(record).encode() + b"\n"
+        try:
+            with self.log.open("ab", buffering=0) as stream:
+                end = stream.tell()
+                if stream.write(line) < len(line):
+                    stream.truncate(end)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise atomic.output_error(self.log, error) from error
+
+    def cut_log(self, state: State) -> None:
+        """Cut the records later than `state` off the log. Raises InputError, OutputError."""
+        now = (state.phase, state.step)
+        kept = [r for r in self.records() if (int(r["phase"]), int(r["step"])) <= now]
+        atomic.write_text(self.log, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+@contextlib.contextmanager
+def claimed(run: RunFolder) -> Iterator[atomic.Staging]:
+    """Make the folder of a run and keep other trainings out of it; it goes if it stays empty.
+
+    Yields the place for the files that `begin` writes. Raises OutputError.
+    """
+    with (
+        atomic.making(run.folder),
+        atomic.claim([run.state, run.config], force=True) as staging,
+    ):
+        yield staging
+
+
+def begin(run: RunFolder, staging: atomic.Staging, training: Training, networks: Networks) -> None:
+    """Write the config and the state at the start of a run, both or neither.
+
+    What an earlier run left in a folder without a config goes. Raises OutputError.
+    """
+    staged = RunFolder(staging.path(run.config).parent)
+    save_state(staged, training, networks, State())
+    write_config(staged, training)
+    staging.remove([run.log, run.curves, run.checkpoint])
+    staging.commit()
 
 
 def read_config(path: Path) -> Training:
@@ -133,10 +183,7 @@ def save_state(run: RunFolder, training: Training, networks: Networks, state: St
 
 
 def load_state(run: RunFolder, training: Training, networks: Networks) -> State:
-    """Restore `networks` to the saved state, and cut later records off the log.
-
-    Raises WeightsError, UsageError.
-    """
+    """Restore `networks` to the saved state, and return it. Raises WeightsError, UsageError."""
     checkpoint = checkpoints.load(run.state)
     about = checkpoint.training
     if config.training_from_dict(about["training"]) != training:
@@ -154,14 +201,9 @@ def load_state(run: RunFolder, training: Training, networks: Networks) -> State:
         if name.startswith("adam."):
             _, index, moment = name.split(".")
             optimiser.setdefault(int(index), {})[moment] = tensor
-    state = State(
+    return State(
         about["phase"], about["step"], about["seconds"], about["best_score"], optimiser or None
     )
-    kept = [
-        r for r in run.records() if (int(r["phase"]), int(r["step"])) <= (state.phase, state.step)
-    ]
-    atomic.write_text(run.log, "".join(json.dumps(record) + "\n" for record in kept))
-    return state
 
 
 def load_start(name: str, training: Training, networks: Networks) -> None:

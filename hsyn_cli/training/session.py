@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -54,21 +56,29 @@ class Plan:
 class Session:
     """A run folder with its data, networks and plan.
 
-    Use it as a context manager, which joins and leaves the process group of torchrun.
+    Use it as a context manager. It keeps other trainings out of the folder, and leaves the process
+    group of torchrun.
     """
 
     def __init__(self, out: Path, device: str, threads: int | None = None) -> None:
         use_threads(threads)
         self.run = runs.RunFolder(out)
+        self._stopping = False
         self.rank, self.world = _join_group(choose_device(device))
         self.device = _own_device(choose_device(device))
 
     def __enter__(self) -> Session:
+        """Claim the folder. Raises OutputError, also if another training runs in it."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(_leave_group)
+            if self.rank == 0:
+                self._claim = stack.enter_context(runs.claimed(self.run))
+            _barrier()
+            self._exits = stack.pop_all()
         return self
 
-    def __exit__(self, *details: object) -> None:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    def __exit__(self, *details: Any) -> None:
+        self._exits.__exit__(*details)
 
     def configure(
         self, given: Path | None, start: str | None, resume: bool, seed: int | None
@@ -77,7 +87,7 @@ class Session:
 
         Raises OutputError if the run exists without `resume`, or does not exist with it.
         """
-        self.start = None if resume else start
+        self.resumed, self.start = resume, None if resume else start
         self.may_drop_level = given is None and start is None
         if self.run.config.exists() and not resume:
             raise OutputError(
@@ -88,6 +98,11 @@ class Session:
             if not self.run.config.exists():
                 raise OutputError(
                     f"{self.run.folder} holds no training run", "omit --resume to start one"
+                )
+            if not self.run.state.exists():
+                raise OutputError(
+                    f"{self.run.folder} holds no state to resume from",
+                    f"remove {self.run.config} and begin anew",
                 )
             self.training = runs.read_config(self.run.config)
             return
@@ -174,30 +189,53 @@ class Session:
         return Plan(tuple(planned), self.training, peak_memory_mb())
 
     def train(self, stop_after: float | None = None) -> Iterator[Record]:
-        """Train from the saved state to the end, or for `stop_after` minutes; yield log records."""
+        """Train from the saved state to the end; yield log records.
+
+        After `stop_after` minutes, or after `stop`, it saves the state and ends.
+        """
         run, training, networks = self.run, self.training, self.networks
-        state = State()
-        first = self.rank == 0
-        if run.state.exists():
+        first, state = self.rank == 0, State()
+        if self.resumed:
             state = runs.load_state(run, training, networks)
+            if first:
+                run.cut_log(state)
         elif first:
-            run.folder.mkdir(parents=True, exist_ok=True)
-            runs.write_config(run, training)
-            run.log.unlink(missing_ok=True)
+            runs.begin(run, self._claim, training, networks)
+        end = math.inf if stop_after is None else time.monotonic() + 60 * stop_after
+        saved = time.monotonic()
 
         def keep(state: State) -> None:
-            if first:
-                runs.save_state(run, training, networks, state)
-                runs.save_checkpoint(run, training, networks, state)
-                curves.draw(run.records(), run.curves)
+            nonlocal saved
+            late = float(self._stopping or time.monotonic() > end)
+            over = bool(_agreed([late], self.device)[0])
+            phase_ended = state.optimiser is None
+            if first and (over or phase_ended or time.monotonic() - saved > SAVE_EVERY):
+                self._save(state)
+                saved = time.monotonic()
+            if over:
+                raise _Stopped
 
-        deadline = math.inf if stop_after is None else time.monotonic() + 60 * stop_after
         todo = phases.phases(training, networks, self.source)
-        for record in loop.run(todo, networks, state, training, keep, SAVE_EVERY, deadline):
-            if first:
-                run.append(record)
-            yield record
+        with contextlib.suppress(_Stopped):
+            for record in loop.run(todo, networks, state, training, keep, save_every=0.0):
+                if first:
+                    run.append(record)
+                yield record
         self.finished = state.phase == len(todo)
+
+    def stop(self) -> None:
+        """Let `train` save its state at the next record, and end."""
+        self._stopping = True
+
+    def _save(self, state: State) -> None:
+        """Write checkpoint, state and curves. The checkpoint is never older than the state."""
+        runs.save_checkpoint(self.run, self.training, self.networks, state)
+        runs.save_state(self.run, self.training, self.networks, state)
+        curves.draw(self.run.records(), self.run.curves)
+
+
+class _Stopped(Exception):
+    """The training ends before its last step, with its state saved."""
 
 
 def _for_checkpoint(training: Training, start: str, given: bool) -> Training:
@@ -233,6 +271,11 @@ def _join_group(device: torch.device) -> tuple[int, int]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return loop.rank_and_world()
+
+
+def _leave_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _own_device(device: torch.device) -> torch.device:

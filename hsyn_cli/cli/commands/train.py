@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,7 +125,7 @@ def train(
     from hsyn_cli import api
     from hsyn_cli.cli.progress import progress_bar
 
-    with api.TrainingSession(out, device, threads) as session:
+    with api.TrainingSession(out, device, threads) as session, _telling_what_is_kept(session):
         talks = session.rank == 0 and not quiet
         session.configure(config_path, start, resume, seed)
         with progress_bar(not talks) as progress:
@@ -188,7 +192,7 @@ def _train(
         sum(p.steps * p.seconds_per_step for p in plan.phases[:k]) for k in range(len(plan.phases))
     ]
     try:
-        with progress_bar(not talks or as_json, width=10) as progress:
+        with progress_bar(not talks or as_json, width=10) as progress, _stopping_on_usr1(session):
             for record in session.train(stop_after):
                 phase = plan.phases[int(record["phase"])]
                 done = ahead[int(record["phase"])] + int(record["step"]) * phase.seconds_per_step
@@ -206,11 +210,6 @@ def _train(
                         if f"val_{name}" in record
                     )
                     click.echo(f"{at}: held-out {', '.join(scores)}; {pace}")
-    except Interrupted as error:
-        raise type(error)(
-            f"{error.message.split(';')[0]}; the last state is in {session.run.state}",
-            "continue with --resume",
-        ) from None
     except RuntimeError as error:
         if "out of memory" in str(error):
             raise MemoryLimitError("training ran out of memory", LESS_MEMORY) from error
@@ -223,6 +222,42 @@ def _train(
             click.echo(
                 f"stopped on time; continue with: hsyn train -o {session.run.folder} --resume"
             )
+
+
+@contextlib.contextmanager
+def _stopping_on_usr1(session: Session) -> Iterator[None]:
+    """Let SIGUSR1, which batch queues send before they end a job, stop the training in time."""
+    number = getattr(signal, "SIGUSR1", None)
+    before = None if number is None else signal.getsignal(number)
+    in_main = threading.current_thread() is threading.main_thread()
+    if number is None or before in (None, signal.SIG_IGN) or not in_main:
+        yield
+        return
+    signal.signal(number, lambda *details: session.stop())
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+@contextlib.contextmanager
+def _telling_what_is_kept(session: Session) -> Iterator[None]:
+    """Add to an interruption from where the run can go on."""
+    try:
+        yield
+    except Interrupted as error:
+        text = error.message.split(";")[0]
+        if session.run.config.exists():
+            text, hint = (
+                f"{text}; the last state is in {session.run.state}",
+                "continue with --resume",
+            )
+        elif session.run.cache.exists():
+            text = f"{text}; the prepared images are in {session.run.cache}"
+            hint = "give the same command to go on with them"
+        else:
+            raise
+        raise type(error)(text, hint) from None
 
 
 COMMAND = train
