@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from hsyn_cli.errors import DeviceError, UsageError
@@ -12,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# Files with a cgroup's CPU time and the period for it, in microseconds.
+VERSION_1, VERSION_2 = ("cpu.cfs_quota_us", "cpu.cfs_period_us"), ("cpu.max",)
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,13 +42,57 @@ def choose_device(name: str) -> torch.device:
 
 
 def use_threads(threads: int | None) -> None:
-    """Limit the CPU threads of torch and SimpleITK; None leaves both at all cores."""
-    if threads is not None:
-        import SimpleITK as sitk
-        import torch
+    """Limit the CPU threads of torch and SimpleITK to `threads`, and to the cores that there are.
 
-        torch.set_num_threads(threads)
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    None: both take as many as they would by themselves, if there are cores for all.
+    """
+    import SimpleITK as sitk
+    import torch
+
+    cores = available_cores()
+    itk = sitk.ProcessObject
+    for own, limit in (
+        (torch.get_num_threads(), torch.set_num_threads),
+        (itk.GetGlobalDefaultNumberOfThreads(), itk.SetGlobalDefaultNumberOfThreads),
+    ):
+        wanted = min(cores, own if threads is None else threads)
+        if wanted != own:
+            limit(wanted)
+
+
+def available_cores(root: Path = Path("/")) -> int:
+    """The CPU cores that this process may use: by its affinity and by the quotas of its cgroups.
+
+    `root`: where /proc and /sys lie.
+    """
+    counts = [os.cpu_count() or 1]
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        counts.append(len(os.sched_getaffinity(0)))
+    return min([*counts, *(max(1, math.ceil(quota)) for quota in _quotas(root))])
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """The cores that each cgroup above this process allows, version 1 and 2."""
+    mounts = root / "sys" / "fs" / "cgroup"
+    for line in _read(root / "proc" / "self" / "cgroup").splitlines():
+        controllers, _, path = line.partition(":")[2].partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top, names = (mounts / "cpu", VERSION_1) if controllers else (mounts, VERSION_2)
+        steps = PurePosixPath(path).parts[1:]
+        for depth in range(len(steps) + 1):
+            group = top.joinpath(*steps[:depth])
+            limit = " ".join(_read(group / name) for name in names).split()
+            if len(limit) == 2 and all(word.isdigit() for word in limit):  # not "max" nor -1
+                yield int(limit[0]) / int(limit[1])
+
+
+def _read(path: Path) -> str:
+    """The text of a file of the kernel, or ""."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def convolution_type(device: torch.device) -> torch.dtype:

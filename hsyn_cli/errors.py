@@ -13,10 +13,12 @@ HsynError             1    never raised itself; any other exception is a bug and
   FoldingError        9    more folding than --max-folding allows; hsyn still writes the outputs
   Interrupted         130  ctrl-C
     Terminated        143  SIGTERM
+    another class   128+n  signal number n, of any other that ends a process; see `interruption`
 """
 
 from __future__ import annotations
 
+import signal
 from typing import ClassVar
 
 
@@ -74,3 +76,13 @@ class Terminated(Interrupted):
     """SIGTERM."""
 
     exit_code = 143
+
+
+def interruption(number: int) -> type[Interrupted]:
+    """The class of the error for a signal; its exit code is 128 + `number`."""
+    known: dict[int, type[Interrupted]] = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
+
+    class Signalled(Interrupted):
+        exit_code = 128 + number
+
+    return known.get(number, Signalled)

@@ -133,7 +133,7 @@ def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "lines"),
     [
-        (errors.InputError("a\n b", "do c"), 3, ["error: a b", "hint: do c"]),
+        (errors.InputError("a\n\tb", "do\x1bc"), 3, [r"error: a\n\tb", r"hint: do\x1bc"]),
         (errors.FoldingError("too much"), 9, ["error: too much"]),
         (errors.Terminated("stopped"), 143, ["error: stopped"]),
         (KeyboardInterrupt(), 130, ["error: interrupted; nothing was written"]),

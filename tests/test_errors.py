@@ -1,6 +1,7 @@
 """The error tree: codes are what the top of the module promises."""
 
 import re
+import signal
 
 from hsyn_cli import errors
 
@@ -28,3 +29,12 @@ def test_message_and_hint() -> None:
         "check the path",
         "",
     )
+
+
+def test_interruptions_have_the_code_of_their_signal() -> None:
+    assert errors.interruption(signal.SIGINT) is errors.Interrupted
+    assert errors.interruption(signal.SIGTERM) is errors.Terminated
+    error = errors.interruption(1)("hung up")
+    again = type(error)("hung up; the state is kept", "continue")
+    assert isinstance(again, errors.Interrupted)
+    assert (again.exit_code, again.hint) == (129, "continue")

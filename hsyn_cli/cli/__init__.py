@@ -1,19 +1,21 @@
-"""The command line. Only this module turns errors into a line, a hint and an exit code."""
+"""The command line. Only `run` turns errors into a line, a hint and an exit code."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import gc
-import signal
+import os
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 import click
 
 from hsyn_cli import __version__, plugins
-from hsyn_cli.errors import HsynError, Interrupted, MemoryLimitError, Terminated
+from hsyn_cli.cli import signals, streams
+from hsyn_cli.cli.endings import interrupted, of_the_system, printed, say
+from hsyn_cli.errors import HsynError, InputError, Interrupted, MemoryLimitError
+from hsyn_cli.results.commits import commits
 
 COMMANDS = "hsyn_cli.cli.commands"  # each file defines one command as COMMAND
 # How torch on a GPU, torch on a CPU and ITK, and C++ report it.
@@ -31,40 +33,70 @@ def cli() -> None:
     Example:
       hsyn register -m moving.nii.gz -f fixed.nii.gz -o out/
     """
+    try:
+        os.getcwd()
+    except OSError as error:  # without one, a library of torch ends the process
+        raise InputError("the current folder is gone", "change to one that exists") from error
 
 
 for name in plugins.names(COMMANDS):
     cli.add_command(plugins.load(COMMANDS, name).COMMAND)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; see `errors` for the codes."""
+def run(arguments: Sequence[str], watch: signals.Watch | None = None) -> int:
+    """Run one command line and return its exit code; see `errors` for the codes.
+
+    `watch`: the signals of the run. If one of them ended it, hsyn tells what it wrote.
+    """
+    before = commits()
+    try:
+        if watch is not None:
+            watch.start()
+        return _run(arguments)
+    except Interrupted as error:
+        if watch is not None and error is watch.caught:
+            error = interrupted(error, before)
+        return say(error)
+    except (KeyboardInterrupt, click.Abort):
+        return say(interrupted(Interrupted("interrupted"), before))
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         code = cli.main(list(arguments), prog_name="hsyn", standalone_mode=False)
     except click.ClickException as error:
+        vars(error)["message"] = streams.one_line(error.message)
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return _say(Interrupted("interrupted; nothing was written"))
+    except Interrupted:
+        raise
     except HsynError as error:
-        return _say(error)
+        return say(error)
+    except OSError as error:
+        return say(of_the_system(error))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
             gpu = "CUDA" in str(error)
             message = "the GPU is out of memory" if gpu else "out of memory"
             hint = f"{LESS_MEMORY}, or use --device cpu" if gpu else LESS_MEMORY
-            return _say(MemoryLimitError(message, hint))
+            return say(MemoryLimitError(message, hint))
         raise
     return code if isinstance(code, int) else 0
 
 
 def main() -> None:
     """Entry point of the console script."""
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _terminate)
+    streams.prepare()
     _keep_freed_memory()
     gc.set_threshold(50_000)  # importing torch creates many objects and no garbage
-    code = run(sys.argv[1:])
+    watch = signals.Watch()
+    code = 1
+    try:
+        code = run(sys.argv[1:], watch)
+        watch.stop()
+    except Interrupted:  # by a signal that came when the run was over
+        watch.stop()
+    code = printed(code)
     gc.freeze()  # spares Python a last search for garbage through all of torch
     sys.exit(code)
 
@@ -79,20 +111,3 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted("interrupted; nothing was written")
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated("terminated; nothing was written")
-
-
-def _say(error: HsynError) -> int:
-    if isinstance(error, Interrupted) and sys.stderr.isatty():
-        click.echo(err=True)  # the terminal shows ^C
-    click.secho(f"error: {' '.join(error.message.split())}", fg="red", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
-    return error.exit_code

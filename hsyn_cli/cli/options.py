@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from hsyn_cli.cli.streams import one_line
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -41,7 +43,7 @@ def option(*names: str, heading: str, **settings: Any) -> Callable[[F], F]:
 def warn(lines: Iterable[str]) -> None:
     """Print each warning as a line on stderr."""
     for line in lines:
-        click.secho(f"warning: {line}", fg="yellow", err=True)
+        click.secho(f"warning: {one_line(line)}", fg="yellow", err=True)
 
 
 FILE = click.Path(path_type=Path)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
+
+from hsyn_cli.cli.streams import LEAST_COLUMNS
 
 Progress = Callable[[str, float], None]
 TOO_EARLY = 0.05  # share of the work below which no estimate is shown
@@ -37,10 +41,10 @@ class TimeLeft(ProgressColumn):
 def progress_bar(quiet: bool, width: int = 24) -> Iterator[Progress]:
     """Yield `progress(step, fraction)`, with the fraction of the whole in [0, 1].
 
-    It shows nothing if `quiet`, or if stderr is no terminal.
+    It shows nothing if `quiet`, or if stderr is no terminal, or a narrow one.
     """
     console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    if quiet or not console.is_terminal or _narrow():
         yield lambda step, fraction: None
         return
     columns = (
@@ -56,3 +60,10 @@ def progress_bar(quiet: bool, width: int = 24) -> Iterator[Progress]:
             bar.update(task, description=step, completed=fraction)
 
         yield progress
+
+
+def _narrow() -> bool:
+    try:
+        return 0 < os.get_terminal_size(sys.stderr.fileno()).columns < LEAST_COLUMNS
+    except (OSError, ValueError):  # no terminal of the system
+        return False

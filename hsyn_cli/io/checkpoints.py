@@ -9,8 +9,10 @@ checkout), then the user's data folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +43,7 @@ class CheckpointId:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """A manifest's entry of a checkpoint. `parameters`: numbers in the file, 0 if it is missing."""
+    """A manifest's entry of a checkpoint. `parameters`: numbers in the file; 0: not readable."""
 
     name: str
     path: Path
@@ -74,13 +76,15 @@ class Checkpoint:
 
 
 def folders() -> list[Path]:
-    """The folders to search for a name: those that have a manifest."""
+    """The folders to search for a name: those that have a manifest which may be read."""
     import platformdirs
 
     package = Path(__file__).resolve().parents[1]
-    data = Path(platformdirs.user_data_path("hsyn", appauthor=False))
-    candidates = [package / "_weights", package.parent / "weights", data / "weights"]
-    return [folder for folder in candidates if (folder / MANIFEST).is_file()]
+    candidates = [package / "_weights", package.parent / "weights"]
+    with contextlib.suppress(RuntimeError):  # no HOME, and a user id without an entry
+        data = Path(platformdirs.user_data_path("hsyn", appauthor=False))
+        candidates += [data / "weights"] if data.is_absolute() else []  # an unexpanded ~
+    return [folder for folder in candidates if os.access(folder / MANIFEST, os.R_OK)]
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -96,16 +100,22 @@ def find(name_or_path: str | Path) -> Path:
     path = known.get(text)
     if path is None:
         path = Path(text)
-        if path.suffix != SUFFIX and path.name == text and not path.exists():
+        if path.suffix != SUFFIX and path.name == text and not os.path.exists(path):
             names = ", ".join(sorted(known)) or "none is installed"
             raise WeightsError(
                 f"unknown checkpoint {text!r}; known: {names}", f"{LIST_HINT}; or give a path"
             )
-        if path.is_file() and path.suffix != SUFFIX:
+        if os.path.isfile(path) and path.suffix != SUFFIX:
             raise WeightsError(
                 f"checkpoint {path} is not a {SUFFIX} file", "hsyn never loads pickled checkpoints"
             )
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError as error:  # a folder that may not be entered
+        raise WeightsError(
+            f"checkpoint {path}: {error.strerror}", "check the permissions of its folders"
+        ) from error
+    if not found:
         raise WeightsError(f"checkpoint {path}: no such file", LIST_HINT)
     return path
 
@@ -160,7 +170,7 @@ def available() -> list[CheckpointInfo]:
                 str(entry.get("training_data", "")),
                 str(entry.get("licence", "")),
                 dict(entry.get("scores", {})),
-                _parameters(path) if path.is_file() else 0,
+                _parameters(path) if os.access(path, os.R_OK) else 0,
             )
             infos.setdefault(name, info)
     return list(infos.values())

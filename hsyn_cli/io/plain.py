@@ -19,5 +19,5 @@ def finite(value: Any) -> Any:
 
 
 def dump(plain: Any) -> str:
-    """Convert plain data to JSON text."""
-    return json.dumps(finite(plain), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Convert plain data to JSON text in ASCII: any stream and file takes any file name."""
+    return json.dumps(finite(plain), indent=2, allow_nan=False) + "\n"

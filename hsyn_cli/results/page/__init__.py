@@ -41,7 +41,7 @@ def make_page(report: Mapping[str, Any], volumes: Volumes) -> str:
         "lowest": report["folding"]["min_det_at_mm"],
         "aligned": STEPS[report["affine"]],
     }
-    return string.Template(_text("template.html")).substitute(
+    text = string.Template(_text("template.html")).substitute(
         style=_text("page.css"),
         script=_text("helpers.js") + _text("page.js"),
         data=json.dumps(volumes.to_dict() | extra, allow_nan=False).replace("<", "\\u003c"),
@@ -57,6 +57,7 @@ def make_page(report: Mapping[str, Any], volumes: Volumes) -> str:
         lines=tables.lines_to_paste(report),
         version=tables.escaped(str(report["versions"]["hsyn"])),
     )
+    return text.encode(errors="backslashreplace").decode()  # bytes in a name that are no UTF-8
 
 
 def _text(name: str) -> str:
