@@ -267,7 +267,8 @@ def shear(matrix: Array) -> float:
 
 def flip_ras(vectors: NDArray[Any]) -> NDArray[Any]:
     """(..., 3) vectors, RAS -> LPS and back, in place."""
-    vectors[..., :2] *= -1
+    with np.errstate(invalid="ignore"):  # NaN, which the caller refuses
+        vectors[..., :2] *= -1
     return vectors
 
 
