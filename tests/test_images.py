@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
-import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -214,7 +213,7 @@ SINGULAR = np.diag([1.0, 1.0, 0.0, 1.0])
 
 @pytest.mark.parametrize("sform", [SHEARED, SINGULAR])
 def test_sheared_and_singular_nifti(tmp_path: Path, sform: np.ndarray) -> None:
-    with pytest.raises(GeometryError, match="sheared axes|usable spacing"):
+    with pytest.raises(GeometryError, match=r"sheared axes|usable spacing"):
         images.read_image(nifti(tmp_path / "a.nii.gz", sform=sform, qform=None))
 
 

@@ -43,19 +43,16 @@ class Form:
     """A form with nothing of its own: fields in mm, LPS, in NIfTI files, and no affines.
 
     A form overrides what it has differently: at least `about`, mostly `intent` and `coordinates`,
-    and `load_field` and `save_field` where its files are no NIfTI. Its modules import numpy and
-    SimpleITK inside functions.
+    and `load_field` and `save_field` where its files are no NIfTI. It imports numpy in functions.
 
     Attributes:
         about: what its files hold and which programs use them, for --help.
         field_endings, affine_endings: of the files hsyn writes; () where the form has none.
-        intent: of its fields in NIfTI, which also sets them apart from others; None: 1007, or 0
-            where `stacked`.
+        intent: of its fields in NIfTI; None: 1007, or 0 where `stacked`.
         intent_name, intent_parameter: of its fields in NIfTI with intent 1007.
         stacked: its NIfTI files are (X, Y, Z, 3), not (X, Y, Z, 1, 3).
         has_grid: its files hold the field's grid; if not, a reference image of their size does.
-        by_moving: a displacement ends in the coordinates of the moving image's grid, not of the
-            fixed one's.
+        by_moving: a displacement ends in coordinates of the moving image's grid.
         affine_to_fixed: its affines lead from moving to fixed.
         absolute: its vectors are the coordinates of the points that displacements lead to.
     """
@@ -103,8 +100,7 @@ class Form:
     def claims(self, path: Path, header: Header | None) -> bool:
         """True if the file at `path` says that it is of this form, by its name or its content.
 
-        `header`: of an image file, else None. May raise InputError for a file that is known and of
-        no use.
+        `header`: of an image file, else None.
         """
         from hsyn_cli.io import fields_said
 
@@ -201,8 +197,7 @@ def guess_form(path: Path) -> str:
     from hsyn_cli.io import fields_said, headers
 
     header = headers.read(path, "displacement field") if ends(path, IMAGES) else None
-    refused = fields_said.refusal(header) if header is not None else None
-    if refused:
+    if refused := fields_said.refusal(header) if header is not None else None:
         raise InputError(f"{path} {refused[0]}", refused[1])
     found = [name for name in names() if name != DEFAULT and find(name).claims(path, header)]
     if not found and find(DEFAULT).claims(path, header):
@@ -240,10 +235,8 @@ def read(
         form: one of `names`, whatever the header says; None: `guess_form` has the say.
         fixed, moving: grids of the images, where the form needs them.
 
-    Raises:
-        UsageError: the form cannot be guessed, or it needs a grid that is missing.
-        InputError, GeometryError: as `images.read_field`; the field lies on another grid than
-            `fixed`.
+    Raises UsageError (no form fits, or a grid is missing), InputError, and GeometryError for a
+    field on another grid than `fixed`.
     """
     named, name = form is not None, form or guess_form(path)
     holders = [other for other in names() if ends(path, find(other).own_endings("field"))]
