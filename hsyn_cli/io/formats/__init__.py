@@ -170,7 +170,7 @@ class Form:
 
 
 def names() -> list[str]:
-    """Every form, without importing any."""
+    """Every form; imports none."""
     return plugins.names(__name__)
 
 
@@ -197,7 +197,7 @@ def guess_form(path: Path) -> str:
     from hsyn_cli.io import fields_said, headers
 
     header = headers.read(path, "displacement field") if ends(path, IMAGES) else None
-    if refused := fields_said.refusal(header) if header is not None else None:
+    if header is not None and (refused := fields_said.refusal(header)):
         raise InputError(f"{path} {refused[0]}", refused[1])
     found = [name for name in names() if name != DEFAULT and find(name).claims(path, header)]
     if not found and find(DEFAULT).claims(path, header):
@@ -218,10 +218,8 @@ def guess_target_form(path: Path, content: Content) -> str:
     if found:
         return _the_one(found, path, "--to")
     if content == "affine" and ends(path, (".txt",)):
-        raise UsageError(
-            f"{path.name} may be ITK's or a plain matrix",
-            f"give --to {_either([name for name in names() if find(name).affine_endings])}",
-        )
+        fitting = _either([name for name in names() if find(name).affine_endings])
+        raise UsageError(f"{path.name} may be ITK's or a plain matrix", f"give --to {fitting}")
     _check_ending(path, DEFAULT, content)
     return DEFAULT
 
@@ -270,7 +268,7 @@ def write_field(
 def write_affine(
     matrix: Array, path: Path, form: str, fixed: Grid | None = None, moving: Grid | None = None
 ) -> None:
-    """Write an affine (4, 4), fixed -> moving point in mm, LPS. Raises UsageError, OutputError."""
+    """Write an affine (4, 4), fixed -> moving, mm, LPS. Raises UsageError, OutputError."""
     _check_ending(path, form, "affine")
     find(form).write_affine(matrix, path, fixed, moving)
 
