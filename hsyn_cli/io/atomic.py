@@ -45,6 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary = made[0].new / path.name
         with _naming({temporary: path}):
             yield temporary
+        made[0].check_room()
         os.replace(temporary, path)
     except OSError as error:
         raise output_error(path, error) from error
@@ -61,7 +62,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `path` as UTF-8, whole or not at all. Raises OutputError."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def copy(source: Path, target: Path) -> None:

@@ -168,8 +168,9 @@ def read_table(path: Path, what: str = "table") -> list[dict[str, str]]:
     except FileNotFoundError:
         raise InputError(f"{what} {path}: no such file or folder", "check the path") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{what} {path} is no CSV: {error}", "give a CSV with column names"
+            f"{what} {path} is no CSV: {text}", "give a CSV with column names"
         ) from error
     return [
         {key.strip(): value.strip() for key, value in row.items() if isinstance(value, str)}

@@ -117,6 +117,8 @@ class Staging:
         return next(iter(self._folders.values()))
 
     def _commit(self) -> None:
+        if not self.targets:
+            return
         with self._changing, alone(self._folders):
             work = self._moves()
             self._refuse_met(work)

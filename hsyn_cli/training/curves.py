@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def draw(records: Sequence[Record], path: Path) -> bool:
 
     Returns False if matplotlib is missing.
     """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a missing home
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -119,7 +119,7 @@ def read_config(path: Path) -> Training:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"training config {path} cannot be read: {error}",
+            f"training config {path} cannot be read: {getattr(error, 'strerror', None) or error}",
             "give JSON like the config.json of a run",
         ) from error
     try:

@@ -33,7 +33,7 @@ def list_(as_json: bool) -> None:
             }
             for info in checkpoints
         ]
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(rows, indent=2))
         return
     if not checkpoints:
         click.echo("no checkpoint is installed")
