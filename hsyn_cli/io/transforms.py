@@ -88,7 +88,7 @@ def write_transform(transform: sitk.Transform, path: Path) -> None:
     """Write a transform (.mat, .tfm, .txt, .h5), whole or not at all; raises OutputError."""
     with atomic.replacing(path) as temporary:
         try:
-            with itk_calls.writable(temporary) as name:
+            with itk_calls.writable(temporary) as name, itk_calls.silent():
                 sitk.WriteTransform(transform, name)
         except RuntimeError as error:
             raise OutputError(

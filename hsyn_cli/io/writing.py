@@ -127,7 +127,7 @@ def _write_mgh(image: sitk.Image, temporary: Path, path: Path) -> None:
 def _write_by_itk(image: sitk.Image, target: Path, path: Path) -> None:
     """Write with ITK; `path`: the name for errors."""
     try:
-        with itk_calls.writable(target) as name:
+        with itk_calls.writable(target) as name, itk_calls.silent():
             sitk.WriteImage(image, name, useCompression=True)
     except RuntimeError as error:
         text = one_line(error).replace(str(target), str(path))
