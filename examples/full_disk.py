@@ -26,7 +26,7 @@ from types import SimpleNamespace
 import click
 import numpy as np
 import SimpleITK as sitk
-from killed import Run, child, make_inputs, phantom
+from killed import Run, child, contents, make_inputs, phantom
 
 from hsyn_cli.training import session
 
@@ -44,6 +44,7 @@ COMMANDS = {
     "apply-field, two": f"apply-field -i data/0.nii.gz -i data/2.nii.gz -t {FIELD} -o disk/new",
     "apply-field, points": f"apply-field --points points.csv -t {FIELD} -o disk/moved.csv",
     "compose": f"compose -t {FIELD} -t out/affine.mat -r data/1.nii.gz -o disk/field.nii.gz",
+    "compose, tfm": "compose -t out/affine.mat -t out/affine.mat -o disk/affine.tfm",
     "jacobian": f"jacobian {FIELD} -o disk/jacobian.nrrd",
     "convert, nii": f"convert {FIELD} disk/ras.nii --to ras",
     "convert, npz": f"convert {FIELD} disk/field.npz --moving data/0.nii.gz",
@@ -87,14 +88,15 @@ def run(words: str) -> int:
     return Run(words.split()).wait()
 
 
-def problem(code: int, before: set[Path], words: str) -> str:
-    """What is wrong with a run that ended so, or nothing."""
+def problem(code: int, before: set[Path], words: str, whole: dict[str, object]) -> str:
+    """What is wrong with a run that ended so, or nothing. `whole`: what a good one writes."""
     said = Path("log.txt").read_text()
     lines = [line for line in said.splitlines() if line.startswith("error: ")]
     left = sorted(str(path) for path in set(Path("disk").rglob("*")) - before)
     hidden = [path for path in left if ".hsyn-" in path]
     if code == 0:
-        return f"left {hidden}" if hidden else ""
+        other = contents(Path("disk")) != whole and "report" not in words
+        return f"left {hidden}" if hidden else "wrote something else" if other else ""
     if code != 5 or len(lines) != 1 or "Traceback" in said or ".hsyn-" in said:
         return f"code {code}: {said[-400:]}"
     if words != TRAIN or hidden:
@@ -105,21 +107,23 @@ def problem(code: int, before: set[Path], words: str) -> str:
     return f"did not go on: {Path('log.txt').read_text()[-400:]}" if again else ""
 
 
-def trial(words: str, options: str) -> tuple[int, str]:
+def trial(words: str, options: str, whole: dict[str, object]) -> tuple[int, str]:
     """Run one command on such a disk; return its exit code and what was wrong."""
     with mounted(options, words):
         before = set(Path("disk").rglob("*"))
         code = run(words)
-        return code, problem(code, before, words)
+        return code, problem(code, before, words, whole)
 
 
-def room(words: str) -> tuple[int, int]:
-    """Bytes on a large disk before and after a run that ends well."""
+def undisturbed(words: str) -> tuple[int, int, dict[str, object]]:
+    """Bytes on a large disk before and after a run that ends well, and what it writes."""
     with mounted(LARGE, words):
         before = os.statvfs("disk")
         assert run(words) == 0, Path("log.txt").read_text()
         after = os.statvfs("disk")
-    return (before.f_blocks - before.f_bfree) * PAGE, (after.f_blocks - after.f_bfree) * PAGE
+        whole = contents(Path("disk"))
+    used = ((stat.f_blocks - stat.f_bfree) * PAGE for stat in (before, after))
+    return next(used), next(used), whole
 
 
 def main() -> None:
@@ -141,8 +145,8 @@ def main() -> None:
         for name, words in COMMANDS.items():
             if given.command not in (None, name):
                 continue
-            start, end = room(words)
-            sizes = np.linspace(start + PAGE, 1.5 * end + 4 * PAGE, given.sizes).astype(int)
+            start, end, whole = undisturbed(words)
+            sizes = np.linspace(start + PAGE, 2 * end + 4 * PAGE, given.sizes).astype(int)
             trials = [f"size={size}" for size in sizes]
             inodes = 14 if start else 2
             trials += [f"{LARGE},nr_inodes={inodes + k}" for k in range(given.inodes)]
@@ -151,7 +155,7 @@ def main() -> None:
                 free = SimpleNamespace(free=1 << 40)
                 shutil.disk_usage = (lambda path, free=free: free) if plenty else honest
                 for options in trials:
-                    code, told = trial(words, options)
+                    code, told = trial(words, options, whole)
                     counts[code] += 1
                     if told:
                         failed += 1

@@ -40,22 +40,21 @@ def examples(first: int, reader: int, commands: int, minutes: float | None) -> I
     Then the two numbers are their proportion.
     """
     end = time.monotonic() + 60 * minutes if minutes else None
-    warm = {kind: Warm(kind) for kind, n in (("reader", reader), ("commands", commands)) if n}
-    seeds = itertools.count(first) if end else None
-    reading = runs.reader(warm["reader"], seeds or range(first, first + reader)) if reader else ()
-    seeds = itertools.count(first) if end else None
-    running = (
-        runs.command_lines(warm["commands"], seeds or range(first, first + commands))
-        if commands
-        else ()
-    )
+    counts = {kind: n for kind, n in (("reader", reader), ("commands", commands)) if n}
+    steps = {"reader": runs.reader, "commands": runs.command_lines}
+    warm = {kind: Warm(kind) for kind in counts}
+    going = {
+        kind: iter(
+            steps[kind](warm[kind], itertools.count(first) if end else range(first, first + n))
+        )
+        for kind, n in counts.items()
+    }
     turns = itertools.cycle(_turns(reader, commands))
-    both = {"reader": iter(reading), "commands": iter(running)}
-    while both and (end is None or time.monotonic() < end):
+    while going and (end is None or time.monotonic() < end):
         kind = next(turns)
-        example = next(both[kind], None) if kind in both else None
+        example = next(going[kind], None) if kind in going else None
         if example is None:
-            both.pop(kind, None)
+            going.pop(kind, None)
         else:
             yield example
     for server in warm.values():

@@ -57,7 +57,7 @@ def bad_inputs() -> dict[str, tuple[int, str, Callable[[], list[str]]]]:
     return {
         "missing": (3, "fixed image none.nii.gz: no such file", lambda: ["-f", "none.nii.gz"]),
         "folder": (3, "is a folder", lambda: ["-m", "."]),
-        "not an image": (3, "is not an image", text),
+        "not an image": (3, "its header is damaged", text),
         "truncated": (3, "is truncated", truncated),
         "2-D": (3, "is 2-D", image(noise[0])),
         "4-D": (3, "is 4-D", image(np.stack([noise] * 3))),
@@ -312,7 +312,7 @@ def test_signals_end_a_run_cleanly(here: Path, number: signal.Signals, code: int
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "working\n"
-        assert Path("new/out").is_dir()
+        assert list(Path().glob(".hsyn-*/new"))
         process.send_signal(number)
         _, err = process.communicate(timeout=20)
     assert (process.returncode, err.count("\n"), err[:7]) == (code, 1, "error: ")

@@ -52,7 +52,7 @@ def test_what_cannot_be_guessed_or_done_is_told(tmp_path: Path) -> None:
             {"fixed": OTHER["LPS"]},
         ),
         (GeometryError, "another grid than the reference", warp, "o.npz", {"fixed": OTHER["LPS"]}),
-        (InputError, "no displacement field", tmp_path / "chain.h5", "o.nii", {}),
+        (InputError, "holds a chain or a spline", tmp_path / "chain.h5", "o.nii", {}),
         (InputError, "not a matrix of form ras", matrix, "o.tfm", {"source_form": "ras"}),
     ]
     for kind, text, source, target, options in cases:

@@ -80,7 +80,7 @@ def test_each_fault_is_noticed(answer: dict[str, object], kind: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        ({"message": "x.nii is\nbad"}, "message of several lines"),
+        ({"message": "x.nii is\nbad"}, "message of several lines, or long"),
         ({"message": "the file is bad"}, "message without the file"),
         ({"code": 1}, "exit code"),
         ({"error": "MemoryLimitError"}, "memory"),

@@ -314,6 +314,23 @@ def test_a_live_commit_is_left_to_its_run(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
 
 
+@locks
+def test_a_commit_that_cannot_be_finished_is_told(tmp_path: Path) -> None:
+    folder = StagingFolder(tmp_path)
+    for name in ("a", "b"):
+        (folder.new / name).write_text("new")
+    work = [moves.Move(folder.new / name, tmp_path / name, folder.path) for name in ("a", "b")]
+    moves.write_journal(folder.path, work)
+    (tmp_path / "b").mkdir()
+    abandon(folder)
+    with pytest.raises(OutputError, match="b: a killed run left it half done") as caught:
+        write([tmp_path / "c"], "mine")
+    assert f"remove {folder.path}" in caught.value.hint
+    (tmp_path / "b").rmdir()
+    write([tmp_path / "c"], "mine")
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
+
+
 def test_an_old_file_is_there_at_every_moment(tmp_path: Path) -> None:
     target, seen, over = tmp_path / "report.json", [], threading.Event()
     target.write_text("0")
@@ -397,8 +414,9 @@ def as_a_user() -> Iterator[None]:
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs permissions of files")
 def test_folders_that_may_not_be_entered_or_written_to(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
+    modes = {path: path.stat().st_mode for path in (tmp_path, *list(tmp_path.parents)[:2])}
+    for folder, mode in modes.items():
+        folder.chmod(mode | 0o011)
     try:
         with as_a_user():
             refused([tmp_path / "closed" / "a"], "closed/a: cannot be written: Permission denied")
@@ -407,8 +425,8 @@ def test_folders_that_may_not_be_entered_or_written_to(tmp_path: Path) -> None:
                 refused([tmp_path / "a"], "cannot be written: Permission denied")
     finally:
         (tmp_path / "closed").chmod(0o700)
-        for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-            folder.chmod(folder.stat().st_mode & ~0o011)
+        for folder, mode in modes.items():
+            folder.chmod(mode)
 
 
 def test_a_missing_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,6 +434,22 @@ def test_a_missing_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     refused([Path("a")], "a: cannot be written")
+
+
+def test_a_full_disk_that_a_library_does_not_tell_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == "a":  # the half that fits, as ITK's writer of NRRD leaves it
+            return real(path, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="a: no space left"):
+        atomic.write_text(tmp_path / "a", "content")
+    assert os.listdir(tmp_path) == []
 
 
 def test_commits_are_counted(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Background:
         padding: further values.
         edge: the commonest value of the outermost voxels.
         noise: values this close are equal.
-        low, median, high: of the content, without outliers.
+        low, median, upper, high: of the content, without outliers; a tenth is above `upper`.
     """
 
     main: float
@@ -46,6 +46,7 @@ class Background:
     noise: float
     low: float
     median: float
+    upper: float
     high: float
 
     @property
@@ -91,16 +92,17 @@ def _around(values: Values) -> Background | None:
     content = some[~_near(some, (main, *padding), noise)]
     if content.size < LEAST_CONTENT * some.size:
         return None
-    low, median, high = map(float, np.percentile(content, (DARKEST, 50.0, BRIGHTEST)))
+    ranks = (DARKEST, 50.0, 90.0, BRIGHTEST)
+    low, median, upper, high = map(float, np.percentile(content, ranks))
     if high - low <= noise or (main >= high and share < WHITE):
         return None
     main = 0.0 if abs(main) <= noise else main
-    return Background(main, padding, main, noise, low, median, high)
+    return Background(main, padding, main, noise, low, median, upper, high)
 
 
 def _noise(values: Values) -> float:
     """NOISE of the range of all values but the commonest one of the border; 0 if all are equal."""
-    border = np.concatenate([face.ravel() for face in _faces(values)])
+    border = np.concatenate([face.ravel() for face in faces(values)])
     levels, counts = np.unique(border, return_counts=True)
     some = sample(values)
     rest = some[some != levels[counts.argmax()]]
@@ -110,9 +112,9 @@ def _noise(values: Values) -> float:
 
 def _flat_values(values: Values, noise: float) -> Iterator[tuple[float, float]]:
     """Values of the border and the share that each covers flatly, the commonest first."""
-    faces = [face.astype(np.float64) for face in _faces(values)]
-    border = np.concatenate([face.ravel() for face in faces])
-    flat = np.concatenate([face[_flat(face, noise)] for face in faces])
+    sides = [face.astype(np.float64) for face in faces(values)]
+    border = np.concatenate([side.ravel() for side in sides])
+    flat = np.concatenate([side[_flat(side, noise)] for side in sides])
     least, least_flat = MAIN, MAIN_FLAT
     while flat.size >= least * border.size:
         value = _commonest(flat, noise)
@@ -140,12 +142,13 @@ def _flat(face: Values, noise: float) -> Mask:
     out = np.ones(face.shape, bool)
     for axis in (0, 1):
         equal = np.abs(np.diff(face, axis=axis)) <= noise
-        ends = np.ones_like(equal.take([0], axis=axis)) if equal.size else equal
-        out &= np.concatenate((ends, equal), axis) & np.concatenate((equal, ends), axis)
+        for ends in ((0, 1), (1, 0)):
+            wide = [ends if k == axis else (0, 0) for k in (0, 1)]
+            out &= np.pad(equal, wide, constant_values=True)
     return out
 
 
-def _faces(values: Values) -> list[Values]:
+def faces(values: Values) -> list[Values]:
     """The six outermost layers, (N, M) each."""
     return [values.take(end, axis=axis) for axis in range(3) for end in (0, -1)]
 
@@ -178,7 +181,7 @@ def _box_of(mask: Mask) -> tuple[slice, ...] | None:
 def _fills_boxes(values: Values, value: float, noise: float) -> bool:
     """Whether the pieces of one value at the border are boxes."""
     labels = _pieces(_near(values, (value,), noise))
-    at_border = np.unique(np.concatenate([face.ravel() for face in _faces(labels)]))
+    at_border = np.unique(np.concatenate([face.ravel() for face in faces(labels)]))
     voxels = box = 0
     for label in at_border[at_border > 0]:
         index = np.nonzero(labels == label)

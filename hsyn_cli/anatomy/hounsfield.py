@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hsyn_cli.anatomy.background import Values, find, sample
+from hsyn_cli.anatomy.background import Values, faces, find, sample
 
 LOW = -500.0  # HU; every CT with air, lungs or padding holds values as low
 RANGE, LEAST_INSIDE = (-1100.0, 3100.0), 0.95  # HU of all scanned voxels but noise and metal
@@ -13,12 +13,13 @@ AIR_PADDING = -900.0  # HU; padding of a CT is as dark
 # HU: up to AIR is air and lung, from there to SOFT its edges. Fat and soft tissue lie in NARROW.
 AIR, SOFT, NARROW, FAT, BONE = -650.0, -200.0, (-150.0, 100.0), (-200.0, -20.0), 300.0
 LEAST_AIR = 0.005  # of the content
-LEAST_NARROW = 0.58  # of what is denser than air; MR that was shifted has half as much
+LEAST_NARROW = 0.5  # of what is denser than air; MR that was shifted has less
 OVER_EDGES = 3.0  # voxels of soft tissue to one of an edge
 LEAST_FAT, LEAST_BONE = 0.02, 0.003  # of what is denser than air
 LEAST_VESSELS, VESSEL_EDGES = 0.0015, -450.0  # share of lungs cut out by a mask; HU
 # Share of air in what a mask has cut out, and of vessels and chest wall in what is no lung.
 CUT_OUT = ((0.5, 0.055), (0.3, 0.5))
+LEAST_CUT = 0.5  # share of tissue at the border of a crop, relative to that of the whole
 
 
 def in_hounsfield(values: Values) -> bool:
@@ -35,21 +36,36 @@ def in_hounsfield(values: Values) -> bool:
     padded = ground is not None and min(ground.main, *ground.padding, 0.0) <= AIR_PADDING
     if ground is not None and ground.main < RANGE[0]:
         content = content[content >= RANGE[0]]  # edges of the padding
-
-    def share(low: float, high: float = np.inf, above: float = -np.inf) -> float:
-        inside = (content >= low) & (content < high)
-        return float(inside.sum() / max(1, (content >= above).sum()))
-
-    air, vessels, dense = share(-np.inf, AIR), share(SOFT), share(VESSEL_EDGES)
-    lungs = (
-        ground is not None
-        and vessels >= LEAST_VESSELS
-        and any(air >= least and vessels >= part * dense for least, part in CUT_OUT)
+    return _share(content, *RANGE) >= LEAST_INSIDE and (
+        _body(content, padded) or (_lungs(content) and (ground is not None or _cropped(values)))
     )
-    tissue = (
-        share(*NARROW, above=AIR) >= LEAST_NARROW
-        and share(SOFT, BONE) >= OVER_EDGES * share(AIR, SOFT)
-    )  # fmt: skip
-    bony = share(*FAT, above=AIR) >= LEAST_FAT and share(BONE, above=AIR) >= LEAST_BONE
-    body = tissue and (air >= LEAST_AIR or (padded and bony))
-    return share(*RANGE) >= LEAST_INSIDE and (lungs or body)
+
+
+def _share(values: Values, low: float, high: float = np.inf, above: float = -np.inf) -> float:
+    """The share of the values from `low` to `high` in all those from `above` on."""
+    inside = (values >= low) & (values < high)
+    return float(inside.sum() / max(1, (values >= above).sum()))
+
+
+def _body(content: Values, padded: bool) -> bool:
+    fat, bone = _share(content, *FAT, above=AIR), _share(content, BONE, above=AIR)
+    air = _share(content, -np.inf, AIR) >= LEAST_AIR
+    return (
+        _share(content, *NARROW, above=AIR) >= LEAST_NARROW
+        and _share(content, SOFT, BONE) >= OVER_EDGES * _share(content, AIR, SOFT)
+        and (air or (padded and fat >= LEAST_FAT and bone >= LEAST_BONE))
+    )
+
+
+def _lungs(content: Values) -> bool:
+    air, vessels = _share(content, -np.inf, AIR), _share(content, SOFT)
+    dense = _share(content, VESSEL_EDGES)
+    return vessels >= LEAST_VESSELS and any(
+        air >= least and vessels >= part * dense for least, part in CUT_OUT
+    )
+
+
+def _cropped(values: Values) -> bool:
+    """Whether the border shows about as much tissue as the whole, as inside a lung."""
+    border = np.concatenate([face.ravel() for face in faces(values)])
+    return _share(border, AIR) >= LEAST_CUT * _share(sample(values), AIR)

@@ -38,7 +38,7 @@ def place(
     (moving, fixed), (moving_mask, fixed_mask) = subjects.align_by, subjects.masks
     if shift is not None:
         moving = _shifted(moving, -shift)
-        moving_mask = moving_mask and _shifted(moving_mask, -shift)
+        moving_mask = None if moving_mask is None else _shifted(moving_mask, -shift)
     affine = align(
         fixed, moving, kind, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask,
         start=start, other=other, finest_mm=finest_mm, grey=subjects.grey,

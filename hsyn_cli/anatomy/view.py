@@ -75,8 +75,8 @@ def _darkened(values: Values, found: Background) -> tuple[Values | None, str]:
     """The values with a dark background, or None if it is dark already; and a note."""
     main, beside = found.main, BESIDE * found.span
     far = (FAR if main else FAR_FROM_ZERO) * found.span
-    marks = found.median - found.low > beside  # the content is no mere silhouette
-    if main <= found.low + beside and not (found.low - main > far and marks):
+    shaped = found.upper - found.low <= beside  # a mere silhouette
+    if main <= found.low + beside and (shaped or found.low - main <= far):
         return _cleaned(values, found)
     region = found.region(values)
     if main >= found.high - beside and main - found.high <= far and _fades(values, region, found):
@@ -103,8 +103,9 @@ def _cleaned(values: Values, found: Background) -> tuple[Values | None, str]:
         changed[found.region(values)] = main
     if padding:
         shown = ", ".join(f"{value:g}" for value in padding)
-        return changed, f"has a background of {main:g}, and hsyn counts {shown} to it, too"
-    return changed, f"has voxels down to {low:g}; hsyn counts them to its background ({main:g})"
+        end = f"hsyn takes its padding ({shown}) for background, too"
+        return changed, f"has a background of {main:g}; {end}"
+    return changed, f"has voxels down to {low:g}; hsyn takes all below {main:g} for background"
 
 
 def _fades(values: Values, region: Mask, found: Background) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hsyn_cli.errors import OutputError
 from hsyn_cli.io.staging_folders import JOURNAL, leftover, output_error, write_whole
 
 LEADER = "leader"
@@ -71,7 +72,7 @@ def write_journal(folder: Path, moves: Sequence[Move]) -> None:
         [None if m.source is None else _seen_from(base, m.source), _seen_from(base, m.target)]
         for m in moves
     ]
-    write_whole(folder / JOURNAL, json.dumps(pairs).encode())
+    write_whole(folder / JOURNAL, json.dumps(pairs).encode(), lasting=True)
 
 
 def write_leader(folder: Path, leader: Path) -> None:
@@ -99,7 +100,9 @@ def roll_forward(folder: Path) -> bool:
         except FileNotFoundError:  # someone has removed the whole folder since
             continue
         except OSError as error:
-            raise output_error(path, error) from error
+            text = f"{path}: a killed run left it half done, and it cannot be written"
+            hint = f"make it writable, or remove {folder}"
+            raise OutputError(f"{text}: {error.strerror}", hint) from error
     (folder / JOURNAL).unlink(missing_ok=True)
     return True
 

@@ -25,6 +25,7 @@ PREFIX = ".hsyn-"
 LOCK, NEW, JOURNAL = "lock", "new", "journal"
 MINUTE, DAY = 60.0, 86400.0
 TRIES = 100
+PROBE = 4096  # bytes, a block of most disks
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # of Linux
 PATIENCE = 2.0  # seconds to wait for other runs that look at the same folder
 FREE_HINT = "free some disk space or choose another folder"
@@ -73,6 +74,12 @@ class StagingFolder:
         """The folder of the staged files."""
         return self.path / NEW
 
+    def check_room(self) -> None:
+        """Raise OSError if the disk is full. Some libraries that write do not say so."""
+        probe = self.path / "room"
+        probe.write_bytes(os.urandom(PROBE))
+        probe.unlink()
+
 
 def try_lock(descriptor: int) -> bool | None:
     """Lock an open file or folder without waiting.
@@ -117,12 +124,14 @@ def alone(folders: Iterable[Path]) -> Iterator[None]:
 
 def in_folder(base: Path) -> list[Path]:
     """The staging folders in a folder; none if it cannot be listed."""
+    return [base / name for name in _listed(base) if name.startswith(PREFIX)]
+
+
+def _listed(folder: Path) -> list[str]:
     try:
-        with os.scandir(base) as entries:
-            names = [entry.name for entry in entries if entry.name.startswith(PREFIX)]
+        return os.listdir(folder)
     except OSError:
         return []
-    return [base / name for name in sorted(names)]
 
 
 @contextlib.contextmanager
@@ -178,12 +187,12 @@ def remove(path: Path, locks: Sequence[int] = ()) -> None:
 
     That file goes last: should this process be killed meanwhile, the next run can judge the rest.
     """
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(path):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            elif entry.name != LOCK:
-                os.unlink(entry.path)
+    for name in _listed(path):
+        if os.path.isdir(path / name) and not os.path.islink(path / name):
+            shutil.rmtree(path / name, ignore_errors=True)
+        elif name != LOCK:
+            with contextlib.suppress(OSError):
+                os.unlink(path / name)
     for lock in locks:
         os.close(lock)
     with contextlib.suppress(OSError):
@@ -192,11 +201,12 @@ def remove(path: Path, locks: Sequence[int] = ()) -> None:
         os.rmdir(path)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a note in a staging folder: on the disk, and whole, before it has its name."""
+def write_whole(path: Path, data: bytes, *, lasting: bool = False) -> None:
+    """Write a note in a staging folder, whole before it has its name; `lasting`: on the disk."""
     part = path.with_name("part")
     with part.open("wb") as stream:
         stream.write(data)
         stream.flush()
-        os.fsync(stream.fileno())
+        if lasting:
+            os.fsync(stream.fileno())
     os.replace(part, path)

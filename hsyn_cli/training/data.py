@@ -124,22 +124,15 @@ def build_cache(
             left_out.append(error.message)
             continue
         arrays = [
-            _on(grid, v, transform, None if v is labels else read.outside)
-            if v is not None
-            else None
+            None if v is None else _on(grid, v, transform, None if v is labels else read.outside)
             for v in (image, labels)
         ]
         if not any((v > v.min()).any() for v in arrays if v is not None):
             left_out.append(f"{subject.name} does not overlap {subjects[0].name} after alignment")
             continue
         notes += [f"{subject.name} {read.note}"] if read.note else []
-        kept.append(
-            (
-                subject,
-                None if arrays[0] is None else _to_uint8(arrays[0], organ, training),
-                arrays[1],
-            )
-        )
+        grey = None if arrays[0] is None else _to_uint8(arrays[0], organ, training)
+        kept.append((subject, grey, arrays[1]))
     if len(kept) < 2:
         raise InputError(
             f"{len(kept)} of {len(subjects)} subjects can be used",

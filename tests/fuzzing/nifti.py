@@ -135,7 +135,10 @@ def analyze_draft(draw: Draw, volume: Volume, form: str) -> Draft:
         matrix, stream = volume.affine @ one, io.BytesIO()
         flipped = np.diag([-1.0, 1, 1, 1]) @ matrix
         savemat(stream, {"M": flipped, "mat": matrix}, format=draw(st.sampled_from("45")))
-        draft.others[".mat"] = stream.getvalue()
+        content = stream.getvalue()
+        if content.startswith(b"MATLAB"):  # its first line tells the time
+            content = b"MATLAB 5.0 MAT-file".ljust(116) + content[116:]
+        draft.others[".mat"] = content
     return draft
 
 
