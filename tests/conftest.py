@@ -6,21 +6,22 @@ On these small tensors more threads only wait for one another.
 from __future__ import annotations
 
 import os
-import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# A shell that starts the tests in the background, or nohup, ignores these; hsyn would, too.
-for name in ("SIGHUP", "SIGQUIT"):
-    if hasattr(signal, name):
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import SimpleITK as sitk
 from stand_ins import SIZE, fake_result, grid_image, replace_pipeline
+
+# A shell that starts the tests in the background, or nohup, ignores these; hsyn would, too.
+for name in ("SIGHUP", "SIGQUIT"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
