@@ -11,6 +11,7 @@ from pathlib import Path
 
 NIFTI = (".nii", ".nii.gz")
 ANALYZE = (".hdr", ".img", ".hdr.gz", ".img.gz")  # pairs, of NIfTI too
+HEADERS = (".hdr", ".hdr.gz")  # of such pairs
 MGH = (".mgh", ".mgz")
 NUMPY = (".npz", ".npy")
 TEXT_HEADED = (".nrrd", ".nhdr", ".mha", ".mhd")

@@ -23,7 +23,7 @@ from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.config.training import Training
 from hsyn_cli.errors import HsynError, InputError, Interrupted
 from hsyn_cli.io import files, images
-from hsyn_cli.io.endings import IMAGES, ends
+from hsyn_cli.io.endings import HEADERS, IMAGES, ends
 from hsyn_cli.space import Grid, working_grid
 from hsyn_cli.training.cache import Cache, Volume, save_cache, settings
 
@@ -74,7 +74,7 @@ def collect(data: Path) -> list[Subject]:
 
 def _volumes(folder: Path) -> list[Path]:
     paths = folder.iterdir() if folder.is_dir() else iter(())
-    return sorted(path for path in paths if ends(path, IMAGES))
+    return sorted(path for path in paths if ends(path, IMAGES) and not ends(path, HEADERS))
 
 
 def _table(path: Path) -> Iterator[Subject]:
