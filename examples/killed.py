@@ -55,9 +55,9 @@ LEVELS = tuple(
     config.Level(scale=scale, stride=1, encoder=(4, 6), head=(4,), window=5) for scale in (4, 2)
 )
 TRAINING = Training(
-    sn_net=config.SNNetConfig(SPACING, LEVELS), batch=1, size=(20, 20, 20), log_every=2,
+    sn_net=config.SNNetConfig(SPACING, LEVELS), batch=1, size=(20, 20, 20), log_every=4,
     validate_every=4, di_net=config.DINetConfig(stride=2, encoder=(4, 6), head=(4,)), di_steps=4,
-    precision="float32", stages=(Stage(0, 1, 6, 3e-3, look=2), Stage(0, 2, 4, 2e-3)),
+    precision="float32", stages=(Stage(0, 1, 8, 3e-3, look=2), Stage(0, 2, 4, 2e-3)),
 )  # fmt: skip
 COMMIT_SECONDS = 0.01  # more than one takes
 

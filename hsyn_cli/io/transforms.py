@@ -76,11 +76,11 @@ def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transf
             hint += f"; a matrix of greedy or FSL becomes one by: {turned}"
         text = f": {str(error)[:80]}" if isinstance(error, ValueError) else ""
         raise InputError(f"{name} is not a transform that ITK can read{text}", hint) from error
-    _check_numbers(read, counts, name)
     if read.GetDimension() != 3:
         raise InputError(
             f"{what} {path} is {read.GetDimension()}-D, not 3-D", "give a transform of 3-D images"
         )
+    _check_numbers(read, counts, name)
     return read, sha256
 
 
@@ -155,8 +155,20 @@ def _check_numbers(transform: sitk.Transform, counts: tuple[int, int] | None, na
     both = transform.GetParameters(), transform.GetFixedParameters()
     if not (np.abs(both[0] + both[1]) < LARGEST).all():
         raise InputError(f"{name} holds numbers that are no use", "check how it was made")
-    if counts not in (None, (len(both[0]), len(both[1]))):
-        raise InputError(
-            f"{name} has {sum(counts or ())} parameters, not {len(both[0]) + len(both[1])}",
-            "it is damaged; copy it again",
-        )
+    own = len(both[0]), len(both[1])
+    if counts not in (None, own) or not _whole(transform, own):
+        raise InputError(f"{name} lacks some of its parameters", "it is damaged; copy it again")
+
+
+def _whole(transform: sitk.Transform, counts: tuple[int, int]) -> bool:
+    """False for a linear transform with other numbers of parameters than its kind has.
+
+    ITK keeps what it finds in a file. Of Euler transforms, older files have one number less.
+    """
+    if not transform.IsLinear() or type(transform) is sitk.Transform:
+        return True
+    kind = type(transform)
+    sized = (sitk.AffineTransform, sitk.TranslationTransform, sitk.ScaleTransform)
+    fresh = kind(3) if kind in sized else kind()
+    fixed = len(fresh.GetFixedParameters())
+    return counts[0] == len(fresh.GetParameters()) and counts[1] in (fixed, min(fixed, 3))
