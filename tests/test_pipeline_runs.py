@@ -269,9 +269,7 @@ def test_a_background_that_is_not_the_darkest_changes_nothing_but_the_note(
     (note,) = run_of["scored"].facts.warnings
     assert note.startswith("the moving image has a background of 0, which is not its darkest value")
     warped = sitk.GetArrayFromImage(run_of["scored"].warped)
-    assert (
-        warped.min() < -1 < 0 < warped.max() < 3
-    )  # as given
+    assert warped.min() < -1 < 0 < warped.max() < 3  # as given
     assert (warped[:, :, 0] == 0).all()
 
 
