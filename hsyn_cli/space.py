@@ -250,6 +250,7 @@ def from_ras(matrix: Array, size: Sequence[int]) -> Grid:
     if shear(matrix) > 1e-6:
         left, _, right = np.linalg.svd(axes)
         axes = left @ right
+    axes = np.where(np.abs(axes) < 1e-12, 0.0, axes)
     (nx, ny, nz), (sx, sy, sz), (x, y, z) = size, spacing.tolist(), lps[:3, 3].tolist()
     return Grid((nx, ny, nz), (sx, sy, sz), (x, y, z), tuple(axes.ravel().tolist()))
 

@@ -25,6 +25,7 @@ STACKS = ((3,), (1, 3))  # axes after the third in an image of three numbers per
 ROUNDED = 4e-3  # shear that rounding to three digits can make
 VISIBLE = 0.1  # voxels; smaller differences of geometry are not told
 SHORTEST = 1e-9  # mm of a voxel
+LARGEST = 1 << 40  # voxels along an axis
 SINGULAR = 1e-3  # determinant of the axes
 INTENT_VECTOR = 1007  # NIFTI_INTENT_VECTOR: ITK writes it, and ANTs needs it for a field
 INTENT_DISPLACEMENT = 1006  # NIFTI_INTENT_DISPVECT: vectors in RAS
@@ -147,8 +148,8 @@ def dimensions(sizes: list[int], name: str) -> tuple[int, ...]:
 
     Raises InputError unless every size is positive.
     """
-    if not sizes or min(sizes) < 1:
-        text = " x ".join(map(str, sizes)) or "none"
+    if not sizes or min(sizes) < 1 or max(sizes) > LARGEST:
+        text = " x ".join(map(str, sizes))[:60] or "none"
         raise InputError(f"{name}: its header is damaged (sizes {text})", "copy the file again")
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes = sizes[:-1]

@@ -193,6 +193,8 @@ def _geometry(
     use_s = s is not None and trusted and (q is None or _perpendicular(s))
     chosen = s if use_s else q
     assert chosen is not None
+    if not use_s and (h["pixdim"][1:4] < 0).any():
+        raise ValueError("a voxel size is negative")
     grid, notes = placed(chosen, size, name)
     if sizes is not None and use_s:
         grid, more = _sized(grid, sizes, q is None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,16 @@ def parse(data: bytes, path: Path, name: str) -> Header:
     grid, more = placed(matrix, dim[:3], name)
     file = lines.get("data file")
     skip = whole(lines.get("byte skip", "0"), least=-1)
+    dtype = _dtype(TYPES, lines["type"], lines.get("endian"))
+    if skip < 0 and file is None and path.stat().st_size - math.prod(sizes) * dtype.itemsize < end:
+        raise ValueError("its voxels reach into its header")
     return Header(
         path=path,
         parts=(path,) if file is None else (path, beside(path, file, name)),
         kind="NRRD",
         dim=dim,
         grid=grid,
-        dtype=_dtype(TYPES, lines["type"], lines.get("endian")),
+        dtype=dtype,
         colours=count if axis == 0 else 1,
         coloured=colours,
         offset=skip if skip < 0 else skip + (end if file is None else 0),

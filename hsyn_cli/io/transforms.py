@@ -105,9 +105,17 @@ def _counts(path: Path, data: bytes) -> tuple[int, int] | None:
         return _in_text(data)
     if data.startswith(MNI):
         for numbers in re.findall(r"Linear_Transform\s*=([^;]*)", data.decode("ascii")):
-            if len([float(word) for word in numbers.split()]) != 12:
+            if _count(numbers) != 12:
                 raise ValueError("Linear_Transform has not 12 numbers")
     return _in_matlab(data) if ends(path, (".mat",)) else None
+
+
+def _count(text: str) -> int:
+    """How many numbers a text holds. Raises ValueError for others than usable numbers."""
+    numbers = [float(word) for word in text.split()]
+    if not all(abs(number) < LARGEST for number in numbers):
+        raise ValueError("a number is no use")
+    return len(numbers)
 
 
 def _in_text(data: bytes) -> tuple[int, int]:
@@ -123,7 +131,7 @@ def _in_text(data: bytes) -> tuple[int, int]:
             continue
         if key not in PARAMETERS or not blocks or key in blocks[-1]:
             raise ValueError(f"line {line[:30]!r}")
-        blocks[-1][key] = len([float(word) for word in value.split()])
+        blocks[-1][key] = _count(value)
     if not blocks or any(key not in block for block in blocks for key in PARAMETERS):
         raise ValueError("parameters are missing")
     return sum(block[PARAMETERS[0]] for block in blocks), sum(b[PARAMETERS[1]] for b in blocks)

@@ -38,16 +38,16 @@ def by_nibabel(case: Case, oracles: dict[str, Any]) -> list[Expected]:
     forms = [form for form in found["forms"].values() if np.isfinite(form).all()]
     affines: list[Array | None] = [LPS @ scale @ form for form in forms]
     itk = case.by_itk(oracles)
-    if found["class"] in ("AnalyzeImage", "Spm99AnalyzeImage", "Spm2AnalyzeImage"):
-        affines = affines if _has_matrix(case) else [None, *affines]
-    elif case.option == "voxel":
+    if case.option == "voxel":
         affines = [case.grids[0][1]]  # such a field lies on the grid of its image
+    elif found["class"] in ("AnalyzeImage", "Spm99AnalyzeImage", "Spm2AnalyzeImage"):
+        affines = affines if _has_matrix(case) else [None, *affines]
     elif not affines:
         affines = [None]
-    elif len(affines) > 1 and itk is not None and factor == 1:
+    elif itk is not None and factor == 1:
         apart = [corners_apart(itk, LPS @ form, values.shape[:3])[0] for form in affines]
         near = zip(apart, affines, strict=True)
-        affines = [affine for mm, affine in near if mm <= min(apart) + 0.05]
+        affines = [None, *[affine for mm, affine in near if mm <= min(apart) + 0.05]]
     return [
         Expected(meaning, affine)
         for affine in affines
