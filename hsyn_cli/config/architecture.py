@@ -36,6 +36,9 @@ class Steps:
         momentum: share of the last step that each step adds.
         step_sigma: of the Gaussian that smooths each step, in voxels of the images.
         field_sigma: of the Gaussian that smooths the field after a step, in voxels of the field.
+        calm: contrast, relative to the median of the images, at which a field is half as free; where
+            it is less, the field follows what surrounds it.
+        diffusions: of the field's divergence after a step.
         window: of the similarity, in voxels of the images.
         tissue: weight of the squared difference of the maps (of tissue, of lungs).
     """
@@ -45,6 +48,8 @@ class Steps:
     momentum: float = 0.0
     step_sigma: float = 1.2
     field_sigma: float = 0.4
+    calm: float = 0.2
+    diffusions: int = 2
     window: int = 5
     tissue: float = 0.0
 

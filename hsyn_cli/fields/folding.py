@@ -114,16 +114,18 @@ def determinants(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor]:
     return central, least
 
 
-def corner_determinant_at(u: Tensor, voxels: Tensor, spacing: float) -> Tensor:
+def corner_determinant_at(u: Tensor, voxels: Tensor, spacing: Spacing) -> Tensor:
     """`corner_determinant` of one field (3, Z, Y, X) at N voxels (flat indices) -> (N,)."""
     flat, step, columns = u.reshape(3, -1), 1, []
-    for axis, index in zip((2, 1, 0), torch.unravel_index(voxels, u.shape[1:])[::-1], strict=True):
+    widths = (spacing,) * 3 if isinstance(spacing, float | int) else spacing
+    indices = torch.unravel_index(voxels, u.shape[1:])[::-1]
+    for axis, index, width in zip((2, 1, 0), indices, widths, strict=True):
         last = u.shape[1 + axis] - 1
         sides = []
         # At the border, both sides take the one difference that exists.
         for start in ((index - 1).clamp_min(0), index.clamp_max(last - 1)):
             first = voxels + (start - index) * step
-            d = (flat.index_select(1, first + step) - flat.index_select(1, first)).div_(spacing)
+            d = (flat.index_select(1, first + step) - flat.index_select(1, first)).div_(width)
             d[2 - axis] += 1
             sides.append(d.unbind(0))
         columns.append((sides[0], sides[1]))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from hsyn_cli.fields.folding import corner_determinant, corner_determinant_at, determinant
+from hsyn_cli.fields.folding import Spacing, corner_determinant, corner_determinant_at
 from hsyn_cli.fields.grids import along_axes
-from hsyn_cli.fields.smoothing import box_operator, separable
+from hsyn_cli.fields.sampling import rotate
 from hsyn_cli.space import Grid
 
 
-def repair(u: Tensor, spacing: float, least: float, rounds: int = 50) -> tuple[Tensor, int]:
+def repair(u: Tensor, spacing: Spacing, least: float, rounds: int = 50) -> tuple[Tensor, int]:
     """Smooth a field where it folds until no one-sided determinant is below `least`.
 
     Each round marks the voxels below `least`, widens that set by a voxel with a soft edge, and
@@ -86,59 +85,18 @@ def _means(values: Tensor, voxels: Tensor, size: torch.Size) -> Tensor:
     return total.div_(27)
 
 
-UNFOLDINGS = 10  # rounds
-WRITTEN_FLOOR = 1e-3  # least determinant of a field on the grid that it is written on
-MOST_FOLDS = 0.1  # of all voxels
+WRITTEN_FLOOR = 0.02  # least one-sided determinant on the grid that a field is written on
 
 
-def unfolded(u: Tensor, grid: Grid, reach: float, plain: Tensor | None = None) -> Tensor:
-    """u (1, 3, Z, Y, X; mm LPS), with its folds replaced by `plain`, or by local means of u.
+def unfolded(u: Tensor, grid: Grid) -> Tensor:
+    """u (1, 3, Z, Y, X; mm LPS) on `grid` without folds, by the corner rule.
 
-    Replacement has a soft edge. Local means replace u if `plain` is None, and where `plain` folds.
     A field that does not fold on its own grid can fold on another, which samples it between its
-    voxels. An affine that turns space inside out makes more than a tenth of the voxels fold. Such
-    a field stays as it is.
-
-    Args:
-        reach: mm that the local means cover on each side, at least a voxel. They do not cross
-            slices that are more than twice as thick.
+    voxels. The floor allows for rounding on disk and for the affine that goes on top.
     """
-    folds = _folds(u, grid)
-    if not 0 < folds.float().mean() < MOST_FOLDS:
-        return u
-    fine = 2 * max(reach, min(grid.spacing))
-    # Voxels along z, y, x.
-    reaches = [max(1, round(reach / s)) if s <= fine else 0 for s in grid.spacing[::-1]]
-    box = (slice(None), slice(None), *_around(folds[0, 0], [12 * n + 2 for n in reaches]))
-    part, instead, u = u[box], None if plain is None else plain[box], u.clone()
-    mean, far, soft = (box_operator(part, [2 * k * n + 1 for n in reaches]) for k in (1, 3, 2))
-    folds = folds[box]
-    near = separable(folds.float(), box_operator(part, [12 * n + 3 for n in reaches])) > 0
-    for _ in range(UNFOLDINGS):
-        if not folds.any():
-            break
-        instead = separable(part, mean) if instead is None else instead
-        weight = separable((separable(folds.float(), far) > 0).float(), soft)
-        part, instead = torch.lerp(part, instead, weight), None
-        folds = _folds(part, grid) & near  # the box's sides have one-sided differences
-    u[box] = part
-    return u
-
-
-def _folds(u: Tensor, grid: Grid) -> Tensor:
-    """(1, 1, Z, Y, X): True where u folds or nearly folds.
-
-    The margin allows for rounding on disk and for the affine that goes on top.
-    """
-    return ~(determinant(along_axes(u, grid), grid.spacing) > WRITTEN_FLOOR)[:, None]
-
-
-def _around(mask: Tensor, beyond: Sequence[int]) -> list[slice]:
-    """Slices of the smallest box (Z, Y, X) around `mask`, `beyond` voxels wider on each side."""
-    ends = [(int(index.min()), int(index.max())) for index in mask.nonzero(as_tuple=True)]
-    return [
-        slice(max(low - n, 0), high + n + 1) for (low, high), n in zip(ends, beyond, strict=True)
-    ]
+    along = along_axes(u, grid)
+    mended, _ = repair(along, grid.spacing, WRITTEN_FLOOR)
+    return rotate(grid.axes, mended)
 
 
 def taper(u: Tensor, voxels: int) -> Tensor:

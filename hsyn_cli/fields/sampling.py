@@ -9,6 +9,7 @@ points of b.
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,6 +36,47 @@ def sampling_grid(u: Tensor, spacing: float) -> Tensor:
     y = u[:, 1] * (2 / (spacing * ny)) + _centres(ny, dev)[:, None]
     z = u[:, 2] * (2 / (spacing * nz)) + _centres(nz, dev)[:, None, None]
     return torch.stack((x, y, z), dim=-1)
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """Some voxels of a grid: (N,) flat indices, and their normalised coordinates x, y, z, (N,) each.
+
+    `size`: (Z, Y, X) of the grid.
+    """
+
+    flat: Tensor
+    centres: tuple[Tensor, Tensor, Tensor]
+    size: torch.Size
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Voxels:
+        """Those where `mask` (Z, Y, X) is True."""
+        flat = mask.flatten().nonzero()[:, 0]
+        index = torch.unravel_index(flat, mask.shape)
+        z, y, x = (_centres(n, i.device)[i] for n, i in zip(mask.shape, index, strict=True))
+        return cls(flat, (x, y, z), mask.shape)
+
+    def values(self, u: Tensor) -> Tensor:
+        """(B, C, Z, Y, X) -> (B, C, N). `gather` takes a fifth of the time of `index_select`."""
+        rows = u.flatten(2).flatten(0, 1)
+        return rows.gather(1, self.flat.expand(len(rows), -1)).view(*u.shape[:2], -1)
+
+    def put(self, u: Tensor, values: Tensor) -> None:
+        """Write (B, C, N) values into u (B, C, Z, Y, X), contiguous."""
+        rows = u.view(-1, self.size.numel())
+        rows.scatter_(1, self.flat.expand(len(rows), -1), values.flatten(0, 1))
+
+    def sample(self, u: Tensor, steps: Tensor, spacing: float) -> Tensor:
+        """u (B, C, Z, Y, X) at x + step, for steps (B, 3, N) in mm -> (B, C, N).
+
+        Border values hold.
+        """
+        parts = [
+            torch.add(centre, steps[:, k], alpha=2 / (spacing * n))
+            for k, (centre, n) in enumerate(zip(self.centres, reversed(self.size), strict=True))
+        ]
+        return sample_grid(u, torch.stack(parts, dim=-1)[:, None, None])[:, :, 0, 0]
 
 
 def sample_grid(image: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:

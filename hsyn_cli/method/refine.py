@@ -13,7 +13,7 @@ from torch import Tensor
 from hsyn_cli.config.architecture import SNNetConfig
 from hsyn_cli.config.presets import RefineStage
 from hsyn_cli.fields.smoothing import gaussian, resize_smooth, separable
-from hsyn_cli.method.forces import PLAIN, pull
+from hsyn_cli.method.steps import PLAIN, pull
 
 
 @torch.no_grad()

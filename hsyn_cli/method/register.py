@@ -220,11 +220,14 @@ def compose(inverted: Inverted, aligned: Aligned, pair: Pair, method: Method) ->
     there = sampling.compose(half.fixed_to_mid, half.mid_to_moving, spacing)
     back = sampling.compose(half.moving_to_mid, half.mid_to_fixed, spacing)
     moving, fixed = (Grid.of(image) for image in pair.images)
-    totals = total_fields(
-        there, back, half.grid, aligned.affine, fixed, moving, method.preset.sharpenings
-    )
+    totals = total_fields(there, back, half.grid, aligned.affine, fixed, moving)
+    contents = [
+        foreground(view.image, its_look.grey.hounsfield)
+        for view, its_look in zip(pair.views, pair.looks, strict=True)
+    ]
+    errors = totals.fit((contents[1], contents[0]), method.preset.fit_steps)
     working = WorkingFields(half.grid, half.mid_to_moving, half.mid_to_fixed, there, back)
-    return Composed(working, totals)
+    return Composed(working, totals, errors)
 
 
 def measure(
@@ -237,16 +240,11 @@ def measure(
 ) -> Facts:
     """Folding and inverse error of the fields to be written, and the similarity."""
     folding, inverse_folding = composed.totals.folding()
-    moving, fixed = (
-        foreground(view.image, its_look.grey.hounsfield)
-        for view, its_look in zip(pair.views, pair.looks, strict=True)
-    )
-    errors = composed.totals.inverse_errors(fixed, moving)
     return Facts(
         folding=folding,
         inverse_folding=inverse_folding,
-        inverse_error_fixed=errors[0],
-        inverse_error_moving=errors[1],
+        inverse_error_fixed=composed.errors[0],
+        inverse_error_moving=composed.errors[1],
         similarity=_similarity(aligned.subjects, halves.scene, composed.working, method),
         preset=settings.preset,
         affine=settings.affine,

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from hsyn_cli.config.architecture import SNNetConfig
 from hsyn_cli.fields.sampling import compose, downsample, resize_linear, warp
 from hsyn_cli.fields.smoothing import resize_smooth
-from hsyn_cli.method.forces import forces, pull
+from hsyn_cli.method.forces import forces
+from hsyn_cli.method.steps import pull
 from hsyn_cli.method.tissue_net import TissueNet
 from hsyn_cli.method.unet import UNet
 

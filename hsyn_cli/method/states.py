@@ -17,6 +17,7 @@ from hsyn_cli.anatomy.organs import Look, Organ
 from hsyn_cli.anatomy.scene import ROLES, Scene, Subjects
 from hsyn_cli.anatomy.view import View
 from hsyn_cli.config.presets import Preset
+from hsyn_cli.fields.grids import ErrorStats
 from hsyn_cli.fields.totals import Totals
 from hsyn_cli.method.networks import TrainedNetworks
 from hsyn_cli.method.result import WorkingFields
@@ -130,7 +131,11 @@ class Inverted:
 
 @dataclass(frozen=True)
 class Composed:
-    """The whole maps on the working grid, and the total fields on the grids of the images."""
+    """The whole maps on the working grid, and the total fields on the grids of the images.
+
+    `errors`: of the round trips from fixed and from moving points, see `Totals.fit`.
+    """
 
     working: WorkingFields
     totals: Totals
+    errors: tuple[ErrorStats, ErrorStats]

@@ -1,0 +1,52 @@
+"""What keeps a displacement field smooth: where its images say little, and in its volume change."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hsyn_cli.fields.smoothing import gaussian, separable
+
+WIDE_SIGMA = 1.6  # voxels; of the field where the images say nothing
+DIVERGENCE_RATE = 0.12  # of one step of diffusion; above 1/6, the finest waves would grow
+
+
+def smoothed_where_flat(u: Tensor, say: Tensor, sigma: float) -> Tensor:
+    """Smooth fields (B, 3, Z, Y, X) by `sigma` voxels where `say` is 1, by WIDE_SIGMA where it is 0.
+
+    Where the images have little contrast, forces follow noise. There the field follows what
+    surrounds it.
+
+    Args:
+        say: (B, 1, Z, Y, X), how much the images say about the field.
+    """
+    narrow, wide = (separable(u, gaussian(u, u.shape[2:], s)) for s in (sigma, WIDE_SIGMA))
+    return torch.lerp(wide, narrow, say)
+
+
+def less_divergence(u: Tensor, rate: float = DIVERGENCE_RATE) -> Tensor:
+    """u + rate * grad(div u), (B, 3, Z, Y, X) in any unit: one step of diffusion of div u.
+
+    This is the second term of linear elasticity (Lame's), explicit in time. It takes sharp changes
+    of volume out of a field and leaves shear and rotation. Divergence and gradient are one-sided
+    differences, once of either side, so that the finest waves count and no side is preferred. At
+    the border, differences that lack a neighbour are 0.
+    """
+    out = u.clone()
+    for k in range(2):
+        div = _difference(u[:, 0], 3, k)
+        for part in (1, 2):
+            div += _difference(u[:, part], 3 - part, k)
+        for part in range(3):
+            out[:, part].add_(_difference(div, 3 - part, 1 - k), alpha=rate / 2)
+    return out
+
+
+def _difference(u: Tensor, axis: int, behind: int) -> Tensor:
+    """u[i + 1] - u[i] at i, or at i + 1 if `behind`; 0 where there is none."""
+    n = u.shape[axis]
+    out = torch.zeros_like(u)
+    if n > 1:
+        ahead, here = u.narrow(axis, 1, n - 1), u.narrow(axis, 0, n - 1)
+        torch.sub(ahead, here, out=out.narrow(axis, behind, n - 1))
+    return out

@@ -1,0 +1,185 @@
+"""Composed steps along the forces: half-way fields that are diffeomorphic by construction. Ours.
+
+Each step is a map of its own, too short to fold, and the fields so far are composed with it:
+u <- s + u o (id + s). SN-Net's levels start with such steps, and the refinement takes more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hsyn_cli.config.architecture import SNNetConfig, Steps
+from hsyn_cli.fields.regularity import less_divergence, smoothed_where_flat
+from hsyn_cli.fields.sampling import Voxels, warp
+from hsyn_cli.fields.slabs import each_slab
+from hsyn_cli.fields.smoothing import box_operator, gaussian, resize_smooth, separable
+from hsyn_cli.method.forces import forces
+
+Part = tuple[slice, slice, slice]  # of a grid, along z, y, x
+PLAIN = SNNetConfig()
+SLAB = 400_000  # voxels of one image in one slab
+NEAR = 6  # voxels around content in which the forces of all steps act
+MOST = 0.7  # of the grid; a list of more voxels saves nothing
+INSIDE = 0.1  # of the range; darker voxels do not count for the median contrast
+
+
+@torch.no_grad()
+def pull(
+    pair: Tensor,
+    u: Tensor,
+    voxel: float,
+    steps: Steps,
+    *,
+    config: SNNetConfig = PLAIN,
+    counts: Tensor | None = None,
+    step_done: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Half-way fields after `steps` from `u`: the mean of both forces pulls both images together.
+
+    Both halves take the same step, in opposite directions, so the mean space hardly moves (see
+    `losses.mean_shape`). Momentum is Polyak's heavy ball (USSR Computational Mathematics and
+    Mathematical Physics 1964). Overshoot of the forces cancels, and the rest adds up. After each
+    step, the fields become smoother where the images have little contrast, and their volume change
+    becomes smoother everywhere (see `fields.regularity`).
+
+    Args:
+        pair: (2B, 1 + C, Z, Y, X) in [0, 1], moving images first, each with its C maps. voxel: its
+            voxel in mm.
+        u: (2B, 3, ...) in mm, mid to moving first, on voxels as fine as the pair's or coarser.
+        config: its `symmetric` (False moves the moving images alone), `similarity` and `inputs`.
+        counts: (2B, 1, Z, Y, X), 0 where an image does not count. Warped by `u`, it stops the
+            force there.
+        step_done: called after each step.
+    """
+    u = resize_smooth(u, pair.shape[2:])
+    weight = None
+    if counts is not None:
+        of_moving, of_fixed = warp(counts, u, voxel).chunk(2)
+        weight = of_moving * of_fixed
+    images = pair[:, :1]
+    pair = torch.cat((images, pair[:, 1:] * steps.tissue**0.5), 1) if steps.tissue else images
+    of_step = gaussian(pair, pair.shape[2:], steps.step_sigma)
+    to_moving, to_fixed = (1.0, -1.0) if config.symmetric else (2.0, 0.0)
+    voxels = _lively(pair, u, voxel)
+    motion, usual = torch.zeros_like(u[: len(u) // 2]), None
+    for _ in range(steps.steps):
+        force, contrast = _pulls(_seen(pair, u, voxel, voxels), voxel, steps, config)
+        if weight is not None:
+            force *= weight
+            contrast *= weight
+        motion = motion.mul_(steps.momentum).add_(separable(force, of_step))
+        u = composed(torch.cat((to_moving * motion, to_fixed * motion)), u, voxel, voxels)
+        if usual is None:
+            usual = _usual(contrast, pair)
+        say = contrast / (contrast + steps.calm * usual)
+        u = smoothed_where_flat(u, say.repeat(2, 1, 1, 1, 1), steps.field_sigma)
+        for _ in range(steps.diffusions):
+            u = less_divergence(u)
+        step_done()
+    return u
+
+
+def composed(s: Tensor, u: Tensor, voxel: float, voxels: Voxels | None = None) -> Tensor:
+    """s + u o (id + s), (B, 3, Z, Y, X) in mm.
+
+    Args:
+        voxels: those that `s` moves; None: all.
+    """
+    if voxels is None:
+        return warp(u, s, voxel).add_(s)
+    out, steps = u.clone(), voxels.values(s)
+    voxels.put(out, voxels.sample(u, steps, voxel).add_(steps))
+    return out
+
+
+def _seen(pair: Tensor, u: Tensor, voxel: float, voxels: Voxels | None) -> Tensor:
+    """The pair as warped by `u`; empty but for the `voxels`, if given."""
+    if voxels is None:
+        return warp(pair, u, voxel)
+    out = torch.zeros_like(pair)
+    voxels.put(out, voxels.sample(pair, voxels.values(u), voxel))
+    return out
+
+
+def _pulls(
+    seen: Tensor, voxel: float, steps: Steps, config: SNNetConfig
+) -> tuple[Tensor, Tensor]:
+    """The mean force on the moving images in mm (B, 3, Z, Y, X), and the contrast (B, 1, Z, Y, X).
+
+    The contrast is the local variance of the mean of both images.
+    """
+    moving, fixed = seen.chunk(2)
+    force = moving.new_zeros(len(moving), 3, *moving.shape[2:])
+    contrast = torch.zeros_like(moving[:, :1])
+    beyond = steps.window // 2 + 1  # voxels that a force depends on
+
+    def work(first: int, last: int) -> None:
+        part = _content(moving, fixed, first, last, beyond)
+        if part is None:
+            return
+        a, b, low = moving[(..., *part)], fixed[(..., *part)], part[0].start
+        inner = slice(first - low, last - low)
+        forward, backward = forces(a, b, steps.window, config.similarity, config.inputs)
+        pulled = forward.sub_(backward).mul_(steps.rate * voxel / 2)
+        force[:, :, first:last, part[1], part[2]] = pulled[:, :, inner]
+        mean = (a[:, :1] + b[:, :1]) / 2
+        box = box_operator(mean, steps.window)
+        middle = separable(mean, box)
+        spread = separable(mean.square_(), box).addcmul_(middle, middle, value=-1)
+        contrast[:, :, first:last, part[1], part[2]] = spread[:, :, inner].clamp_min_(0)
+
+    each_slab(work, moving.shape[2], _deep(moving), moving.device)
+    return force, contrast
+
+
+def _lively(pair: Tensor, u: Tensor, voxel: float) -> Voxels | None:
+    """The voxels near content; None if that is most of the grid.
+
+    Away from content, warped images stay empty, and no force acts.
+    """
+    full = (warp(pair[:, :1], u, voxel) > 0).any(0, keepdim=True).float()
+    near = separable(full, box_operator(full, 2 * NEAR + 1))[0, 0] > 1e-6
+    return Voxels.of(near) if near.count_nonzero() < MOST * near.numel() else None
+
+
+def _usual(contrast: Tensor, pair: Tensor) -> Tensor:
+    """The median contrast inside the images of each pair, (B, 1, 1, 1, 1)."""
+    inside = pair[:, :1].chunk(2)[1] > INSIDE
+    values = [c[i].median() if i.any() else c.max() for c, i in zip(contrast, inside, strict=True)]
+    return torch.stack(values).clamp_min_(1e-12).view(-1, 1, 1, 1, 1)
+
+
+def _deep(images: Tensor) -> int:
+    """Voxels along z in one slab; each thread gets as many slabs."""
+    count, threads = images[0, 0].numel(), torch.get_num_threads()
+    if count < SLAB / 4:
+        return images.shape[2]
+    return math.ceil(images.shape[2] / (threads * math.ceil(count / (SLAB * threads))))
+
+
+def _content(moving: Tensor, fixed: Tensor, first: int, last: int, beyond: int) -> Part | None:
+    """The part around a slab that its forces depend on: all that is not empty, and `beyond`."""
+    low, high = max(first - beyond, 0), min(last + beyond, moving.shape[2])
+    full = (moving[:, 0, low:high] + fixed[:, 0, low:high]).gt(0).flatten(0, 1).any(0)
+    part = _box(full, low, high)
+    if part is None:
+        return None
+    _, y, x = part
+    return part[0], _grown(y, 2 * beyond, full.shape[0]), _grown(x, 2 * beyond, full.shape[1])
+
+
+def _box(full: Tensor, first: int, last: int) -> Part | None:
+    """The slices of planes first to last around what is True in (Y, X)."""
+    sides = [full.any(k).nonzero() for k in (1, 0)]
+    if not len(sides[0]):
+        return None
+    y, x = (slice(int(side[0]), int(side[-1]) + 1) for side in sides)
+    return slice(first, last), y, x
+
+
+def _grown(side: slice, by: int, size: int) -> slice:
+    return slice(max(side.start - by, 0), min(side.stop + by, size))
