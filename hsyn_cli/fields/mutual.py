@@ -8,7 +8,7 @@ at once. Ours, not in the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -27,6 +27,8 @@ RATE, MOMENTUM = 0.5, 0.5
 STEADY = 0.5  # added to every voxel's weight
 PART = 1_000_000  # points in one call
 LINEAR, BORDER = 0, 1  # grid_sample's codes
+
+Round = tuple[float, int]  # voxels off by more than so many mm, and the number of steps on them
 
 A, B = TypeVar("A"), TypeVar("B")
 
@@ -97,13 +99,16 @@ class Trip:
         parts = [self.rest(part)[0].square_().sum(0).sqrt_() for part in self.parts()]
         return torch.cat(parts) if parts else self.own.new_zeros(0)
 
-    def slopes(self, tolerance: float) -> tuple[Tensor, Tensor]:
+    def far(self, mm: float) -> Tensor:
+        """Which of the voxels are off by more than that."""
+        return (self.errors() > mm).nonzero()[:, 0]
+
+    def slopes(self, far: Tensor) -> tuple[Tensor, Tensor]:
         """The derivative of half the sum of squared residuals by `own` and by `other`.
 
-        Voxels with an error of at most `tolerance` count as exact.
+        The sum is over the voxels `far`.
         """
         of_own, of_other = torch.zeros_like(self.own), torch.zeros_like(self.other)
-        far = (self.errors() > tolerance).nonzero()[:, 0]
         for part in self.parts(far):
             rest, at = self.rest(part)
             pushed, slid = torch.ops.aten.grid_sampler_3d_backward(
@@ -150,15 +155,14 @@ def round_trips(
     return first, second
 
 
-def fit(trips: tuple[Trip, Trip], steps: int, tolerance: float, moves: bool = True) -> None:
+def fit(trips: tuple[Trip, Trip], rounds: Sequence[Round], moves: bool = True) -> None:
     """Lower both round trips' residuals, in place.
 
     Gradient steps with Polyak's momentum on the sum over p of |inverse(forward(p)) - p|^2 / 2 and
     over q of |forward(inverse(q)) - q|^2 / 2. Each voxel's step is divided by a bound of its second
-    derivative.
+    derivative. Each round takes the voxels that are far off at its start.
 
     Args:
-        tolerance: mm. Voxels below it exert no force.
         moves: False keeps the first trip's own field as it is.
     """
     first, second = trips
@@ -166,13 +170,15 @@ def fit(trips: tuple[Trip, Trip], steps: int, tolerance: float, moves: bool = Tr
     by = own[0] + other[1] + STEADY, own[1] + other[0] + STEADY
     fields = first.own, second.own
     speeds = tuple(torch.zeros_like(field) for field in fields)
-    for _ in range(steps):
-        slopes = both(lambda trip: trip.slopes(tolerance), trips)
-        pulls = slopes[0][0].add_(slopes[1][1]), slopes[1][0].add_(slopes[0][1])
-        for k, (field, speed, pull) in enumerate(zip(fields, speeds, pulls, strict=True)):
-            if k or moves:
-                speed.mul_(MOMENTUM).sub_(pull.div_(by[k]), alpha=RATE)
-                field.add_(speed)
+    for above, steps in rounds:
+        far = both(lambda trip, mm=above: trip.far(mm), trips)
+        for _ in range(steps):
+            slopes = both(lambda k, far=far: trips[k].slopes(far[k]), (0, 1))
+            pulls = slopes[0][0].add_(slopes[1][1]), slopes[1][0].add_(slopes[0][1])
+            for k, (field, speed, pull) in enumerate(zip(fields, speeds, pulls, strict=True)):
+                if k or moves:
+                    speed.mul_(MOMENTUM).sub_(pull.div_(by[k]), alpha=RATE)
+                    field.add_(speed)
 
 
 def error_stats(trip: Trip) -> ErrorStats:

@@ -5,6 +5,7 @@ The forward field lies on the fixed grid, the inverse field on the moving grid.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +21,10 @@ from hsyn_cli.fields.grids import (
     resample_field,
     to_image,
 )
-from hsyn_cli.fields.mutual import both, error_stats, fit, round_trips
+from hsyn_cli.fields.mutual import Round, both, error_stats, fit, round_trips
 from hsyn_cli.fields.repair import unfolded
 from hsyn_cli.fields.sampling import rotate
 from hsyn_cli.space import Grid, affine_parts
-
-FIT_ABOVE = 0.01  # mm
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Totals:
         return measure_folding(self.fixed, *forward), measure_folding(self.moving, *inverse)
 
     def fit(
-        self, contents: tuple[NDArray[np.bool_], NDArray[np.bool_]], steps: int
+        self, contents: tuple[NDArray[np.bool_], NDArray[np.bool_]], rounds: Sequence[Round]
     ) -> tuple[ErrorStats, ErrorStats]:
         """Fit both fields to each other, in place, and return the inverse errors that remain.
 
@@ -56,10 +55,10 @@ class Totals:
         over the moving content, at every voxel whose way stays inside. See `mutual`.
 
         Args:
-            contents: (Z, Y, X) masks on `fixed` and on `moving`.
+            contents: (Z, Y, X) masks on `fixed` and on `moving`. rounds: of the fit.
         """
         trips = round_trips(self.forward, self.fixed, self.inverse, self.moving, contents)
-        fit(trips, steps, FIT_ABOVE)
+        fit(trips, rounds)
         there, back = both(error_stats, trips)
         return there, back
 

@@ -33,7 +33,7 @@ class Preset:
             as fine.
         margin: working voxels around the content of both images, in which the fields fall to zero.
         halfway_floor: least one-sided determinant of a half-way field after fold repair.
-        fit_steps: that fit both total fields to each other, see `fields.mutual`.
+        fit: rounds that fit both total fields to each other, see `fields.mutual`.
     """
 
     about: str = ""
@@ -42,7 +42,7 @@ class Preset:
     finer: float = 1.0
     margin: float = 8.0
     halfway_floor: float = 0.25
-    fit_steps: int = 5
+    fit: tuple[tuple[float, int], ...] = ((0.02, 3), (0.1, 5))
 
     def depth(self, levels: Sequence[Level]) -> int:
         """Number of SN-Net's levels that run, at least one."""
