@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from hsyn_cli.fields.folding import Spacing, corner_determinant, corner_determinant_at
+from hsyn_cli.fields.folding import (
+    Spacing,
+    corner_determinant,
+    corner_determinant_at,
+    determinant,
+    determinants,
+)
 from hsyn_cli.fields.grids import along_axes
 from hsyn_cli.fields.sampling import rotate
+from hsyn_cli.fields.smoothing import box_operator, separable
 from hsyn_cli.space import Grid
 
 
-def repair(u: Tensor, spacing: Spacing, least: float, rounds: int = 50) -> tuple[Tensor, int]:
+def repair(
+    u: Tensor, spacing: Spacing, least: float, rounds: int = 50, det: Tensor | None = None
+) -> tuple[Tensor, int]:
     """Smooth a field where it folds until no one-sided determinant is below `least`.
 
     Each round marks the voxels below `least`, widens that set by a voxel with a soft edge, and
@@ -22,11 +32,12 @@ def repair(u: Tensor, spacing: Spacing, least: float, rounds: int = 50) -> tuple
 
     Args:
         u: (B, 3, Z, Y, X) in mm; each of the B fields is repaired on its own.
+        det: its `corner_determinant`, if known.
 
     Returns:
         the field, and the number of voxels with a one-sided determinant <= 0 before the repair.
     """
-    det = corner_determinant(u, spacing)
+    det = corner_determinant(u, spacing) if det is None else det
     out = u.detach().clone(memory_format=torch.contiguous_format)
     size = out.shape[2:]
     place = torch.empty(size.numel(), dtype=torch.int32, device=u.device)  # scratch for `_distinct`
@@ -85,18 +96,73 @@ def _means(values: Tensor, voxels: Tensor, size: torch.Size) -> Tensor:
     return total.div_(27)
 
 
-WRITTEN_FLOOR = 0.02  # least one-sided determinant on the grid that a field is written on
+UNFOLDINGS = 10  # rounds
+WRITTEN_FLOOR = 1e-3  # least determinant of a field on the grid that it is written on
+CORNER_FLOOR = 0.02  # the same by the corner rule
+MOST_FOLDS = 0.1  # of all voxels
 
 
-def unfolded(u: Tensor, grid: Grid) -> Tensor:
-    """u (1, 3, Z, Y, X; mm LPS) on `grid` without folds, by the corner rule.
+def unfolded(u: Tensor, grid: Grid, reach: float) -> Tensor:
+    """u (1, 3, Z, Y, X; mm LPS), with its folds replaced by local means of u.
 
     A field that does not fold on its own grid can fold on another, which samples it between its
-    voxels. The floor allows for rounding on disk and for the affine that goes on top.
+    voxels. What folds by central differences is replaced first, with a soft edge. `repair` then
+    mends what still folds by the corner rule. The floors allow for rounding on disk and for the
+    affine that goes on top. A field that folds at more than a tenth of its voxels is turned inside
+    out, and stays as it is.
+
+    Args:
+        reach: mm that the local means cover on each side, at least a voxel. They do not cross
+            slices that are more than twice as thick.
     """
     along = along_axes(u, grid)
-    mended, _ = repair(along, grid.spacing, WRITTEN_FLOOR)
-    return rotate(grid.axes, mended)
+    central, corner = determinants(along, grid.spacing)
+    share = (~(central > WRITTEN_FLOOR)).float().mean()
+    if share >= MOST_FOLDS:
+        return u
+    if share > 0:
+        along = along_axes(_evened(u, grid, reach), grid)
+        corner = corner_determinant(along, grid.spacing)
+    if bool((corner >= CORNER_FLOOR).all()):
+        return rotate(grid.axes, along) if share > 0 else u
+    return rotate(grid.axes, repair(along, grid.spacing, CORNER_FLOOR, det=corner)[0])
+
+
+def _evened(u: Tensor, grid: Grid, reach: float) -> Tensor:
+    """u with local means where it folds by central differences."""
+    folds = _folds(u, grid)
+    fine = 2 * max(reach, min(grid.spacing))
+    # Voxels along z, y, x.
+    reaches = [max(1, round(reach / s)) if s <= fine else 0 for s in grid.spacing[::-1]]
+    box = (slice(None), slice(None), *_around(folds[0, 0], [12 * n + 2 for n in reaches]))
+    part, u = u[box], u.clone()
+    mean, far, soft = (box_operator(part, [2 * k * n + 1 for n in reaches]) for k in (1, 3, 2))
+    folds = folds[box]
+    near = separable(folds.float(), box_operator(part, [12 * n + 3 for n in reaches])) > 0
+    for _ in range(UNFOLDINGS):
+        if not folds.any():
+            break
+        weight = separable((separable(folds.float(), far) > 0).float(), soft)
+        part = torch.lerp(part, separable(part, mean), weight)
+        folds = _folds(part, grid) & near  # the box's sides have one-sided differences
+    u[box] = part
+    return u
+
+
+def _folds(u: Tensor, grid: Grid) -> Tensor:
+    """(1, 1, Z, Y, X): True where u folds or nearly folds.
+
+    The margin allows for rounding on disk and for the affine that goes on top.
+    """
+    return ~(determinant(along_axes(u, grid), grid.spacing) > WRITTEN_FLOOR)[:, None]
+
+
+def _around(mask: Tensor, beyond: Sequence[int]) -> list[slice]:
+    """Slices of the smallest box (Z, Y, X) around `mask`, `beyond` voxels wider on each side."""
+    ends = [(int(index.min()), int(index.max())) for index in mask.nonzero(as_tuple=True)]
+    return [
+        slice(max(low - n, 0), high + n + 1) for (low, high), n in zip(ends, beyond, strict=True)
+    ]
 
 
 def taper(u: Tensor, voxels: int) -> Tensor:

@@ -35,6 +35,7 @@ class Totals:
     inverse: Tensor
     fixed: Grid
     moving: Grid
+    working: Grid
 
     def images(self) -> tuple[sitk.Image, sitk.Image]:
         """Both as SimpleITK vector images."""
@@ -86,12 +87,12 @@ def total_fields(
     forward += affine_displacement(fixed, a, t, forward.device)
     # At q, the map q -> A (r + v(r)) folds where q -> r + v(r) does.
     bent = rotate(a, resample_field(moving_to_fixed, working, moving, back, shift))
-    inverse = rotate(back, unfolded(bent, moving))
+    inverse = rotate(back, unfolded(bent, moving, working.spacing[0]))
     inverse += affine_displacement(moving, back, shift, inverse.device)
-    return Totals(forward, inverse, fixed, moving)
+    return Totals(forward, inverse, fixed, moving, working)
 
 
 def field_on(u: Tensor, working: Grid, target: Grid) -> Tensor:
     """A working field (1, 3, Z, Y, X; mm along its axes) on `target`, in LPS, `unfolded` there."""
     resampled = resample_field(u, working, target, np.eye(3), np.zeros(3))
-    return unfolded(resampled, target)
+    return unfolded(resampled, target, working.spacing[0])

@@ -67,14 +67,15 @@ def pull(
     voxels = _lively(pair, u, voxel)
     motion, usual = torch.zeros_like(u[: len(u) // 2]), None
     for _ in range(steps.steps):
-        force, contrast = _pulls(_seen(pair, u, voxel, voxels), voxel, steps, config)
+        seen = _seen(pair, u, voxel, voxels)
+        force, contrast = _pulls(seen, voxel, steps, config)
         if weight is not None:
             force *= weight
             contrast *= weight
         motion = motion.mul_(steps.momentum).add_(separable(force, of_step))
         u = composed(torch.cat((to_moving * motion, to_fixed * motion)), u, voxel, voxels)
         if usual is None:
-            usual = _usual(contrast, pair)
+            usual = _usual(contrast, seen)
         say = contrast / (contrast + steps.calm * usual)
         u = smoothed_where_flat(u, say.repeat(2, 1, 1, 1, 1), steps.field_sigma)
         for _ in range(steps.diffusions):
@@ -146,9 +147,9 @@ def _lively(pair: Tensor, u: Tensor, voxel: float) -> Voxels | None:
     return Voxels.of(near) if near.count_nonzero() < MOST * near.numel() else None
 
 
-def _usual(contrast: Tensor, pair: Tensor) -> Tensor:
+def _usual(contrast: Tensor, seen: Tensor) -> Tensor:
     """The median contrast inside the images of each pair, (B, 1, 1, 1, 1)."""
-    inside = pair[:, :1].chunk(2)[1] > INSIDE
+    inside = sum(seen[:, :1].chunk(2)) > 2 * INSIDE
     values = [c[i].median() if i.any() else c.max() for c, i in zip(contrast, inside, strict=True)]
     return torch.stack(values).clamp_min_(1e-12).view(-1, 1, 1, 1, 1)
 
