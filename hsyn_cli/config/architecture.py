@@ -48,8 +48,8 @@ class Steps:
     momentum: float = 0.0
     step_sigma: float = 1.2
     field_sigma: float = 0.4
-    calm: float = 0.2
-    diffusions: int = 2
+    calm: float = 0.0
+    diffusions: int = 0
     window: int = 5
     tissue: float = 0.0
 

@@ -74,10 +74,12 @@ def pull(
             contrast *= weight
         motion = motion.mul_(steps.momentum).add_(separable(force, of_step))
         u = composed(torch.cat((to_moving * motion, to_fixed * motion)), u, voxel, voxels)
-        if usual is None:
-            usual = _usual(contrast, seen)
-        say = contrast / (contrast + steps.calm * usual)
-        u = smoothed_where_flat(u, say.repeat(2, 1, 1, 1, 1), steps.field_sigma)
+        if steps.calm:
+            usual = _usual(contrast, seen) if usual is None else usual
+            say = contrast / (contrast + steps.calm * usual)
+            u = smoothed_where_flat(u, say.repeat(2, 1, 1, 1, 1), steps.field_sigma)
+        else:
+            u = separable(u, gaussian(u, u.shape[2:], steps.field_sigma))
         for _ in range(steps.diffusions):
             u = less_divergence(u)
         step_done()

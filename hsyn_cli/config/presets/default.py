@@ -4,7 +4,9 @@ from hsyn_cli.config.architecture import Steps
 from hsyn_cli.config.presets import Preset, RefineStage
 
 ABOUT = "also refines the pair's own fields"
-STEPS = Steps(8, momentum=0.5, step_sigma=1.3, field_sigma=0.6, tissue=8.0)
+STEPS = Steps(
+    8, momentum=0.5, step_sigma=1.3, field_sigma=0.6, calm=0.2, diffusions=2, tissue=8.0
+)
 PRESET = Preset(ABOUT, coarser_than=1, refinement=(RefineStage(1, STEPS),))
 
 COARSE = RefineStage(4 / 3, Steps(12, step_sigma=2.0, tissue=4.0))
