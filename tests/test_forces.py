@@ -68,7 +68,7 @@ def test_steps_bring_both_images_together_half_way_each() -> None:
     pair = torch.cat((ball(10), ball(14)))
     u = pull(pair, torch.zeros(2, 3, 24, 24, 24), 2.0, Steps(20))
     torch.testing.assert_close(pull(pair.flip(0), 0 * u, 2.0, Steps(20)), u.flip(0))
-    assert (u[0] + u[1]).norm(dim=0).max() < 0.3 * u.norm(dim=1).max()  # the mean space hardly moves
+    assert (u[0] + u[1]).norm(dim=0).max() < 0.1 * u.norm(dim=1).max()  # the mean space stays
     assert u[0, 0, 12, 12, 12] == pytest.approx(-4.0, abs=1.0)  # 2 voxels of 2 mm
     assert corner_determinant(u, 2.0).min() > 0.3
     assert ncc(*warp(pair, u, 2.0).chunk(2), 5) > ncc(*pair.chunk(2), 5) + 0.1

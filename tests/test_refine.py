@@ -44,13 +44,17 @@ def test_refinement_raises_the_similarity_symmetrically_and_without_folds() -> N
     torch.testing.assert_close(swapped, u.flip(0), atol=1e-4, rtol=1e-4)
 
 
-def test_the_mean_shape_hardly_moves() -> None:
-    """What both halves have in common is the mean space."""
+def test_the_mean_space_is_the_middle_of_the_pair() -> None:
+    """What both halves have in common goes: a shift of both leaves the whole map as it is."""
     pair = torch.cat((blobs(SIZE, 1.5, 3.0), blobs(SIZE, -1.5, 3.0)))
-    common = torch.full((2, 3, *SIZE), 0.5)
-    u = refine(common, pair, 1.0, (RefineStage(1, Steps(5)),))
-    assert (u[0] - u[1]).abs().max() > 0.2
-    assert ((u[0] + u[1]) / 2 - common[0]).abs().max() < 0.1
+    u, shifted = (
+        refine(start, pair, 1.0, (RefineStage(1, Steps(5)),))
+        for start in (torch.zeros(2, 3, *SIZE), torch.full((2, 3, *SIZE), 0.5))
+    )
+    for halves in (u, shifted):
+        assert (halves[0] - halves[1]).abs().max() > 0.2
+        assert (halves[0] + halves[1]).abs().max() < 0.1 * halves.abs().max()
+    assert (shifted - u)[..., 4:-4, 4:-4, 4:-4].abs().mean() < 0.1 * u.abs().mean()
 
 
 def test_one_direction_stays_one_direction() -> None:

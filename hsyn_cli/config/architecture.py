@@ -36,9 +36,9 @@ class Steps:
         momentum: share of the last step that each step adds.
         step_sigma: of the Gaussian that smooths each step, in voxels of the images.
         field_sigma: of the Gaussian that smooths the field after a step, in voxels of the field.
-        calm: contrast, relative to the median of the images, at which a field is half as free; where
-            it is less, the field follows what surrounds it.
-        diffusions: of the field's divergence after a step.
+        calm: contrast, relative to the median of the images, at which a field is half as free.
+            Where the images have less, the field follows what surrounds it.
+        diffusion: of the field's divergence after a step, in square voxels.
         window: of the similarity, in voxels of the images.
         tissue: weight of the squared difference of the maps (of tissue, of lungs).
     """
@@ -49,9 +49,19 @@ class Steps:
     step_sigma: float = 1.2
     field_sigma: float = 0.4
     calm: float = 0.0
-    diffusions: int = 0
+    diffusion: float = 0.0
     window: int = 5
     tissue: float = 0.0
+
+    def smoother(self, factor: float) -> Steps:
+        """The same steps to a field that is smooth over distances `factor` times as long."""
+        return dataclasses.replace(
+            self,
+            step_sigma=self.step_sigma * factor,
+            field_sigma=self.field_sigma * factor,
+            calm=self.calm * factor**2,
+            diffusion=self.diffusion * factor**2,
+        )
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,13 @@ class SNNetConfig:
     tissue: TissueConfig | None = None
     similarity: str = "ncc"
     inputs: InputConfig = InputConfig()
+
+    def smoother(self, factor: float) -> SNNetConfig:
+        """The same networks with smoother steps between them, see `Steps.smoother`."""
+        levels = tuple(
+            dataclasses.replace(v, steps=v.steps and v.steps.smoother(factor)) for v in self.levels
+        )
+        return dataclasses.replace(self, levels=levels)
 
     @property
     def multiple(self) -> int:

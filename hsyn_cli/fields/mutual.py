@@ -8,218 +8,244 @@ at once. Ours, not in the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsyn_cli.fields.folding import forward_differences
-from hsyn_cli.fields.grids import ErrorStats, along_axes
-from hsyn_cli.space import Grid
+from hsyn_cli.fields.grids import ErrorStats
+from hsyn_cli.fields.sampling import length, sample_grid
+from hsyn_cli.space import Array, Box, Grid
 
-RATE, MOMENTUM = 0.5, 0.5
-STEADY = 0.5  # added to every voxel's weight
-PART = 1_000_000  # points in one call
-LINEAR, BORDER = 0, 1  # grid_sample's codes
+RATE, MOMENTUM = 0.3, 0.3
+OTHERS = 0.7  # how much the round trips that end in a voxel count for it, beside its own
+GREW, SLOWER = 1.2, 0.7  # a voxel whose squared residual grows by that factor gets a lower rate
+FAR = 0.1  # mm; voxels that are off by more get more steps
+PART = 500_000  # points in one call
 
-Round = tuple[float, int]  # voxels off by more than so many mm, and the number of steps on them
-
-A, B = TypeVar("A"), TypeVar("B")
+Contents = tuple[NDArray[np.bool_], NDArray[np.bool_]]
 
 
-@dataclass
-class Trip:
-    """The round trip other(own(p)) - p from the voxels of `grid`, by way of `end`.
+@dataclass(frozen=True)
+class Ways:
+    """The ways p -> p + u(p) from voxels of one grid, in voxels (x, y, z) of the other grid.
 
     Attributes:
-        own, other: (1, 3, Z, Y, X) on `grid` and on `end`, contiguous, mm LPS.
-        voxels: (N,) flat indices into `grid` of the points p that count.
-        starts: (3, N), these points in grid_sample's units of `end`.
-        to_end: (3, 3), from mm to these units.
+        voxels: (N, 3) indices of the points p in their own grid.
+        starts, ends: (N, 3), p and p + u(p) in voxels of the other grid.
+        per_mm: (3, 3), from mm to voxels of the other grid; it multiplies from the right.
+    """
+
+    voxels: Tensor
+    starts: Tensor
+    ends: Tensor
+    per_mm: Tensor
+
+    @classmethod
+    def of(cls, u: Tensor, grid: Grid, other: Grid, content: NDArray[np.bool_]) -> Ways:
+        """Those from `content` (Z, Y, X) that stay inside `other`."""
+        to_index = np.linalg.inv(other.index_to_point)
+        shift = to_index @ (np.array(grid.origin) - np.array(other.origin))
+        matrix = torch.from_numpy((to_index @ grid.index_to_point).T).float()
+        per_mm = torch.from_numpy(to_index.T.copy()).float().to(u.device)
+        zyx = torch.from_numpy(content).nonzero()
+        starts = torch.addmm(torch.from_numpy(shift).float(), zyx.flip(1).float(), matrix)
+        zyx, starts = zyx.to(u.device), starts.to(u.device)
+        z, y, x = zyx.unbind(1)
+        ends = torch.addmm(starts, u[0, :, z, y, x].T, per_mm)
+        last = torch.tensor(other.size, device=u.device) - 1
+        inside = ((ends >= 0) & (ends <= last)).all(1)
+        return cls(zyx.flip(1)[inside], starts[inside], ends[inside], per_mm)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two fields, and the round trips other(own(p)) - p from the voxels that count.
+
+    Attributes:
+        own: (1, 3, Z, Y, X) view of the field, mm LPS.
+        rows: (Z * Y * X, 6), the field and the residuals of the round trips, mm LPS.
+        voxels: (N,) rows of the points p that count.
+        starts: (N, 3), these points in grid_sample's units of the other field's grid.
+        to_other: (3, 3), from mm to these units; it multiplies from the right.
+        linear: (3, 3), the affine part of the map, x -> x @ linear.
     """
 
     own: Tensor
-    grid: Grid
-    other: Tensor
-    end: Grid
+    rows: Tensor
     voxels: Tensor
     starts: Tensor
-    to_end: Tensor
+    to_other: Tensor
+    linear: Tensor
 
     @classmethod
-    def over(
-        cls, own: Tensor, grid: Grid, other: Tensor, end: Grid, content: NDArray[np.bool_]
-    ) -> Trip:
-        """The trips of the voxels in `content` (Z, Y, X) that stay inside `end`."""
-        to_index = np.linalg.inv(end.index_to_point)
-        scale = 2 / np.array(end.size)
-        first = to_index @ (np.array(grid.origin) - np.array(end.origin))
-        per_index = to_index @ grid.index_to_point
-        z, y, x = (torch.from_numpy(k).float() for k in np.nonzero(content))
-        matrix, offset = (
-            torch.from_numpy(part).float()
-            for part in (per_index * scale[:, None], (first + 0.5) * scale - 1)
+    def of(cls, u: Tensor, box: Box, ways: Ways, end: Box, linear: Array) -> Side:
+        """The part of a field in a box of its grid, whose ways lead to a box of the other grid.
+
+        linear: (3, 3), x -> linear @ x.
+        """
+        own = u[_slices(box)]
+        field = own[0].movedim(0, -1).reshape(-1, 3)
+        ny, nx = own.shape[3:]
+        x, y, z = (ways.voxels - torch.tensor(box[0], device=u.device)).unbind(1)
+        first, last = (torch.tensor(corner, device=u.device) for corner in end)
+        scale = 2 / (last - first)
+        return cls(
+            own,
+            torch.cat((field, torch.zeros_like(field)), 1),
+            (z * ny + y) * nx + x,
+            (ways.starts - first + 0.5) * scale - 1,
+            ways.per_mm * scale,
+            torch.from_numpy(linear.T.copy()).float().to(u.device),
         )
-        starts = (matrix @ torch.stack((x, y, z))).add_(offset[:, None])
-        voxels = torch.from_numpy(np.flatnonzero(content))
-        to_end = torch.from_numpy(to_index * scale[:, None]).float()
-        trip = cls(own, grid, other, end, *(t.to(own.device) for t in (voxels, starts, to_end)))
-        last = 1 - 1 / torch.tensor(end.size, device=own.device)
-        ways = [trip.way(part)[1] for part in trip.parts()]
-        inside = torch.cat([(way.abs() <= last[:, None]).all(0) for way in ways] or [voxels > 0])
-        trip.voxels, trip.starts = trip.voxels[inside], trip.starts[:, inside]
-        return trip
 
-    def parts(self, which: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The voxels and starts, or those of the indices `which`, PART at a time."""
-        for k in range(0, len(self.voxels if which is None else which), PART):
-            part = slice(k, k + PART) if which is None else which[k : k + PART]
-            yield self.voxels[part], self.starts[:, part]
+    @property
+    def stack(self) -> Tensor:
+        """The field and the residuals, (1, 6, Z, Y, X)."""
+        return self.rows.view(*self.own.shape[2:], 6).movedim(-1, 0)[None]
 
-    def way(self, part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """own at N voxels in mm, and where it leads in `end` in grid_sample's units, (3, N) each."""
-        voxels, starts = part
-        step = self.own.view(3, -1).gather(1, voxels.expand(3, -1))
-        return step, torch.addmm(starts, self.to_end, step)
+    def only(self, which: Tensor) -> Side:
+        """The same field with some of the round trips."""
+        return replace(self, voxels=self.voxels[which], starts=self.starts[which])
 
-    def rest(self, part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The residual of the round trip (3, N), mm LPS, and the positions (1, 1, 1, N, 3)."""
-        step, way = self.way(part)
-        at = _as_positions(way)
-        return _sampled(self.other, at).add_(step), at
+    def parts(self) -> Iterator[slice]:
+        """The round trips, PART at a time."""
+        count = len(self.voxels)
+        return (slice(k, min(k + PART, count)) for k in range(0, count, PART))
 
-    def errors(self) -> Tensor:
-        """(N,) lengths of the residual, mm."""
-        parts = [self.rest(part)[0].square_().sum(0).sqrt_() for part in self.parts()]
-        return torch.cat(parts) if parts else self.own.new_zeros(0)
+    def arrivals(self, part: slice, values: Tensor) -> Tensor:
+        """Values (1, C, Z, Y, X) of the other side where the field leads to, (N, C)."""
+        step = self.rows[self.voxels[part], :3]
+        way = torch.addmm(self.starts[part], step, self.to_other)
+        more = -len(way) % torch.get_num_threads()  # each thread takes an equal part
+        way = torch.cat((way, way[:1].expand(more, 3)))
+        return sample_grid(values, way.view(1, 1, 1, -1, 3))[0, :, 0, 0, : len(step)].T
 
-    def far(self, mm: float) -> Tensor:
-        """Which of the voxels are off by more than that."""
-        return (self.errors() > mm).nonzero()[:, 0]
-
-    def slopes(self, far: Tensor) -> tuple[Tensor, Tensor]:
-        """The derivative of half the sum of squared residuals by `own` and by `other`.
-
-        The sum is over the voxels `far`.
-        """
-        of_own, of_other = torch.zeros_like(self.own), torch.zeros_like(self.other)
-        for part in self.parts(far):
-            rest, at = self.rest(part)
-            pushed, slid = torch.ops.aten.grid_sampler_3d_backward(
-                rest.view(1, 3, 1, 1, -1), self.other, at, LINEAR, BORDER, False, [True, True]
-            )
-            of_other += pushed
-            rest.addmm_(self.to_end.T, slid.view(-1, 3).T)
-            of_own.view(3, -1).scatter_(1, part[0].expand(3, -1), rest)
-        return of_own, of_other
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """What divides the steps: bounds of the second derivatives, (1, 1, Z, Y, X) each.
-
-        For `own`, it is the squared Frobenius norm of the other map's Jacobian where the voxel
-        goes. For `other`, it is the weight that the samples put on each voxel.
-        """
-        norm = _frobenius(self.other, self.end)
-        of_own, of_other = torch.zeros_like(self.own[:, :1]), torch.zeros_like(norm)
+    def measure(self, other: Side) -> Tensor:
+        """Bring the residuals up to date -> their lengths (N,), mm."""
+        lengths = self.starts.new_zeros(len(self.voxels))
         for part in self.parts():
-            at = _as_positions(self.way(part)[1])
-            of_own.view(-1).scatter_(0, part[0], _sampled(norm, at)[0])
-            ones = torch.ones(1, 1, 1, 1, len(part[0]), device=at.device)
-            of_other += torch.ops.aten.grid_sampler_3d_backward(
-                ones, norm, at, LINEAR, BORDER, False, [True, False]
-            )[0]
-        return of_own, of_other
+            which = self.voxels[part]
+            rest = self.rows[which, :3] + self.arrivals(part, other.stack[:, :3])
+            self.rows[which, 3:] = rest
+            lengths[part] = length(rest[..., None])[..., 0]
+        return lengths
 
 
-def round_trips(
-    forward: Tensor,
-    fixed: Grid,
-    inverse: Tensor,
-    moving: Grid,
-    contents: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-) -> tuple[Trip, Trip]:
-    """The trips from fixed and from moving points of the `contents`, those that stay inside."""
-    first, second = both(
-        lambda side: Trip.over(*side),
-        (
-            (forward, fixed, inverse, moving, contents[0]),
-            (inverse, moving, forward, fixed, contents[1]),
-        ),
-    )
-    return first, second
+@dataclass(frozen=True)
+class Mover:
+    """Steps of a side's voxels. speeds: (N, 3), mm. rates: (N, 1), relative to RATE."""
+
+    side: Side
+    speeds: Tensor
+    rates: Tensor
+
+    @classmethod
+    def of(cls, side: Side) -> Mover:
+        still = torch.zeros_like(side.starts)
+        return cls(side, still, torch.ones_like(still[:, :1]))
+
+    def step(self, other: Side) -> None:
+        """Lower the residuals of the round trips that start or end in the voxels.
+
+        To take a residual back, the field at p changes by minus that residual, carried over by the
+        affine part of the map. To take back those of the trips that end at p, it changes by minus
+        the other side's residuals, sampled where p leads to. With a smaller share of them, the mean error
+        falls faster, but the fields lose more of their detail.
+        """
+        side = self.side
+        for part in side.parts():
+            which, speed, rate = side.voxels[part], self.speeds[part], self.rates[part]
+            row, there = side.rows[which], side.arrivals(part, other.stack)
+            rest = row[:, :3] + there[:, :3]
+            before, now = (v.square().sum(1, keepdim=True) for v in (row[:, 3:], rest))
+            rate.mul_(torch.where((now > GREW * before) & (before > 0), SLOWER, 1.0))
+            pull = torch.addmm(there[:, 3:], rest, side.linear, beta=OTHERS)
+            speed.mul_(MOMENTUM).sub_(pull.mul_(rate), alpha=RATE)
+            side.rows[which] = torch.cat((row[:, :3] + speed, rest), 1)
 
 
-def fit(trips: tuple[Trip, Trip], rounds: Sequence[Round], moves: bool = True) -> None:
-    """Lower both round trips' residuals, in place.
+@dataclass(frozen=True)
+class RoundTrips:
+    """The round trips inverse(forward(p)) - p and forward(inverse(q)) - q, from both `sides`."""
 
-    Gradient steps with Polyak's momentum on the sum over p of |inverse(forward(p)) - p|^2 / 2 and
-    over q of |forward(inverse(q)) - q|^2 / 2. Each voxel's step is divided by a bound of its second
-    derivative. Each round takes the voxels that are far off at its start.
+    sides: tuple[Side, Side]
 
-    Args:
-        moves: False keeps the first trip's own field as it is.
-    """
-    first, second = trips
-    own, other = zip(*both(Trip.weights, trips), strict=True)
-    by = own[0] + other[1] + STEADY, own[1] + other[0] + STEADY
-    fields = first.own, second.own
-    speeds = tuple(torch.zeros_like(field) for field in fields)
-    for above, steps in rounds:
-        far = both(lambda trip, mm=above: trip.far(mm), trips)
+    @classmethod
+    def of(
+        cls,
+        forward: Tensor,
+        fixed: Grid,
+        inverse: Tensor,
+        moving: Grid,
+        contents: Contents,
+        linear: Array,
+    ) -> RoundTrips:
+        """Those on the boxes of the grids that they touch.
+
+        Args:
+            forward, inverse: (1, 3, Z, Y, X) on `fixed` and on `moving`, mm LPS; `fit` moves them.
+            contents: (Z, Y, X) masks of the points p and q. Only trips that stay inside count.
+            linear: (3, 3), the affine part of the forward map.
+        """
+        there = Ways.of(forward, fixed, moving, contents[0])
+        back = Ways.of(inverse, moving, fixed, contents[1])
+        here, end = _box(fixed, there.voxels, back.ends), _box(moving, back.voxels, there.ends)
+        return cls(
+            (
+                Side.of(forward, here, there, end, linear),
+                Side.of(inverse, end, back, here, np.linalg.inv(linear).astype(np.float64)),
+            )
+        )
+
+    def fit(self, steps: int, *, far: bool = False, moves: bool = True) -> None:
+        """Fit both fields to each other, in place.
+
+        Damped gradient steps lower the sums of |inverse(forward(p)) - p|^2 / 2 over p and of
+        |forward(inverse(q)) - q|^2 / 2 over q. The fields take turns.
+
+        Args:
+            far: only where the error is above FAR. moves: False keeps the forward field as it is.
+        """
+        first, second = self.sides
+        for side in self.sides:
+            side.rows[:, :3] = side.own[0].movedim(0, -1).reshape(-1, 3)
+        back = second.measure(first)
+        if far:
+            there = first.measure(second)
+            first, second = first.only(there > FAR), second.only(back > FAR)
+        ahead, behind = Mover.of(first), Mover.of(second)
         for _ in range(steps):
-            slopes = both(lambda k, far=far: trips[k].slopes(far[k]), (0, 1))
-            pulls = slopes[0][0].add_(slopes[1][1]), slopes[1][0].add_(slopes[0][1])
-            for k, (field, speed, pull) in enumerate(zip(fields, speeds, pulls, strict=True)):
-                if k or moves:
-                    speed.mul_(MOMENTUM).sub_(pull.div_(by[k]), alpha=RATE)
-                    field.add_(speed)
+            if moves:
+                ahead.step(self.sides[1])
+            behind.step(self.sides[0])
+        for side in self.sides:
+            side.own.copy_(side.stack[:, :3])
+
+    def errors(self) -> tuple[ErrorStats, ErrorStats]:
+        """The errors of the round trips from p and from q; NaN where none counts."""
+        first, second = self.sides
+        return error_stats(first.measure(second)), error_stats(second.measure(first))
 
 
-def error_stats(trip: Trip) -> ErrorStats:
-    """The round trip's error over all its voxels."""
-    errors = trip.errors()
+def _box(grid: Grid, *indices: Tensor) -> Box:
+    """The part of a grid around (N, 3) indices in x, y, z."""
+    corners = [v for part in indices if len(part) for v in (part.amin(0), part.amax(0))]
+    corners = corners or [indices[0].new_zeros(3)]
+    return grid.covered(grid.points(np.array([v.tolist() for v in corners])))
+
+
+def _slices(box: Box) -> tuple[slice, ...]:
+    zyx = (slice(a, b) for a, b in zip(box[0][::-1], box[1][::-1], strict=True))
+    return slice(None), slice(None), *zyx
+
+
+def error_stats(errors: Tensor) -> ErrorStats:
+    """Statistics of (N,) errors in mm."""
     if not len(errors):
         return ErrorStats(float("nan"), float("nan"), float("nan"))
     nearly = errors.kthvalue(max(1, round(0.99 * len(errors)))).values
     return ErrorStats(float(errors.mean()), float(nearly), float(errors.max()))
-
-
-def both(work: Callable[[A], B], pair: tuple[A, A]) -> list[B]:
-    """`work` on both items, on a CPU side by side: sampling one field uses one thread."""
-    if torch.get_num_threads() == 1:
-        return [work(item) for item in pair]
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(work, pair))
-
-
-def _frobenius(u: Tensor, grid: Grid) -> Tensor:
-    """The squared Frobenius norm of d(p + u(p)) / dp, (1, 1, Z, Y, X).
-
-    Its columns' squares are means of those of both one-sided differences.
-    """
-    out = torch.zeros_like(u[:, :1])
-    for k, d in enumerate(forward_differences(along_axes(u, grid), grid.spacing)):
-        axis = 4 - k
-        d[:, k] += 1
-        size = d.square_().sum(1, keepdim=True).div_(2)
-        n = size.shape[axis]
-        for start, edge in ((0, n), (1, 0)):  # ahead of a voxel, and behind it
-            out.narrow(axis, start, n).add_(size)
-            out.narrow(axis, edge, 1).add_(size.narrow(axis, min(edge, n - 1), 1))
-    return out
-
-
-def _as_positions(way: Tensor) -> Tensor:
-    return way.T.contiguous().view(1, 1, 1, -1, 3)
-
-
-def _sampled(u: Tensor, at: Tensor) -> Tensor:
-    """(1, C, Z, Y, X) at (1, 1, 1, N, 3) -> (C, N), border values held."""
-    values = F.grid_sample(u, at, padding_mode="border", align_corners=False)
-    return values.view(u.shape[1], -1)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from hsyn_cli.fields.smoothing import gaussian, separable
 
 WIDE_SIGMA = 1.6  # voxels; of the field where the images say nothing
-DIVERGENCE_RATE = 0.12  # of one step of diffusion; above 1/6, the finest waves would grow
+MOST_DIFFUSION = 1 / 6  # square voxels; above it, the finest waves would grow
 
 
 def smoothed_where_flat(u: Tensor, say: Tensor, sigma: float) -> Tensor:
-    """Smooth fields (B, 3, Z, Y, X) by `sigma` voxels where `say` is 1, by WIDE_SIGMA where it is 0.
+    """Smooth fields (B, 3, Z, Y, X) by `sigma` voxels where `say` is 1, by WIDE_SIGMA where 0.
 
     Where the images have little contrast, forces follow noise. There the field follows what
     surrounds it.
@@ -24,22 +26,26 @@ def smoothed_where_flat(u: Tensor, say: Tensor, sigma: float) -> Tensor:
     return torch.lerp(wide, narrow, say)
 
 
-def less_divergence(u: Tensor, rate: float = DIVERGENCE_RATE) -> Tensor:
-    """u + rate * grad(div u), (B, 3, Z, Y, X) in any unit: one step of diffusion of div u.
+def less_divergence(u: Tensor, diffusion: float) -> Tensor:
+    """Fields (B, 3, Z, Y, X), in any unit, after u_t = grad(div u) over `diffusion` square voxels.
 
-    This is the second term of linear elasticity (Lame's), explicit in time. It takes sharp changes
+    This is the second term of linear elasticity (Lame's), in explicit steps. It takes sharp changes
     of volume out of a field and leaves shear and rotation. Divergence and gradient are one-sided
     differences, once of either side, so that the finest waves count and no side is preferred. At
     the border, differences that lack a neighbour are 0.
     """
-    out = u.clone()
-    for k in range(2):
-        div = _difference(u[:, 0], 3, k)
-        for part in (1, 2):
-            div += _difference(u[:, part], 3 - part, k)
-        for part in range(3):
-            out[:, part].add_(_difference(div, 3 - part, 1 - k), alpha=rate / 2)
-    return out
+    steps = math.ceil(diffusion / MOST_DIFFUSION)
+    for _ in range(steps):
+        out = u.clone()
+        for k in range(2):
+            div = _difference(u[:, 0], 3, k)
+            for part in (1, 2):
+                div += _difference(u[:, part], 3 - part, k)
+            for part in range(3):
+                change = _difference(div, 3 - part, 1 - k)
+                out[:, part].add_(change, alpha=diffusion / (2 * steps))
+        u = out
+    return u
 
 
 def _difference(u: Tensor, axis: int, behind: int) -> Tensor:

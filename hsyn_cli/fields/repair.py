@@ -98,7 +98,7 @@ def _means(values: Tensor, voxels: Tensor, size: torch.Size) -> Tensor:
 
 UNFOLDINGS = 10  # rounds
 WRITTEN_FLOOR = 1e-3  # least determinant of a field on the grid that it is written on
-CORNER_FLOOR = 0.02  # the same by the corner rule
+CORNER_FLOOR = 0.1  # the same by the corner rule
 MOST_FOLDS = 0.1  # of all voxels
 
 

@@ -40,7 +40,7 @@ def sampling_grid(u: Tensor, spacing: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Voxels:
-    """Some voxels of a grid: (N,) flat indices, and their normalised coordinates x, y, z, (N,) each.
+    """Some voxels of a grid: (N,) flat indices, and normalised coordinates x, y, z, (N,) each.
 
     `size`: (Z, Y, X) of the grid.
     """

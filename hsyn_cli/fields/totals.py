@@ -5,12 +5,10 @@ The forward field lies on the fixed grid, the inverse field on the moving grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hsyn_cli.fields.folding import Folding, determinants, measure_folding
@@ -21,21 +19,25 @@ from hsyn_cli.fields.grids import (
     resample_field,
     to_image,
 )
-from hsyn_cli.fields.mutual import Round, both, error_stats, fit, round_trips
+from hsyn_cli.fields.mutual import Contents, RoundTrips
 from hsyn_cli.fields.repair import unfolded
 from hsyn_cli.fields.sampling import rotate
-from hsyn_cli.space import Grid, affine_parts
+from hsyn_cli.space import Array, Grid, affine_parts
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Total fields (1, 3, Z, Y, X) in mm, LPS: `forward` on `fixed`, `inverse` on `moving`."""
+    """Total fields (1, 3, Z, Y, X) in mm, LPS: `forward` on `fixed`, `inverse` on `moving`.
+
+    `affine`: the affine in them, fixed point -> moving point.
+    """
 
     forward: Tensor
     inverse: Tensor
     fixed: Grid
     moving: Grid
     working: Grid
+    affine: sitk.AffineTransform
 
     def images(self) -> tuple[sitk.Image, sitk.Image]:
         """Both as SimpleITK vector images."""
@@ -47,21 +49,38 @@ class Totals:
         inverse = determinants(along_axes(self.inverse, self.moving), self.moving.spacing)
         return measure_folding(self.fixed, *forward), measure_folding(self.moving, *inverse)
 
-    def fit(
-        self, contents: tuple[NDArray[np.bool_], NDArray[np.bool_]], rounds: Sequence[Round]
-    ) -> tuple[ErrorStats, ErrorStats]:
-        """Fit both fields to each other, in place, and return the inverse errors that remain.
+    def settle(self, contents: Contents, steps: int) -> tuple[ErrorStats, ErrorStats]:
+        """Fit both fields to each other and unfold them, in place -> the remaining inverse errors.
 
         These are |inverse(forward(p)) - p| over the fixed content, and |forward(inverse(q)) - q|
-        over the moving content, at every voxel whose way stays inside. See `mutual`.
+        over the moving content, at every voxel whose way stays inside. See `mutual` and `repair`.
 
         Args:
-            contents: (Z, Y, X) masks on `fixed` and on `moving`. rounds: of the fit.
+            contents: (Z, Y, X) masks on `fixed` and on `moving`. steps: of the fit.
         """
-        trips = round_trips(self.forward, self.fixed, self.inverse, self.moving, contents)
-        fit(trips, rounds)
-        there, back = both(error_stats, trips)
-        return there, back
+        a, t = affine_parts(self.affine)
+        trips = RoundTrips.of(self.forward, self.fixed, self.inverse, self.moving, contents, a)
+        if steps:
+            trips.fit(steps)
+        back = np.linalg.inv(a).astype(np.float64)
+        self._unfold(self.forward, self.fixed, a, t)
+        self._unfold(self.inverse, self.moving, back, -back @ t)
+        if steps:
+            trips.fit(steps, far=True)
+        return trips.errors()
+
+    def _unfold(self, u: Tensor, grid: Grid, a: Array, t: Array) -> None:
+        """Replace folds of a total field in place; an affine that mirrors is no fold."""
+        bent = without_affine(u, grid, a, t)
+        mended = unfolded(bent, grid, self.working.spacing[0])
+        if mended is not bent:
+            u.copy_(rotate(a, mended) + affine_displacement(grid, a, t, u.device))
+
+
+def without_affine(u: Tensor, grid: Grid, a: Array, t: Array) -> Tensor:
+    """The w with A (p + w(p)) + t = p + u(p), for u (1, 3, Z, Y, X) on `grid`, mm LPS."""
+    back = np.linalg.inv(a).astype(np.float64)
+    return rotate(back, u - affine_displacement(grid, a, t, u.device))
 
 
 def total_fields(
@@ -72,7 +91,7 @@ def total_fields(
     fixed: Grid,
     moving: Grid,
 ) -> Totals:
-    """Total fields of the deformations u and v and the affine A, without folds.
+    """Total fields of the deformations u and v and the affine A.
 
     The forward field at fixed point p is A(p + u(p)) - p. The inverse field at moving point q is
     r + v(r) - q with r = A^-1 q.
@@ -83,13 +102,12 @@ def total_fields(
     a, t = affine_parts(affine)
     back = np.linalg.inv(a).astype(np.float64)
     shift = -back @ t
-    forward = rotate(a, field_on(fixed_to_moving, working, fixed))
+    here = resample_field(fixed_to_moving, working, fixed, np.eye(3), np.zeros(3))
+    forward = rotate(a, here)
     forward += affine_displacement(fixed, a, t, forward.device)
-    # At q, the map q -> A (r + v(r)) folds where q -> r + v(r) does.
-    bent = rotate(a, resample_field(moving_to_fixed, working, moving, back, shift))
-    inverse = rotate(back, unfolded(bent, moving, working.spacing[0]))
+    inverse = resample_field(moving_to_fixed, working, moving, back, shift)
     inverse += affine_displacement(moving, back, shift, inverse.device)
-    return Totals(forward, inverse, fixed, moving, working)
+    return Totals(forward, inverse, fixed, moving, working, affine)
 
 
 def field_on(u: Tensor, working: Grid, target: Grid) -> Tensor:

@@ -225,7 +225,7 @@ def compose(inverted: Inverted, aligned: Aligned, pair: Pair, method: Method) ->
         foreground(view.image, its_look.grey.hounsfield)
         for view, its_look in zip(pair.views, pair.looks, strict=True)
     ]
-    errors = totals.fit((contents[1], contents[0]), method.preset.fit)
+    errors = totals.settle((contents[1], contents[0]), method.preset.fit)
     working = WorkingFields(half.grid, half.mid_to_moving, half.mid_to_fixed, there, back)
     return Composed(working, totals, errors)
 

@@ -40,11 +40,11 @@ def pull(
 ) -> Tensor:
     """Half-way fields after `steps` from `u`: the mean of both forces pulls both images together.
 
-    Both halves take the same step, in opposite directions, so the mean space hardly moves (see
-    `losses.mean_shape`). Momentum is Polyak's heavy ball (USSR Computational Mathematics and
-    Mathematical Physics 1964). Overshoot of the forces cancels, and the rest adds up. After each
-    step, the fields become smoother where the images have little contrast, and their volume change
-    becomes smoother everywhere (see `fields.regularity`).
+    Both halves take the same step, in opposite directions. What the mean space still drifts is
+    taken back at the end (see `centred`). Momentum is Polyak's heavy ball (USSR Computational
+    Mathematics and Mathematical Physics 1964). Overshoot of the forces cancels, and the rest adds
+    up. After each step, the fields become smoother where the images have little contrast, and their
+    volume change becomes smoother everywhere (see `fields.regularity`).
 
     Args:
         pair: (2B, 1 + C, Z, Y, X) in [0, 1], moving images first, each with its C maps. voxel: its
@@ -80,10 +80,19 @@ def pull(
             u = smoothed_where_flat(u, say.repeat(2, 1, 1, 1, 1), steps.field_sigma)
         else:
             u = separable(u, gaussian(u, u.shape[2:], steps.field_sigma))
-        for _ in range(steps.diffusions):
-            u = less_divergence(u)
+        u = less_divergence(u, steps.diffusion)
         step_done()
-    return u
+    return centred(u, voxel) if config.symmetric else u
+
+
+def centred(u: Tensor, voxel: float) -> Tensor:
+    """Half-way fields (2B, 3, Z, Y, X) in mm, their mean space moved to the middle of the pair.
+
+    There, both halves are opposite at every voxel. The whole map between the images stays.
+    """
+    of_moving, of_fixed = u.chunk(2)
+    back = (of_moving + of_fixed).div_(-2)
+    return composed(back.repeat(2, 1, 1, 1, 1), u, voxel)
 
 
 def composed(s: Tensor, u: Tensor, voxel: float, voxels: Voxels | None = None) -> Tensor:
@@ -108,9 +117,7 @@ def _seen(pair: Tensor, u: Tensor, voxel: float, voxels: Voxels | None) -> Tenso
     return out
 
 
-def _pulls(
-    seen: Tensor, voxel: float, steps: Steps, config: SNNetConfig
-) -> tuple[Tensor, Tensor]:
+def _pulls(seen: Tensor, voxel: float, steps: Steps, config: SNNetConfig) -> tuple[Tensor, Tensor]:
     """The mean force on the moving images in mm (B, 3, Z, Y, X), and the contrast (B, 1, Z, Y, X).
 
     The contrast is the local variance of the mean of both images.
@@ -124,16 +131,17 @@ def _pulls(
         part = _content(moving, fixed, first, last, beyond)
         if part is None:
             return
-        a, b, low = moving[(..., *part)], fixed[(..., *part)], part[0].start
+        z, y, x = part
+        a, b, low = moving[..., z, y, x], fixed[..., z, y, x], z.start
         inner = slice(first - low, last - low)
         forward, backward = forces(a, b, steps.window, config.similarity, config.inputs)
         pulled = forward.sub_(backward).mul_(steps.rate * voxel / 2)
-        force[:, :, first:last, part[1], part[2]] = pulled[:, :, inner]
+        force[:, :, first:last, y, x] = pulled[:, :, inner]
         mean = (a[:, :1] + b[:, :1]) / 2
         box = box_operator(mean, steps.window)
         middle = separable(mean, box)
         spread = separable(mean.square_(), box).addcmul_(middle, middle, value=-1)
-        contrast[:, :, first:last, part[1], part[2]] = spread[:, :, inner].clamp_min_(0)
+        contrast[:, :, first:last, y, x] = spread[:, :, inner].clamp_min_(0)
 
     each_slab(work, moving.shape[2], _deep(moving), moving.device)
     return force, contrast
@@ -151,7 +159,8 @@ def _lively(pair: Tensor, u: Tensor, voxel: float) -> Voxels | None:
 
 def _usual(contrast: Tensor, seen: Tensor) -> Tensor:
     """The median contrast inside the images of each pair, (B, 1, 1, 1, 1)."""
-    inside = sum(seen[:, :1].chunk(2)) > 2 * INSIDE
+    moving, fixed = seen[:, :1].chunk(2)
+    inside = moving + fixed > 2 * INSIDE
     values = [c[i].median() if i.any() else c.max() for c, i in zip(contrast, inside, strict=True)]
     return torch.stack(values).clamp_min_(1e-12).view(-1, 1, 1, 1, 1)
 

@@ -6,7 +6,7 @@ A file defines `PRESET`, and `FOR_ORGAN` ({name of an organ: Preset}) if an orga
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hsyn_cli import plugins
 from hsyn_cli.config.architecture import Level, Steps
@@ -33,7 +33,7 @@ class Preset:
             as fine.
         margin: working voxels around the content of both images, in which the fields fall to zero.
         halfway_floor: least one-sided determinant of a half-way field after fold repair.
-        fit: rounds that fit both total fields to each other, see `fields.mutual`.
+        fit: steps that fit both total fields to each other, see `fields.mutual`.
     """
 
     about: str = ""
@@ -42,11 +42,16 @@ class Preset:
     finer: float = 1.0
     margin: float = 8.0
     halfway_floor: float = 0.25
-    fit: tuple[tuple[float, int], ...] = ((0.02, 3), (0.1, 5))
+    fit: int = 4
 
     def depth(self, levels: Sequence[Level]) -> int:
         """Number of SN-Net's levels that run, at least one."""
         return max(1, sum(level.scale > self.coarser_than for level in levels))
+
+    def smoother(self, factor: float) -> Preset:
+        """The same preset with smoother fields, see `Steps.smoother`."""
+        stages = tuple(replace(v, steps=v.steps.smoother(factor)) for v in self.refinement)
+        return replace(self, refinement=stages)
 
     @property
     def work(self) -> float:

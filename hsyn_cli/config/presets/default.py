@@ -5,7 +5,14 @@ from hsyn_cli.config.presets import Preset, RefineStage
 
 ABOUT = "also refines the pair's own fields"
 STEPS = Steps(
-    8, momentum=0.5, step_sigma=1.3, field_sigma=0.6, calm=0.2, diffusions=2, tissue=8.0
+    4,
+    rate=3.5,
+    momentum=0.6,
+    step_sigma=1.5,
+    field_sigma=0.6,
+    calm=0.4,
+    diffusion=0.48,
+    tissue=16.0,
 )
 PRESET = Preset(ABOUT, coarser_than=1, refinement=(RefineStage(1, STEPS),))
 
