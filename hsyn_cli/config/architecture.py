@@ -109,11 +109,12 @@ class Level:
 
 
 COARSE = Level(
-    4, 1, (16, 32, 32, 32), (32, 16), window=5, forces=True, steps=Steps(60, step_sigma=2.0)
-)
+    4, 1, (16, 32, 32, 32), (32, 16), window=5, forces=True,
+    steps=Steps(24, rate=4.0, step_sigma=2.0, diffusion=0.06),
+)  # fmt: skip
 MIDDLE = Level(
     2, 1, (16, 16, 32, 32), (16,), window=5, forces=True,
-    steps=Steps(20, momentum=0.7, step_sigma=2.0),
+    steps=Steps(14, rate=4.0, momentum=0.7, step_sigma=2.0, diffusion=0.06),
 )  # fmt: skip
 FINE = Level(1, 2, (16, 16, 32, 32), (16,), window=5, forces=True)
 

@@ -153,8 +153,8 @@ class Mover:
 
         To take a residual back, the field at p changes by minus that residual, carried over by the
         affine part of the map. To take back those of the trips that end at p, it changes by minus
-        the other side's residuals, sampled where p leads to. With a smaller share of them, the mean error
-        falls faster, but the fields lose more of their detail.
+        the other side's residuals, sampled where p leads to. With a smaller share of them, the mean
+        error falls faster, but the fields lose more of their detail.
         """
         side = self.side
         for part in side.parts():

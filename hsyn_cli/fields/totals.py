@@ -66,7 +66,7 @@ class Totals:
         self._unfold(self.forward, self.fixed, a, t)
         self._unfold(self.inverse, self.moving, back, -back @ t)
         if steps:
-            trips.fit(steps, far=True)
+            trips.fit(2 * steps, far=True)
         return trips.errors()
 
     def _unfold(self, u: Tensor, grid: Grid, a: Array, t: Array) -> None:

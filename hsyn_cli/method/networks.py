@@ -29,6 +29,9 @@ from hsyn_cli.method.di_net import DINet
 from hsyn_cli.method.sn_net import SNNet
 from hsyn_cli.method.unet import use_precision
 
+INVERSE_TOLERANCE = 0.05  # voxels; the fit of the total fields takes out the rest
+SWEEPS = 2
+
 
 class TrainedNetworks(NamedTuple):
     """Both networks of a checkpoint, ready to run."""
@@ -85,8 +88,8 @@ def invert_half(di: DINet, u: Tensor, spacing: float) -> Tensor:
     DI-Net's answer at half the resolution seeds the exact inversion there. The result seeds the
     inversion at full resolution. Sizes must divide by twice DI-Net's stride.
     """
-    v = invert_coarse(di, downsample(u, 2), 2 * spacing)
-    return fixed_point_inverse(u, spacing, resize_linear(v, u.shape[2:]), tolerance=0.01 * spacing)
+    v = resize_linear(invert_coarse(di, downsample(u, 2), 2 * spacing), u.shape[2:])
+    return fixed_point_inverse(u, spacing, v, tolerance=INVERSE_TOLERANCE * spacing, sweeps=SWEEPS)
 
 
 def invert_coarse(di: DINet, u: Tensor, spacing: float) -> Tensor:

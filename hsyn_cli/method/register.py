@@ -55,6 +55,7 @@ def register(
     moving_mask: ImageLike | None = None,
     initial_transform: TransformLike | None = None,
     affine: affine_step.Kind = "affine",
+    smoothness: float = 1.0,
     progress: Progress = lambda step, fraction: None,
 ) -> Registration:
     """Register `moving` to `fixed`, two scalar 3-D images of any grid, in memory or as paths.
@@ -68,11 +69,12 @@ def register(
             masks of the lungs.
         initial_transform: fixed point -> moving point. The affine step starts from it.
         affine: "affine", "rigid" or "none".
+        smoothness: factor of the lengths over which the fields are smooth.
 
     Raises:
         UsageError, InputError, DeviceError, WeightsError, GeometryError: see `errors`.
     """
-    settings = begin(preset, weights, device, threads, seed, initial_transform, affine)
+    settings = begin(preset, weights, device, threads, seed, initial_transform, affine, smoothness)
     clock = Clock(progress, presets.find(preset).work)
     with clock.step("checks"):
         pair = look(moving, fixed, moving_mask, fixed_mask)
@@ -105,15 +107,17 @@ def begin(
     seed: int,
     initial_transform: TransformLike | None,
     affine: affine_step.Kind,
+    smoothness: float,
 ) -> Settings:
     """Check the settings, then set up the device, the threads and the seed."""
     presets.find(preset)
+    presets.check_smoothness(smoothness)
     affine_step.check_kind(affine)
     start = None if initial_transform is None else as_affine_transform(initial_transform)
     torch_device = choose_device(device)
     use_threads(threads)
     torch.manual_seed(seed)
-    return Settings(preset, weights, affine, start, torch_device, seed)
+    return Settings(preset, weights, affine, start, torch_device, seed, smoothness)
 
 
 def look(
@@ -136,8 +140,9 @@ def choose(pair: Pair, settings: Settings) -> Method:
     """The networks that the user names, or those for what the images show."""
     name = organs.checkpoint_for(settings.weights, pair.kinds)
     networks = load_networks(name, settings.device)
+    networks.sn.config = networks.sn.config.smoother(settings.smoothness)
     config, used = networks.sn.config, networks.checkpoint.name
-    preset = presets.find(settings.preset, config.organ)
+    preset = presets.find(settings.preset, config.organ).smoother(settings.smoothness)
     kinds = pair.kinds if used in organs.shipped().values() else {}
     return Method(
         networks=networks,
@@ -248,6 +253,7 @@ def measure(
         similarity=_similarity(aligned.subjects, halves.scene, composed.working, method),
         preset=settings.preset,
         affine=settings.affine,
+        smoothness=settings.smoothness,
         checkpoint=method.networks.checkpoint,
         device=device_name(settings.device),
         threads=torch.get_num_threads(),

@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import SimpleITK as sitk
 from torch import Tensor
 
+from hsyn_cli.anatomy.intensity import foreground
 from hsyn_cli.fields.folding import Folding
-from hsyn_cli.fields.grids import ErrorStats, as_transform, to_image
-from hsyn_cli.fields.totals import field_on
+from hsyn_cli.fields.grids import ErrorStats, as_transform, from_image, to_image
+from hsyn_cli.fields.mutual import RoundTrips
+from hsyn_cli.fields.totals import field_on, without_affine
 from hsyn_cli.io.checkpoints import CheckpointId
-from hsyn_cli.space import Grid
+from hsyn_cli.space import Grid, affine_parts
+
+FIT = 4  # steps that fit ANTs' 1InverseWarp to 1Warp
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Facts:
         seconds: per step, in the order in which the steps ran.
         shown: {role: what the image shows}, if the checkpoint ships with hsyn.
         folded_before_repair_percent: of the half-way fields' voxels, by the stricter corner rule.
+        smoothness: the factor that the user chose.
     """
 
     folding: Folding
@@ -56,6 +62,7 @@ class Facts:
     shown: Mapping[str, str] = field(default_factory=dict)
     folded_before_repair_percent: float = 0.0
     warnings: tuple[str, ...] = ()
+    smoothness: float = 1.0
 
     @property
     def folded_percent(self) -> float:
@@ -129,12 +136,19 @@ class Registration(Outcome):
     @property
     def warp_field(self) -> sitk.Image:
         """ANTs' 1Warp: forward, on the fixed grid, affine left out."""
-        return self.working.on(Grid.of(self.fixed), "fixed_to_moving")
+        grid = Grid.of(self.fixed)
+        u = from_image(self.forward_field)
+        return to_image(without_affine(u, grid, *affine_parts(self.affine)), grid)
 
     @property
     def inverse_warp_field(self) -> sitk.Image:
-        """ANTs' 1InverseWarp: inverse, on the fixed grid, affine left out."""
-        return self.working.on(Grid.of(self.fixed), "moving_to_fixed")
+        """ANTs' 1InverseWarp: inverse, on the fixed grid, affine left out, fitted to 1Warp."""
+        grid = Grid.of(self.fixed)
+        u = from_image(self.warp_field)
+        v = from_image(self.working.on(grid, "moving_to_fixed"))
+        contents = (foreground(self.fixed), foreground(self.warped))
+        RoundTrips.of(u, grid, v, grid, contents, np.eye(3)).fit(FIT, moves=False)
+        return to_image(v, grid)
 
     @property
     def midspace(self) -> Midspace:

@@ -35,6 +35,7 @@ class Settings:
     start: sitk.AffineTransform | None
     device: torch.device
     seed: int
+    smoothness: float
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ def register_files(
     preset: str = "default",
     model: str = "auto",
     affine: Literal["affine", "rigid", "none"] = "affine",
+    smoothness: float = 1.0,
     device: str = "auto",
     threads: int | None = None,
     seed: int = 0,
@@ -89,7 +90,7 @@ def register_files(
 
         result = register(
             read.moving.image, read.fixed.image, preset=preset, weights=model, device=device,
-            threads=threads, seed=seed, affine=affine,
+            threads=threads, seed=seed, affine=affine, smoothness=smoothness,
             fixed_mask=read.fixed_mask and read.fixed_mask.image,
             moving_mask=read.moving_mask and read.moving_mask.image,
             initial_transform=read.initial_transform and read.initial_transform.transform,

@@ -69,7 +69,8 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
         table.add_row("recognised as", Text(kinds))
     unverified = "" if facts.checkpoint.verified else ", not in a manifest"
     weights = f"{facts.checkpoint.name} ({facts.checkpoint.sha256[:12]}{unverified})"
-    table.add_row("preset, weights", Text(f"{facts.preset}, {weights}"))
+    smooth = "" if facts.smoothness == 1 else f", smoothness {facts.smoothness:g}"
+    table.add_row("preset, weights", Text(f"{facts.preset}{smooth}, {weights}"))
     for warning in report.warnings:
         table.add_row(Text("warning", "yellow"), Text(warning, "yellow"))
     if "report" in report.outputs:

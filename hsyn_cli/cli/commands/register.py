@@ -110,6 +110,16 @@ INPUT, METHOD = "Input", "Method"
     help="Skip the alignment: the images are aligned already.",
 )
 @option(
+    "--smoothness",
+    type=click.FloatRange(presets.LEAST_SMOOTHNESS, presets.MOST_SMOOTHNESS),
+    default=1.0,
+    show_default=True,
+    metavar="FACTOR",
+    heading=METHOD,
+    help="Smooth the fields over lengths FACTOR times as long, from "
+    f"{presets.LEAST_SMOOTHNESS:g} (rough) to {presets.MOST_SMOOTHNESS:g} (smooth).",
+)
+@option(
     "--max-folding",
     type=click.FloatRange(0, 100),
     metavar="PERCENT",
@@ -137,7 +147,8 @@ INPUT, METHOD = "Input", "Method"
 )
 def register(
     out: Path, ants_prefix: str | None, save_midspace: bool, no_html: bool, force: bool,
-    preset: str, model: str, rigid: bool, no_affine: bool, max_folding: float | None,
+    preset: str, model: str, rigid: bool, no_affine: bool, smoothness: float,
+    max_folding: float | None,
     device: str, threads: int | None, seed: int, quiet: bool, as_json: bool, **inputs: Any,
 ) -> None:  # fmt: skip
     """Register a moving 3-D image to a fixed one, both ways.
@@ -168,7 +179,7 @@ def register(
         report = api.register_files(
             Inputs(**inputs), wanted, preset=preset, model=model, device=device, threads=threads,
             affine="none" if no_affine else "rigid" if rigid else "affine",
-            seed=seed, force=force, progress=progress,
+            smoothness=smoothness, seed=seed, force=force, progress=progress,
         )  # fmt: skip
     if as_json:
         click.echo(to_json(report), nl=False)
@@ -178,7 +189,7 @@ def register(
         from hsyn_cli.results.render import render
 
         Console().print(render(report, max_folding=max_folding))
-    hint = "the files were written; see report.json, or try --preset fast: its fields are smoother"
+    hint = "the files were written; see report.json, or try --smoothness 1.5"
     check_folding(report.facts.folded_percent, max_folding, hint)
 
 

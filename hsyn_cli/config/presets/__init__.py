@@ -12,6 +12,8 @@ from hsyn_cli import plugins
 from hsyn_cli.config.architecture import Level, Steps
 from hsyn_cli.errors import UsageError
 
+LEAST_SMOOTHNESS, MOST_SMOOTHNESS = 0.25, 4.0
+
 
 @dataclass(frozen=True)
 class RefineStage:
@@ -57,6 +59,13 @@ class Preset:
     def work(self) -> float:
         """Number of refinement steps, converted to full resolution."""
         return sum(stage.steps.steps / stage.scale**3 for stage in self.refinement)
+
+
+def check_smoothness(factor: float) -> None:
+    """Raise UsageError for a factor that gives no useful field."""
+    if not LEAST_SMOOTHNESS <= factor <= MOST_SMOOTHNESS:
+        text = f"smoothness {factor:g} lies beyond {LEAST_SMOOTHNESS:g} to {MOST_SMOOTHNESS:g}"
+        raise UsageError(text, "1 is the default; 2 gives a smoother field, 0.5 a rougher one")
 
 
 def names() -> list[str]:

@@ -8,7 +8,7 @@ ABOUT = "refines longer"
 PRESET = Preset(
     ABOUT,
     coarser_than=1,
-    refinement=(RefineStage(1, replace(default.STEPS, steps=16)),),
+    refinement=(RefineStage(1, replace(default.STEPS, steps=10)),),
 )
 FINE = RefineStage(1, replace(default.FINE.steps, steps=40))
 FOR_ORGAN = {

@@ -5,14 +5,7 @@ from hsyn_cli.config.presets import Preset, RefineStage
 
 ABOUT = "also refines the pair's own fields"
 STEPS = Steps(
-    4,
-    rate=3.5,
-    momentum=0.6,
-    step_sigma=1.5,
-    field_sigma=0.6,
-    calm=0.4,
-    diffusion=0.48,
-    tissue=16.0,
+    5, rate=2.4, momentum=0.5, step_sigma=1.5, field_sigma=0.7, calm=0.2, diffusion=0.3, tissue=16.0
 )
 PRESET = Preset(ABOUT, coarser_than=1, refinement=(RefineStage(1, STEPS),))
 

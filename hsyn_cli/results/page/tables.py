@@ -84,6 +84,7 @@ def all_tables(report: Report) -> str:
     weights = report["checkpoint"]
     run = {
         "preset": report["preset"],
+        "smoothness": report.get("smoothness", 1.0),
         "first step": report["affine"],
         "weights": weights["name"]
         if weights["verified"]
