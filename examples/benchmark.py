@@ -3,15 +3,17 @@
 
     python examples/benchmark.py                     # the pair of examples/brain, all methods
     python examples/benchmark.py pairs.csv --methods fast,default,greedy --json scores.json
+    python examples/benchmark.py pairs.csv --methods default@0.5,default@2,greedy@2 --profile
 
 pairs.csv has the columns moving, fixed, moving_labels and fixed_labels. Its paths are relative to
 the file. To leave out ids, put a labels.csv with the columns index and ignore (True) beside the
 fixed labels.
 
 The methods are hsyn's presets fast, default and accurate, and ants and greedy as peers.py runs
-them. The script notes which of them are not installed. Seconds of hsyn are those of the whole
-command, including start-up and writing. Seconds of the others are those of the registration
-alone. Peak memory is that of the process. The functions that measure the results use SimpleITK
+them. NAME@FACTOR is hsyn with --smoothness FACTOR, or greedy with its default sigmas times FACTOR.
+--profile also gives hsyn's seconds per step. The script notes which of them are not installed.
+Seconds of hsyn are those of the whole command, including start-up and writing. Seconds of the
+others are those of the registration alone. Peak memory is that of the process. The functions that measure the results use SimpleITK
 and numpy only, nothing of hsyn. Runs on Linux and macOS. Needs SimpleITK, numpy and rich.
 """
 
@@ -43,9 +45,13 @@ ROWS = {  # key of a score: its row in the table
     "folded": "folded voxels (central differences)",
     "folded_corner": "folded voxels (any of 8 corners)",
     "min_det": "smallest determinant (central)",
+    "sd_log_det": "SD of log det inside the fixed image",
     "inverse_mean_mm": "inverse error, mean, mm",
     "inverse_p99_mm": "inverse error, 99 %, mm",
     "inverse_max_mm": "inverse error, largest, mm",
+    "back_mean_mm": "the other way, mean, mm",
+    "back_p99_mm": "the other way, 99 %, mm",
+    "back_max_mm": "the other way, largest, mm",
 }
 
 
@@ -70,9 +76,11 @@ def register(
     method: str, pair: dict[str, str], out: Path, args: argparse.Namespace
 ) -> dict[str, float]:
     """Run one method, which writes forward_field.nii.gz and inverse_field.nii.gz to `out`."""
+    method, _, factor = method.partition("@")
     if method in HSYN:
         images = ["-m", pair["moving"], "-f", pair["fixed"]]
         options = ["-o", str(out), "--preset", method, "--threads", str(args.threads)]
+        options += ["--smoothness", factor] if factor else []
         program = shutil.which(args.hsyn)
         if not program:
             raise RuntimeError(
@@ -87,10 +95,16 @@ def register(
             pair["moving"],
             pair["fixed"],
             str(out),
+            *filter(None, [factor]),
         ]
     seconds, peak = measured(command, args.threads, out.parent / "log.txt")
     if method in PEERS:
         seconds = float((out / "seconds.txt").read_text())
+    if (out / "report.json").exists():
+        report = json.loads((out / "report.json").read_text())
+        steps = {**report["seconds"], "start-up, reading, writing": seconds}
+        steps["start-up, reading, writing"] -= sum(report["seconds"].values())
+        return {"seconds": seconds, "peak_gb": peak, "steps": steps}
     return {"seconds": seconds, "peak_gb": peak}
 
 
@@ -122,6 +136,20 @@ def names(pair: dict[str, str]) -> dict[int, dict[str, str]]:
         return {}
     with table.open(newline="") as stream:
         return {int(float(row["index"])): row for row in csv.DictReader(stream)}
+
+
+def roughness(field, fixed) -> dict[str, float]:
+    """Standard deviation of log det inside the foreground of `fixed`, by central differences."""
+    d, values = sitk.GetArrayViewFromImage(field), sitk.GetArrayViewFromImage(fixed)
+    direction, spacing = np.array(field.GetDirection()).reshape(3, 3), field.GetSpacing()
+    logs = []
+    for z in range(1, d.shape[0] - 1, 16):  # slabs, for memory
+        slab = d[z - 1 : z + 17]
+        parts = [np.gradient(slab, spacing[k], axis=2 - k)[1:-1, 1:-1, 1:-1] for k in range(3)]
+        det = np.linalg.det(np.eye(3) + np.stack(parts, -1) @ direction.T)
+        inside = (values > values.min())[z : z + len(det), 1:-1, 1:-1]
+        logs.append(np.log(np.clip(det[inside], 1e-9, 1e9)))
+    return {"sd_log_det": float(np.concatenate(logs).std())}
 
 
 def folding(field) -> dict[str, float]:
@@ -175,7 +203,7 @@ def through(field, points: np.ndarray) -> np.ndarray:
     return moved
 
 
-def inverse_error(forward, inverse, fixed) -> dict[str, float]:
+def inverse_error(forward, inverse, fixed, name: str = "inverse") -> dict[str, float]:
     """|inverse(forward(p)) - p| over fixed voxels above the minimum whose path stays inside."""
     values = sitk.GetArrayViewFromImage(fixed)
     index = np.argwhere(values > values.min())[:, ::-1]
@@ -187,7 +215,7 @@ def inverse_error(forward, inverse, fixed) -> dict[str, float]:
     error = np.concatenate(errors)
     error = error[np.isfinite(error)]
     values = {"mean": error.mean(), "p99": np.percentile(error, 99), "max": error.max()}
-    return {f"inverse_{name}_mm": float(value) for name, value in values.items()}
+    return {f"{name}_{key}_mm": float(value) for key, value in values.items()}
 
 
 def judge(out: Path, pair: dict[str, str]) -> dict[str, float]:
@@ -200,7 +228,10 @@ def judge(out: Path, pair: dict[str, str]) -> dict[str, float]:
     if (out / "warped.nii.gz").exists():  # hsyn's: affine.mat maps fixed to moving points
         scores["dice_affine"] = mean_dice(sitk.ReadTransform(str(out / "affine.mat")), pair)
     if len(fields) == 2:
-        scores |= inverse_error(*fields, sitk.ReadImage(pair["fixed"], sitk.sitkFloat32))
+        fixed, moving = (sitk.ReadImage(pair[k], sitk.sitkFloat32) for k in ("fixed", "moving"))
+        scores |= roughness(fields[0], fixed)
+        scores |= inverse_error(*fields, fixed)
+        scores |= inverse_error(*fields[::-1], moving, "back")
     return scores
 
 
@@ -225,13 +256,14 @@ def main() -> None:
         default=sys.executable,
         help="a Python that has ants and greedy; default: this one",
     )
+    parser.add_argument("--profile", action="store_true", help="also show seconds per step")
     parser.add_argument("--keep", type=Path, help="folder that keeps what each run wrote")
     parser.add_argument(
         "--json", type=Path, default=Path("benchmark.json"), help="default: %(default)s"
     )
     args = parser.parse_args()
     console, methods, results = Console(), args.methods.split(","), []
-    if unknown := set(methods) - {*HSYN, *PEERS}:
+    if unknown := {name.partition("@")[0] for name in methods} - {*HSYN, *PEERS}:
         parser.error(f"unknown methods {sorted(unknown)}; there are {', '.join((*HSYN, *PEERS))}")
     try:
         pairs = read_pairs(args.pairs)
@@ -266,8 +298,21 @@ def main() -> None:
             title, *("-" if key not in means[m] else f"{means[m][key]:.4g}" for m in methods)
         )
     console.print(table)
+    if args.profile:
+        console.print(profile(results, [name for name in methods if name.startswith(HSYN)]))
     for note in sorted({f"{r['method']}: {r['note']}" for r in results if "note" in r}):
         console.print(note, markup=False)
+
+
+def profile(results: list[dict], methods: list[str]) -> Table:
+    """Mean seconds per step of hsyn's methods."""
+    runs = {m: [r["steps"] for r in results if r["method"] == m and "steps" in r] for m in methods}
+    table = Table("mean seconds", *methods)
+    names = {name: None for m in methods for steps in runs[m] for name in steps}
+    for name in names:
+        cells = ([steps.get(name, 0.0) for steps in runs[m]] for m in methods)
+        table.add_row(name, *(f"{np.mean(c):.1f}" if c else "-" for c in cells))
+    return table
 
 
 def average(runs: list[dict]) -> dict[str, float]:
@@ -276,6 +321,7 @@ def average(runs: list[dict]) -> dict[str, float]:
         "folded": max,
         "folded_corner": max,
         "inverse_max_mm": max,
+        "back_max_mm": max,
         "peak_gb": max,
         "min_det": min,
     }

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Register one pair with a widely used tool. benchmark.py runs this in a process of its own.
 
-    python examples/peers.py ants|greedy MOVING FIXED OUT_DIR
+    python examples/peers.py ants|greedy MOVING FIXED OUT_DIR [FACTOR]
 
 ants is antsRegistrationSyNQuick[s] of antspyx. greedy is the affine and deformable registration of
 picsl_greedy with NCC. The script writes to OUT_DIR: forward_field.nii.gz (total displacement in
 mm, LPS, on the fixed grid), inverse_field.nii.gz (its inverse, on the moving grid; greedy's is
 that of -oinv), and seconds.txt (of the registration alone). ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS
-sets the threads; all cores if it is not set.
+sets the threads; all cores if it is not set. FACTOR multiplies greedy's default sigmas.
 """
 
 import os
@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+GREEDY_SIGMAS = (1.732, 0.7071)  # its defaults, in voxels: of each step and of the whole field
 THREADS = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 
 
@@ -41,7 +42,7 @@ def run_ants(moving: str, fixed: str, out: Path) -> float:
     return seconds
 
 
-def run_greedy(moving: str, fixed: str, out: Path) -> float:
+def run_greedy(moving: str, fixed: str, out: Path, factor: float = 1.0) -> float:
     from picsl_greedy import Greedy3D
 
     greedy = Greedy3D()
@@ -50,6 +51,8 @@ def run_greedy(moving: str, fixed: str, out: Path) -> float:
     affine, warp, inverse = (out / name for name in ("affine.mat", "warp.nii.gz", "back.nii.gz"))
     start = time.perf_counter()
     greedy.execute(f"{match} -a -ia-image-centers -o {affine}")
+    sigmas = " ".join(f"{factor * sigma:g}vox" for sigma in GREEDY_SIGMAS)
+    match += "" if factor == 1 else f" -s {sigmas}"
     greedy.execute(f"{match} -it {affine} -wp 0 -o {warp} -oinv {inverse}")
     seconds = time.perf_counter() - start
     for name, grid, transforms in (  # a point goes through them from left to right
@@ -61,13 +64,13 @@ def run_greedy(moving: str, fixed: str, out: Path) -> float:
 
 
 def main() -> None:
-    name, moving, fixed, out = sys.argv[1:5]
+    name, moving, fixed, out, *factor = sys.argv[1:6]
     register, distribution = {
         "ants": (run_ants, "antspyx"),
         "greedy": (run_greedy, "picsl_greedy"),
     }[name]
     try:
-        seconds = register(moving, fixed, Path(out))
+        seconds = register(moving, fixed, Path(out), *map(float, factor))
     except ImportError:
         sys.exit(f"{distribution} is not installed: pip install {distribution}")
     (Path(out) / "seconds.txt").write_text(str(seconds))

@@ -221,6 +221,8 @@ class RoundTrips:
         for _ in range(steps):
             if moves:
                 ahead.step(self.sides[1])
+            else:
+                first.measure(self.sides[1])
             behind.step(self.sides[0])
         for side in self.sides:
             side.own.copy_(side.stack[:, :3])

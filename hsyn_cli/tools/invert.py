@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -25,6 +23,8 @@ from hsyn_cli.io.images import ImageLike, as_field, as_grid
 from hsyn_cli.method.di_net import DINet
 from hsyn_cli.method.networks import load_networks
 from hsyn_cli.space import Array, Grid
+from hsyn_cli.tools.inversion import Inversion
+from hsyn_cli.tools.invert_fit import fitted
 from hsyn_cli.tools.invert_start import (
     INVERSION_SLAB,
     SEED,
@@ -39,42 +39,12 @@ MARK_OUTSIDE, MARK_FOLDED = -1.0, -2.0  # marks in a residual map
 TOLERANCE = 0.005  # mm
 
 
-@dataclass(frozen=True)
-class Inversion:
-    """An inverse field e and its residual |q + e(q) + d(q + e(q)) - q| at every voxel q.
-
-    Attributes:
-        inverse: float32 vector image, mm LPS.
-        residual: over all voxels without a mark.
-        residual_map: mm; -1 marks a q to which no point of the field's grid leads, -2 one whose
-            inverse lies in a fold.
-        folding: of the inverted field.
-        outside, folded: numbers of voxels with these marks, of `voxels`.
-        unsolved: number of the other voxels with a residual above ten times the tolerance, usually
-            next to folds.
-    """
-
-    inverse: sitk.Image
-    residual: ErrorStats
-    residual_map: sitk.Image
-    folding: Folding
-    outside: int
-    folded: int
-    unsolved: int
-    voxels: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, without the images."""
-        return {
-            name: dataclasses.asdict(getattr(self, name)) for name in ("residual", "folding")
-        } | {name: getattr(self, name) for name in ("outside", "folded", "unsolved", "voxels")}
-
-
 def invert(
     field: ImageLike,
     reference: ImageLike | None = None,
     *,
     tolerance: float = TOLERANCE,
+    fit: bool = False,
     weights: str | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -92,6 +62,7 @@ def invert(
         field: SimpleITK vector image, or its path.
         reference: image whose grid e gets; None: the field's grid.
         tolerance: of the residual, mm.
+        fit: also fit e to d, which stays as it is, so that both orders are about as exact.
 
     Raises:
         InputError, GeometryError, DeviceError, WeightsError: see `errors`.
@@ -103,7 +74,11 @@ def invert(
     progress("load networks", 0.0)
     _, di, _ = load_networks(weights, chosen)
     with torch.no_grad():
-        return _invert(field, grid, tolerance, di, chosen, progress)
+        inversion = _invert(field, grid, tolerance, di, chosen, progress)
+    if not fit:
+        return inversion
+    progress("fit", 0.95)
+    return fitted(field, inversion, best_affine(field)[0], chosen)
 
 
 @dataclass(frozen=True)

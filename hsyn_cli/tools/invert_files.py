@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hsyn_cli.io import atomic, files
 
 if TYPE_CHECKING:
-    from hsyn_cli.tools.invert import Inversion
+    from hsyn_cli.tools.inversion import Inversion
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ def invert_files(
     reference: Path | None = None,
     residual_map: Path | None = None,
     tolerance: float = 0.005,
+    fit: bool = False,
     weights: str | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -58,7 +59,7 @@ def invert_files(
 
             read = reading.result()
         inversion = invert(
-            read.image, reference, tolerance=tolerance, weights=weights, device=device,
+            read.image, reference, tolerance=tolerance, fit=fit, weights=weights, device=device,
             threads=threads, progress=lambda step, part: progress(step, 0.1 + 0.75 * part),
         )  # fmt: skip
         progress("writing", 0.85)
