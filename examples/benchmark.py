@@ -13,8 +13,9 @@ The methods are hsyn's presets fast, default and accurate, and ants and greedy a
 them. NAME@FACTOR is hsyn with --smoothness FACTOR, or greedy with its default sigmas times FACTOR.
 --profile also gives hsyn's seconds per step. The script notes which of them are not installed.
 Seconds of hsyn are those of the whole command, including start-up and writing. Seconds of the
-others are those of the registration alone. Peak memory is that of the process. The functions that measure the results use SimpleITK
-and numpy only, nothing of hsyn. Runs on Linux and macOS. Needs SimpleITK, numpy and rich.
+others are those of the registration alone. Peak memory is that of the process. The functions that
+measure the results use SimpleITK and numpy only, nothing of hsyn. Runs on Linux and macOS. Needs
+SimpleITK, numpy and rich.
 """
 
 import argparse
