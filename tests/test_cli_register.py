@@ -124,7 +124,8 @@ def test_the_pipeline_gets_what_was_asked_for(here: Path, calls: list[dict[str, 
     save((np.ones(SIZE[::-1])).astype(np.uint8), "mask.nii.gz", like)
     sitk.WriteTransform(sitk.Euler3DTransform(), "t.tfm")
     options = (
-        "--rigid --preset fast --device cpu --threads 2 --seed 5 --initial-transform t.tfm --quiet"
+        "--rigid --preset fast --device cpu --threads 2 --seed 5 --initial-transform t.tfm --quiet "
+        "--smoothness 1.5"
     )
     assert (
         register(*options.split(), "--fixed-mask", "mask.nii.gz", "--moving-labels", "mask.nii.gz")
@@ -143,6 +144,7 @@ def test_the_pipeline_gets_what_was_asked_for(here: Path, calls: list[dict[str, 
         "device": "cpu",
         "threads": 2,
         "seed": 5,
+        "smoothness": 1.5,
         "moving_mask": None,
         "affine": "rigid",
     }

@@ -220,7 +220,7 @@ def test_a_level_goes_along_the_forces_first_and_its_net_corrects_that() -> None
     assert u_m.shape[2:] == moving.shape[2:]
     assert coarse.shape[2:] == (16, 20, 12)
     torch.testing.assert_close(swapped, (u_f, u_m), atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(u_m, -u_f, atol=1e-2, rtol=0)
+    assert (u_m + u_f).abs().mean() < 0.05 * u_m.abs().mean()  # the mean space stays in the middle
 
 
 def test_configs_survive_json() -> None:

@@ -237,7 +237,7 @@ def test_a_similarity_makes_the_forces(add: Add) -> None:
     a = (slope * torch.arange(12.0)).expand(1, 1, 8, 10, 12).contiguous()
     of_a, of_b = forces(a, a + 0.3, 5, SNNetConfig(similarity="toy").similarity)
     inner = (0, slice(None), slice(2, -2), slice(2, -2), slice(2, -2))
-    expected = slope / (slope**2 + 1 + PLAIN.inputs.damping)
+    expected = slope / (slope**2 + 1 + PLAIN.damping)
     for found, sign in ((of_a, 1), (of_b, -1)):
         x, y, z = found[inner]
         torch.testing.assert_close(x, torch.full_like(x, sign * expected))

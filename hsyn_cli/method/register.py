@@ -74,7 +74,8 @@ def register(
     Raises:
         UsageError, InputError, DeviceError, WeightsError, GeometryError: see `errors`.
     """
-    settings = begin(preset, weights, device, threads, seed, initial_transform, affine, smoothness)
+    use_threads(threads)
+    settings = begin(preset, weights, device, seed, initial_transform, affine, smoothness)
     clock = Clock(progress, presets.find(preset).work)
     with clock.step("checks"):
         pair = look(moving, fixed, moving_mask, fixed_mask)
@@ -103,21 +104,18 @@ def begin(
     preset: str,
     weights: str | None,
     device: str,
-    threads: int | None,
     seed: int,
     initial_transform: TransformLike | None,
     affine: affine_step.Kind,
     smoothness: float,
 ) -> Settings:
-    """Check the settings, then set up the device, the threads and the seed."""
+    """Check the settings, then set up the device and the seed."""
     presets.find(preset)
     presets.check_smoothness(smoothness)
     affine_step.check_kind(affine)
     start = None if initial_transform is None else as_affine_transform(initial_transform)
-    torch_device = choose_device(device)
-    use_threads(threads)
     torch.manual_seed(seed)
-    return Settings(preset, weights, affine, start, torch_device, seed, smoothness)
+    return Settings(preset, weights, affine, start, choose_device(device), seed, smoothness)
 
 
 def look(
@@ -226,11 +224,11 @@ def compose(inverted: Inverted, aligned: Aligned, pair: Pair, method: Method) ->
     back = sampling.compose(half.moving_to_mid, half.mid_to_fixed, spacing)
     moving, fixed = (Grid.of(image) for image in pair.images)
     totals = total_fields(there, back, half.grid, aligned.affine, fixed, moving)
-    contents = [
-        foreground(view.image, its_look.grey.hounsfield)
-        for view, its_look in zip(pair.views, pair.looks, strict=True)
-    ]
-    errors = totals.settle((contents[1], contents[0]), method.preset.fit)
+    of_moving, of_fixed = (
+        foreground(view.image, shown.grey.hounsfield)
+        for view, shown in zip(pair.views, pair.looks, strict=True)
+    )
+    errors = totals.settle((of_fixed, of_moving), method.preset.fit)
     working = WorkingFields(half.grid, half.mid_to_moving, half.mid_to_fixed, there, back)
     return Composed(working, totals, errors)
 

@@ -40,7 +40,9 @@ class Inversion:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the images."""
-        stats = {"residual": self.residual, "folding": self.folding, "reversed": self.reversed}
-        return {name: dataclasses.asdict(v) for name, v in stats.items() if v is not None} | {
-            name: getattr(self, name) for name in ("outside", "folded", "unsolved", "voxels")
+        plain = {
+            "residual": dataclasses.asdict(self.residual),
+            "folding": dataclasses.asdict(self.folding),
+            **{name: getattr(self, name) for name in ("outside", "folded", "unsolved", "voxels")},
         }
+        return plain | ({"reversed": dataclasses.asdict(self.reversed)} if self.reversed else {})
