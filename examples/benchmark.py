@@ -119,10 +119,10 @@ def dices(transform, pair: dict[str, str]) -> dict[int, float]:
         - {0}
         - {k for k, row in names(pair).items() if row.get("ignore") == "True"}
     )
-    return {
-        k: float(2 * np.sum((a == k) & (b == k)) / (np.sum(a == k) + np.sum(b == k)))
-        for k in sorted(ids)
-    }
+    count = int(max(a.max(), b.max())) + 1
+    both = np.bincount(a[a == b], minlength=count)
+    total = np.bincount(a, minlength=count) + np.bincount(b, minlength=count)
+    return {k: float(2 * both[k] / total[k]) for k in sorted(ids)}
 
 
 def mean_dice(transform, pair: dict[str, str]) -> float:
@@ -143,12 +143,17 @@ def roughness(field, fixed) -> dict[str, float]:
     """Standard deviation of log det inside the foreground of `fixed`, by central differences."""
     d, values = sitk.GetArrayViewFromImage(field), sitk.GetArrayViewFromImage(fixed)
     direction, spacing = np.array(field.GetDirection()).reshape(3, 3), field.GetSpacing()
-    logs = []
+    logs, least, inner = [], values.min(), slice(1, -1)
     for z in range(1, d.shape[0] - 1, 16):  # slabs, for memory
         slab = d[z - 1 : z + 17]
-        parts = [np.gradient(slab, spacing[k], axis=2 - k)[1:-1, 1:-1, 1:-1] for k in range(3)]
-        det = np.linalg.det(np.eye(3) + np.stack(parts, -1) @ direction.T)
-        inside = (values > values.min())[z : z + len(det), 1:-1, 1:-1]
+        a, b, c = (
+            np.moveaxis(np.gradient(slab, spacing[k], axis=2 - k)[inner, inner, inner], -1, 0)
+            + direction[:, k, None, None, None]
+            for k in range(3)
+        )
+        cross = (b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0])
+        det = sum(x * y for x, y in zip(a, cross, strict=True)) * np.linalg.det(direction)
+        inside = values[z : z + len(det), inner, inner] > least
         logs.append(np.log(np.clip(det[inside], 1e-9, 1e9)))
     return {"sd_log_det": float(np.concatenate(logs).std())}
 
