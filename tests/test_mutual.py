@@ -1,0 +1,83 @@
+"""The fit of two fields to each other, on maps of every size and turn."""
+
+import numpy as np
+import pytest
+import torch
+from samples import DIRECTIONS, smooth_field, turned
+
+from hsyn_cli.fields.grids import affine_displacement
+from hsyn_cli.fields.inverse import fixed_point_inverse
+from hsyn_cli.fields.mutual import RoundTrips
+from hsyn_cli.fields.sampling import rotate
+from hsyn_cli.space import Array, Grid
+
+SIZE = (26, 24, 28)
+TURNS = {
+    "none": np.eye(3),
+    "turned": np.reshape(turned(0.7, -0.5, 1.9), (3, 3)),
+    "mirrored": np.diag([-1.0, 1.0, 1.0]),
+    "half as large": 0.5 * np.eye(3),
+}
+
+
+def pair(linear: Array) -> tuple[torch.Tensor, Grid, torch.Tensor, Grid]:
+    """A rough field and its inverse at its voxels, after a `linear` map, both on grids that fit."""
+    fixed = Grid(SIZE, (1.0, 1.0, 1.0), (5.0, -3.0, 2.0), DIRECTIONS["LPS"])
+    u = smooth_field(SIZE[::-1], 0.4, 1)
+    u += 0.15 * torch.randn(u.shape, generator=torch.Generator().manual_seed(0))
+    v = fixed_point_inverse(u, 1.0, -u, 1e-4)
+    # Voxels of `moving` are those of `fixed` after the linear map.
+    axes = linear / np.cbrt(abs(np.linalg.det(linear)))
+    scale = float(np.cbrt(abs(np.linalg.det(linear))))
+    ox, oy, oz = (linear @ np.array(fixed.origin)).tolist()
+    moving = Grid(SIZE, (scale,) * 3, (ox, oy, oz), tuple(axes.ravel().tolist()))
+    back = np.linalg.inv(linear)
+    zero = np.zeros(3)
+    forward = rotate(linear, u) + affine_displacement(fixed, linear, zero, u.device)
+    return forward, fixed, v + affine_displacement(moving, back, zero, u.device), moving
+
+
+def contents() -> tuple[np.ndarray, np.ndarray]:
+    inside = np.zeros(SIZE[::-1], bool)
+    inside[3:-3, 3:-3, 3:-3] = True
+    return inside, inside.copy()
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_both_round_trips_get_shorter_whatever_the_affine(name: str) -> None:
+    linear = TURNS[name]
+    forward, fixed, inverse, moving = pair(linear)
+    trips = RoundTrips.of(forward, fixed, inverse, moving, contents(), linear)
+    before = [e.mean_mm for e in trips.errors()]
+    outside = forward[..., 0, 0, 0].clone()
+    trips.fit(6)
+    after = [e.mean_mm for e in trips.errors()]
+    assert sum(after) < 0.75 * sum(before)
+    size = float(np.cbrt(abs(np.linalg.det(linear))))  # of a mm of the moving side
+    assert max(after[0], after[1] / size) < 2 * min(after[0], after[1] / size)
+    assert torch.equal(forward[..., 0, 0, 0], outside)  # it does not count
+
+
+def test_a_field_that_stays_stays() -> None:
+    forward, fixed, inverse, moving = pair(np.eye(3))
+    kept, start = forward.clone(), inverse.clone()
+    trips = RoundTrips.of(forward, fixed, inverse, moving, contents(), np.eye(3))
+    before = trips.errors()[0].mean_mm
+    trips.fit(6, moves=False)
+    assert torch.equal(forward, kept)
+    assert not torch.equal(inverse, start)
+    assert trips.errors()[0].mean_mm < before or trips.errors()[1].mean_mm < before
+
+
+def test_far_steps_lower_the_largest_errors_and_touch_nothing_else() -> None:
+    forward, fixed, inverse, moving = pair(np.eye(3))
+    forward[0, :, 12, 12, 12] += 0.8
+    trips = RoundTrips.of(forward, fixed, inverse, moving, contents(), np.eye(3))
+    worst, start = trips.errors()[0].max_mm, forward.clone()
+    near = trips.sides[0].measure(trips.sides[1]) <= 0.1
+    trips.fit(4, far=True)
+    assert trips.errors()[0].max_mm < worst
+    x, y, z = (torch.tensor(part[3:-3, 3:-3, 3:-3]) for part in np.indices(SIZE[::-1])[::-1])
+    flat = torch.stack((z, y, x)).flatten(1)[:, near] if near.any() else torch.zeros(3, 0).long()
+    z, y, x = flat
+    assert torch.equal(forward[0][:, z, y, x], start[0][:, z, y, x])
