@@ -11,10 +11,10 @@ Progress = Callable[[str, float], None]  # the step's name and the share of the 
 
 # Seconds measured on two cores. Only the progress bar uses them.
 SECONDS = {
-    "load networks": 0.1, "affine": 2.0, "networks": 2.4, "fold repair": 0.9, "exact inverse": 2.3,
-    "composition": 1.9, "checks": 0.8, "warping": 0.5,
+    "load networks": 0.1, "affine": 3.0, "networks": 4.5, "fold repair": 0.5, "exact inverse": 3.0,
+    "composition": 4.5, "checks": 1.1, "warping": 0.6,
 }  # fmt: skip
-SECONDS_PER_WORK = 0.6  # of the refinement, see `Preset.work`
+SECONDS_PER_WORK = 1.9  # of the refinement, see `Preset.work`
 
 
 @dataclass
