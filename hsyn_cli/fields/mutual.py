@@ -82,16 +82,15 @@ class Side:
     linear: Tensor
 
     @classmethod
-    def of(cls, u: Tensor, box: Box, ways: Ways, end: Box, linear: Array) -> Side:
+    def of(cls, own: Tensor, box: Box, ways: Ways, end: Box, linear: Array) -> Side:
         """The part of a field in a box of its grid, whose ways lead to a box of the other grid.
 
         linear: (3, 3), x -> linear @ x.
         """
-        own = u[_slices(box)]
         field = own[0].movedim(0, -1).reshape(-1, 3)
         ny, nx = own.shape[3:]
-        x, y, z = (ways.voxels - torch.tensor(box[0], device=u.device)).unbind(1)
-        first, last = (torch.tensor(corner, device=u.device) for corner in end)
+        x, y, z = (ways.voxels - torch.tensor(box[0], device=own.device)).unbind(1)
+        first, last = (torch.tensor(corner, device=own.device) for corner in end)
         scale = 2 / (last - first)
         return cls(
             own,
@@ -99,7 +98,7 @@ class Side:
             (z * ny + y) * nx + x,
             (ways.starts - first + 0.5) * scale - 1,
             ways.per_mm * scale,
-            torch.from_numpy(linear.T.copy()).float().to(u.device),
+            torch.from_numpy(linear.T.copy()).float().to(own.device),
         )
 
     @property
@@ -194,12 +193,9 @@ class RoundTrips:
         there = Ways.of(forward, fixed, moving, contents[0])
         back = Ways.of(inverse, moving, fixed, contents[1])
         here, end = _box(fixed, there.voxels, back.ends), _box(moving, back.voxels, there.ends)
-        return cls(
-            (
-                Side.of(forward, here, there, end, linear),
-                Side.of(inverse, end, back, here, np.linalg.inv(linear).astype(np.float64)),
-            )
-        )
+        u, v = forward[fixed.part(here)[1]], inverse[moving.part(end)[1]]
+        turned_back = np.linalg.inv(linear).astype(np.float64)
+        return cls((Side.of(u, here, there, end, linear), Side.of(v, end, back, here, turned_back)))
 
     def fit(self, steps: int, *, far: bool = False, moves: bool = True) -> None:
         """Fit both fields to each other, in place.
@@ -238,11 +234,6 @@ def _box(grid: Grid, *indices: Tensor) -> Box:
     corners = [v for part in indices if len(part) for v in (part.amin(0), part.amax(0))]
     corners = corners or [indices[0].new_zeros(3)]
     return grid.covered(grid.points(np.array([v.tolist() for v in corners])))
-
-
-def _slices(box: Box) -> tuple[slice, ...]:
-    zyx = (slice(a, b) for a, b in zip(box[0][::-1], box[1][::-1], strict=True))
-    return slice(None), slice(None), *zyx
 
 
 def error_stats(errors: Tensor) -> ErrorStats:

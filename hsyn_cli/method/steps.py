@@ -88,7 +88,8 @@ def pull(
 def centred(u: Tensor, voxel: float) -> Tensor:
     """Half-way fields (2B, 3, Z, Y, X) in mm, their mean space moved to the middle of the pair.
 
-    There, both halves are opposite at every voxel. The whole map between the images stays.
+    There, both halves are opposite, to first order in their mean. The whole map between the images
+    stays.
     """
     of_moving, of_fixed = u.chunk(2)
     back = (of_moving + of_fixed).div_(-2)
