@@ -7,7 +7,7 @@ u <- s + u o (id + s). SN-Net's levels start with such steps, and the refinement
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ def pull(
     """Half-way fields after `steps` from `u`: the mean of both forces pulls both images together.
 
     Both halves take the same step, in opposite directions. What the mean space still drifts is
-    taken back at the end (see `centred`). Momentum is Polyak's heavy ball (USSR Computational
+    taken back at the end (see `centre`). Momentum is Polyak's heavy ball (USSR Computational
     Mathematics and Mathematical Physics 1964). Overshoot of the forces cancels, and the rest adds
     up. After each step, the fields become smoother where the images have little contrast, and their
     volume change becomes smoother everywhere (see `fields.regularity`).
@@ -55,13 +55,12 @@ def pull(
             force there.
         step_done: called after each step.
     """
-    u = resize_smooth(u, pair.shape[2:])
+    u = resize_smooth(u, pair.shape[2:]).clone(memory_format=torch.contiguous_format)
     weight = None
     if counts is not None:
         of_moving, of_fixed = warp(counts, u, voxel).chunk(2)
         weight = of_moving * of_fixed
-    images = pair[:, :1]
-    pair = torch.cat((images, pair[:, 1:] * steps.tissue**0.5), 1) if steps.tissue else images
+    pair = pair if steps.tissue else pair[:, :1]
     of_step = gaussian(pair, pair.shape[2:], steps.step_sigma)
     to_moving, to_fixed = (1.0, -1.0) if config.symmetric else (2.0, 0.0)
     voxels = _lively(pair, u, voxel)
@@ -72,41 +71,62 @@ def pull(
         if weight is not None:
             force *= weight
             contrast *= weight
-        motion = motion.mul_(steps.momentum).add_(separable(force, of_step))
-        u = composed(torch.cat((to_moving * motion, to_fixed * motion)), u, voxel, voxels)
-        if steps.calm:
-            usual = _usual(contrast, seen) if usual is None else usual
-            say = contrast / (contrast + steps.calm * usual)
-            u = smoothed_where_flat(u, say.repeat(2, 1, 1, 1, 1), steps.field_sigma)
-        else:
-            u = separable(u, gaussian(u, u.shape[2:], steps.field_sigma))
-        u = less_divergence(u, steps.diffusion)
+        if steps.calm and usual is None:
+            usual = _usual(contrast, seen)
+        del seen
+        for moved, pulled in zip(_parts(motion), _parts(force), strict=True):
+            moved.mul_(steps.momentum).add_(separable(pulled, of_step))
+        del force
+        for half, way in zip(u.chunk(2), (to_moving, to_fixed), strict=True):
+            compose_into(half, way * motion, voxel, voxels)
+        _smooth(u, steps, None if usual is None else contrast.div_(contrast + steps.calm * usual))
         step_done()
-    return centred(u, voxel) if config.symmetric else u
+    if config.symmetric:
+        centre(u, voxel)
+    return u
 
 
-def centred(u: Tensor, voxel: float) -> Tensor:
-    """Half-way fields (2B, 3, Z, Y, X) in mm, their mean space moved to the middle of the pair.
+def centre(u: Tensor, voxel: float) -> None:
+    """Move the mean space of half-way fields (2B, 3, Z, Y, X) in mm to the middle of the pair.
 
     There, both halves are opposite, to first order in their mean. The whole map between the images
-    stays.
+    stays. Changes u.
     """
     of_moving, of_fixed = u.chunk(2)
     back = (of_moving + of_fixed).div_(-2)
-    return composed(back.repeat(2, 1, 1, 1, 1), u, voxel)
+    for half in (of_moving, of_fixed):
+        compose_into(half, back, voxel)
 
 
-def composed(s: Tensor, u: Tensor, voxel: float, voxels: Voxels | None = None) -> Tensor:
-    """s + u o (id + s), (B, 3, Z, Y, X) in mm.
+def compose_into(u: Tensor, s: Tensor, voxel: float, voxels: Voxels | None = None) -> None:
+    """u <- s + u o (id + s), (B, 3, Z, Y, X) in mm, u contiguous.
 
     Args:
         voxels: those that `s` moves; None: all.
     """
     if voxels is None:
-        return warp(u, s, voxel).add_(s)
-    out, steps = u.clone(), voxels.values(s)
-    voxels.put(out, voxels.sample(u, steps, voxel).add_(steps))
-    return out
+        u.copy_(warp(u, s, voxel).add_(s))
+        return
+    steps = voxels.values(s)
+    voxels.put(u, voxels.sample(u, steps, voxel).add_(steps))
+
+
+def _parts(fields: Tensor) -> Sequence[Tensor]:
+    """Views of (B, C, Z, Y, X): of large fields, one component after the other to save memory."""
+    return fields.split(1 if fields[0, 0].numel() > SLAB else fields.shape[1], dim=1)
+
+
+def _smooth(u: Tensor, steps: Steps, say: Tensor | None) -> None:
+    """Smooth half-way fields after a step, in place; see `fields.regularity` for `say`."""
+    of_field = gaussian(u, u.shape[2:], steps.field_sigma)
+    for half in u.chunk(2):
+        for part in _parts(half):
+            if say is None:
+                part.copy_(separable(part, of_field))
+            else:
+                part.copy_(smoothed_where_flat(part, say, steps.field_sigma))
+        if steps.diffusion:
+            half.copy_(less_divergence(half, steps.diffusion))
 
 
 def _seen(pair: Tensor, u: Tensor, voxel: float, voxels: Voxels | None) -> Tensor:
@@ -133,8 +153,8 @@ def _pulls(seen: Tensor, voxel: float, steps: Steps, config: SNNetConfig) -> tup
         if part is None:
             return
         z, y, x = part
-        a, b, low = moving[..., z, y, x], fixed[..., z, y, x], z.start
-        inner = slice(first - low, last - low)
+        a, b = (_weighted(image[..., z, y, x], steps.tissue) for image in (moving, fixed))
+        inner = slice(first - z.start, last - z.start)
         forward, backward = forces(a, b, steps.window, config.similarity, config.inputs)
         pulled = forward.sub_(backward).mul_(steps.rate * voxel / 2)
         force[:, :, first:last, y, x] = pulled[:, :, inner]
@@ -146,6 +166,13 @@ def _pulls(seen: Tensor, voxel: float, steps: Steps, config: SNNetConfig) -> tup
 
     each_slab(work, moving.shape[2], _deep(moving), moving.device)
     return force, contrast
+
+
+def _weighted(images: Tensor, weight: float) -> Tensor:
+    """Images (B, 1 + C, Z, Y, X) whose C maps count `weight` times in a squared difference."""
+    if images.shape[1] == 1:
+        return images
+    return torch.cat((images[:, :1], images[:, 1:] * weight**0.5), dim=1)
 
 
 def _lively(pair: Tensor, u: Tensor, voxel: float) -> Voxels | None:
