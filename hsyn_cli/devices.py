@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
 import sys
@@ -115,6 +117,15 @@ def device_name(device: torch.device) -> str:
     import torch
 
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def return_memory() -> None:
+    """Return freed memory to the system, where the C library is glibc.
+
+    It keeps what was freed in pieces. Later, larger blocks do not fit into these.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_memory_mb() -> float | None:

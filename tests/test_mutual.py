@@ -74,7 +74,8 @@ def test_far_steps_lower_the_largest_errors_and_touch_nothing_else() -> None:
     forward[0, :, 12, 12, 12] += 0.8
     trips = RoundTrips.of(forward, fixed, inverse, moving, contents(), np.eye(3))
     worst, start = trips.errors()[0].max_mm, forward.clone()
-    near = trips.sides[0].measure(trips.sides[1]) <= 0.1
+    first, second = trips.sides()
+    near = first.measure(second) <= 0.1
     trips.fit(4, far=True)
     assert trips.errors()[0].max_mm < worst
     x, y, z = (torch.tensor(part[3:-3, 3:-3, 3:-3]) for part in np.indices(SIZE[::-1])[::-1])

@@ -13,6 +13,7 @@ from hsyn_cli.anatomy.affine import affine_from
 from hsyn_cli.fields.folding import corner_determinant, determinant, determinants
 from hsyn_cli.fields.grids import affine_displacement, along_axes, sample_mm, to_image
 from hsyn_cli.fields.inverse import fixed_point_inverse
+from hsyn_cli.fields.mutual import RoundTrips
 from hsyn_cli.fields.repair import unfolded
 from hsyn_cli.fields.sampling import compose
 from hsyn_cli.fields.totals import Totals, field_on, total_fields
@@ -124,7 +125,7 @@ def test_the_told_inverse_errors_are_those_simpleitk_finds(name: str) -> None:
     content = tuple(np.zeros(grid.size[::-1], bool) for grid in (FIXED[name], MOVING[name]))
     for mask in content:
         mask[3:-3, 4:-4, 5:-5] = True
-    told = totals.settle(content, 0)
+    told = totals.settle(content, 0).errors
     forward, inverse = (transform(image) for image in totals.images())
     for stats, mask, there, back, start, end in (
         (told[0], content[0], forward, inverse, FIXED[name], MOVING[name]),
@@ -146,7 +147,7 @@ def test_nothing_inside_the_other_grid_gives_nan_not_a_number_made_up() -> None:
     far = Grid(FIXED["LPS"].size, FIXED["LPS"].spacing, (9e3, 9e3, 9e3), FIXED["LPS"].direction)
     lost = Totals(totals.forward, totals.inverse, far, totals.moving, totals.working, AFFINE)
     masks = tuple(np.ones(grid.size[::-1], bool) for grid in (far, totals.moving))
-    assert np.isnan(lost.settle(masks, 0)[0].mean_mm)
+    assert np.isnan(lost.settle(masks, 0).errors[0].mean_mm)
 
 
 @every_grid
@@ -231,7 +232,7 @@ def test_the_fit_lowers_the_errors_of_both_round_trips() -> None:
     errors = []
     for steps in (0, 2, 8):
         totals = total_fields(u, v, working, AFFINE, FIXED["RAS"], MOVING["RAS"])
-        errors.append(totals.settle(content, steps))
+        errors.append(totals.settle(content, steps).errors)
     worst = [max(side.max_mm for side in found) for found in errors]
     mean = [sum(side.mean_mm for side in found) for found in errors]
     assert worst[0] > 1.2 * worst[2]
@@ -284,6 +285,23 @@ def test_a_working_field_seen_on_another_grid_does_not_fold_there(
     assert [folding.voxels for folding in totals.folding()] == [0, 0]
 
 
+def test_a_fold_that_the_last_fit_makes_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = FIXED["RAS"]
+    totals = total_fields(*fields(grid)[1:], fields(grid)[0], AFFINE, grid, MOVING["RAS"])
+    content = tuple(np.ones(g.size[::-1], bool) for g in (grid, MOVING["RAS"]))
+
+    def knot(self: RoundTrips, steps: int, *, far: bool = False) -> None:
+        if far:
+            totals.inverse[0, :, 9, 10, 11] += 30.0  # mm
+
+    monkeypatch.setattr(RoundTrips, "fit", knot)
+    settled = totals.settle(content, 4)
+    assert [found.voxels for found in settled.folding] == [0, 0]
+    assert not folded(totals.inverse, MOVING["RAS"])
+    assert settled.folding == totals.folding()
+    assert settled.errors[0].max_mm < 10  # not those of the knot
+
+
 def test_thick_slices_are_not_mixed_where_a_field_is_mended() -> None:
     grid = around((30, 28, 26), (1.0, 1.0, 6.0), DIRECTIONS["RAS"], CENTRE)
     u = knotted(grid)
@@ -303,7 +321,7 @@ def test_what_an_affine_mirrors_is_left_alone() -> None:
     assert (determinant(along_axes(totals.inverse, grid), grid.spacing) < 0).all()
     content = np.ones(grid.size[::-1], bool)
     plain = total_fields(u, v, working, affine_from(np.eye(3), np.zeros(3)), grid, grid)
-    errors = [t.settle((content, content), 4)[0].mean_mm for t in (totals, plain)]
+    errors = [t.settle((content, content), 4).errors[0].mean_mm for t in (totals, plain)]
     assert errors[0] == pytest.approx(errors[1], abs=0.02)
 
 

@@ -62,44 +62,56 @@ class Ways:
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of the two fields, and the round trips other(own(p)) - p from the voxels that count.
+class Start:
+    """One of the two fields, and the voxels p that the round trips other(own(p)) - p start from.
 
     Attributes:
         own: (1, 3, Z, Y, X) view of the field, mm LPS.
-        rows: (Z * Y * X, 6), the field and the residuals of the round trips, mm LPS.
-        voxels: (N,) rows of the points p that count.
+        voxels: (N,) flat indices of the points p that count.
         starts: (N, 3), these points in grid_sample's units of the other field's grid.
         to_other: (3, 3), from mm to these units; it multiplies from the right.
         linear: (3, 3), the affine part of the map, x -> x @ linear.
     """
 
     own: Tensor
-    rows: Tensor
     voxels: Tensor
     starts: Tensor
     to_other: Tensor
     linear: Tensor
 
     @classmethod
-    def of(cls, own: Tensor, box: Box, ways: Ways, end: Box, linear: Array) -> Side:
+    def of(cls, own: Tensor, box: Box, ways: Ways, end: Box, linear: Array) -> Start:
         """The part of a field in a box of its grid, whose ways lead to a box of the other grid.
 
         linear: (3, 3), x -> linear @ x.
         """
-        field = own[0].movedim(0, -1).reshape(-1, 3)
         ny, nx = own.shape[3:]
         x, y, z = (ways.voxels - torch.tensor(box[0], device=own.device)).unbind(1)
         first, last = (torch.tensor(corner, device=own.device) for corner in end)
         scale = 2 / (last - first)
         return cls(
             own,
-            torch.cat((field, torch.zeros_like(field)), 1),
             (z * ny + y) * nx + x,
             (ways.starts - first + 0.5) * scale - 1,
             ways.per_mm * scale,
             torch.from_numpy(linear.T.copy()).float().to(own.device),
         )
+
+    def side(self) -> Side:
+        """With room for the residuals."""
+        rows = self.own.new_zeros(*self.own.shape[2:], 6)
+        rows[..., :3] = self.own[0].movedim(0, -1)
+        return Side(**vars(self), rows=rows.view(-1, 6))
+
+
+@dataclass(frozen=True)
+class Side(Start):
+    """A copy of the field that a fit works on.
+
+    `rows`: (Z * Y * X, 6), the field and the residuals of the round trips, mm LPS.
+    """
+
+    rows: Tensor
 
     @property
     def stack(self) -> Tensor:
@@ -169,9 +181,9 @@ class Mover:
 
 @dataclass(frozen=True)
 class RoundTrips:
-    """The round trips inverse(forward(p)) - p and forward(inverse(q)) - q, from both `sides`."""
+    """The round trips inverse(forward(p)) - p and forward(inverse(q)) - q."""
 
-    sides: tuple[Side, Side]
+    starts: tuple[Start, Start]
 
     @classmethod
     def of(
@@ -195,7 +207,14 @@ class RoundTrips:
         here, end = _box(fixed, there.voxels, back.ends), _box(moving, back.voxels, there.ends)
         u, v = forward[fixed.part(here)[1]], inverse[moving.part(end)[1]]
         turned_back = np.linalg.inv(linear).astype(np.float64)
-        return cls((Side.of(u, here, there, end, linear), Side.of(v, end, back, here, turned_back)))
+        return cls(
+            (Start.of(u, here, there, end, linear), Start.of(v, end, back, here, turned_back))
+        )
+
+    def sides(self) -> tuple[Side, Side]:
+        """Both sides as the fields are now."""
+        first, second = self.starts
+        return first.side(), second.side()
 
     def fit(self, steps: int, *, far: bool = False, moves: bool = True) -> None:
         """Fit both fields to each other, in place.
@@ -206,9 +225,7 @@ class RoundTrips:
         Args:
             far: only where the error is above FAR. moves: False keeps the forward field as it is.
         """
-        first, second = self.sides
-        for side in self.sides:
-            side.rows[:, :3] = side.own[0].movedim(0, -1).reshape(-1, 3)
+        sides = first, second = self.sides()
         back = second.measure(first)
         if far:
             there = first.measure(second)
@@ -216,16 +233,16 @@ class RoundTrips:
         ahead, behind = Mover.of(first), Mover.of(second)
         for _ in range(steps):
             if moves:
-                ahead.step(self.sides[1])
+                ahead.step(sides[1])
             else:
-                first.measure(self.sides[1])
-            behind.step(self.sides[0])
-        for side in self.sides:
+                first.measure(sides[1])
+            behind.step(sides[0])
+        for side in sides:
             side.own.copy_(side.stack[:, :3])
 
     def errors(self) -> tuple[ErrorStats, ErrorStats]:
         """The errors of the round trips from p and from q; NaN where none counts."""
-        first, second = self.sides
+        first, second = self.sides()
         return error_stats(first.measure(second)), error_stats(second.measure(first))
 
 

@@ -21,41 +21,48 @@ from hsyn_cli.fields.smoothing import box_operator, separable
 from hsyn_cli.space import Grid
 
 
-def repair(
-    u: Tensor, spacing: Spacing, least: float, rounds: int = 50, det: Tensor | None = None
-) -> tuple[Tensor, int]:
-    """Smooth a field where it folds until no one-sided determinant is below `least`.
+def repair(u: Tensor, spacing: Spacing, least: float, rounds: int = 50) -> tuple[Tensor, int]:
+    """Smooth fields where they fold until no one-sided determinant is below `least`.
+
+    Args:
+        u: (B, 3, Z, Y, X) in mm; each of the B fields is repaired on its own.
+
+    Returns:
+        the fields, and the number of voxels with a one-sided determinant <= 0 before the repair.
+    """
+    det = corner_determinant(u, spacing)
+    out = u.detach().clone(memory_format=torch.contiguous_format)
+    for field, low in zip(out, det < least, strict=True):
+        mend(field, low, spacing, least, rounds)
+    return out, int((~(det > 0)).sum())
+
+
+def mend(field: Tensor, low: Tensor, spacing: Spacing, least: float, rounds: int = 50) -> None:
+    """Smooth a field in place until no one-sided determinant is below `least`.
 
     Each round marks the voxels below `least`, widens that set by a voxel with a soft edge, and
     blends the field there with its own 3^3 mean. Averaging brings the determinant closer to 1, so
     the rounds come to an end. After the first round, only voxels next to a change are checked.
 
     Args:
-        u: (B, 3, Z, Y, X) in mm; each of the B fields is repaired on its own.
-        det: its `corner_determinant`, if known.
-
-    Returns:
-        the field, and the number of voxels with a one-sided determinant <= 0 before the repair.
+        field: (3, Z, Y, X) in mm, contiguous. low: (Z, Y, X), True where it is below `least`.
     """
-    det = corner_determinant(u, spacing) if det is None else det
-    out = u.detach().clone(memory_format=torch.contiguous_format)
-    size = out.shape[2:]
-    place = torch.empty(size.numel(), dtype=torch.int32, device=u.device)  # scratch for `_distinct`
-    for field, low in zip(out, (det < least).flatten(1), strict=True):  # views
-        flat, todo = field.view(3, -1), low.nonzero()[:, 0]
-        for _ in range(rounds):
-            if not len(todo):
-                break
-            near = _widened(todo, size, place)
-            changed = _widened(near, size, place)
-            weight = torch.zeros(1, size.numel(), device=u.device)
-            weight[0, near] = 1
-            weight, mean = (_means(v, changed, size) for v in (weight, flat))
-            flat[:, changed] = torch.lerp(flat[:, changed], mean, weight)
-            sides = [changed + step for axis in range(3) for step in _steps(changed, size, axis)]
-            beside = _distinct(torch.cat(sides), place)
-            todo = beside[corner_determinant_at(field, beside, spacing) < least]
-    return out, int((~(det > 0)).sum())
+    size, device = low.shape, field.device
+    flat, todo = field.view(3, -1), low.flatten().nonzero()[:, 0]
+    place = torch.empty(size.numel(), dtype=torch.int32, device=device)  # scratch for `_distinct`
+    marks = torch.zeros(1, size.numel(), device=device)
+    for _ in range(rounds):
+        if not len(todo):
+            break
+        near = _widened(todo, size, place)
+        changed = _widened(near, size, place)
+        marks[0, near] = 1
+        weight, mean = (_means(v, changed, size) for v in (marks, flat))
+        marks[0, near] = 0
+        flat[:, changed] = torch.lerp(flat[:, changed], mean, weight)
+        sides = [changed + step for axis in range(3) for step in _steps(changed, size, axis)]
+        beside = _distinct(torch.cat(sides), place)
+        todo = beside[corner_determinant_at(field, beside, spacing) < least]
 
 
 def _steps(voxels: Tensor, size: torch.Size, axis: int) -> list[Tensor]:
@@ -123,9 +130,12 @@ def unfolded(u: Tensor, grid: Grid, reach: float) -> Tensor:
     if share > 0:
         along = along_axes(_evened(u, grid, reach), grid)
         corner = corner_determinant(along, grid.spacing)
-    if bool((corner >= CORNER_FLOOR).all()):
-        return rotate(grid.axes, along) if share > 0 else u
-    return rotate(grid.axes, repair(along, grid.spacing, CORNER_FLOOR, det=corner)[0])
+    low = corner < CORNER_FLOOR
+    if share == 0 and not low.any():
+        return u
+    del central, corner
+    mend(along[0], low[0], grid.spacing, CORNER_FLOOR)
+    return rotate(grid.axes, along)
 
 
 def _evened(u: Tensor, grid: Grid, reach: float) -> Tensor:
@@ -170,9 +180,10 @@ def taper(u: Tensor, voxels: int) -> Tensor:
 
     The field then joins the identity outside its grid.
     """
+    u = u.clone()
     for axis in (2, 3, 4):
         n = u.shape[axis]
         depth = torch.minimum(torch.arange(n), torch.arange(n - 1, -1, -1)).to(u.device)
         weight = 0.5 - 0.5 * torch.cos(torch.pi * (depth / voxels).clamp_max(1.0))
-        u = u * weight.view([n if k == axis else 1 for k in range(5)])
+        u *= weight.view([n if k == axis else 1 for k in range(5)])
     return u

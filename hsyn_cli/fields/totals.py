@@ -6,11 +6,14 @@ The forward field lies on the fixed grid, the inverse field on the moving grid.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 from torch import Tensor
 
+from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.folding import Folding, determinants, measure_folding
 from hsyn_cli.fields.grids import (
     ErrorStats,
@@ -23,6 +26,13 @@ from hsyn_cli.fields.mutual import Contents, RoundTrips
 from hsyn_cli.fields.repair import unfolded
 from hsyn_cli.fields.sampling import rotate
 from hsyn_cli.space import Array, Grid, affine_parts
+
+
+class Settled(NamedTuple):
+    """What was measured on settled fields: forward and inverse, from fixed and from moving."""
+
+    folding: tuple[Folding, Folding]
+    errors: tuple[ErrorStats, ErrorStats]
 
 
 @dataclass(frozen=True)
@@ -49,11 +59,12 @@ class Totals:
         inverse = determinants(along_axes(self.inverse, self.moving), self.moving.spacing)
         return measure_folding(self.fixed, *forward), measure_folding(self.moving, *inverse)
 
-    def settle(self, contents: Contents, steps: int) -> tuple[ErrorStats, ErrorStats]:
-        """Fit both fields to each other and unfold them, in place -> the remaining inverse errors.
+    def settle(self, contents: Contents, steps: int) -> Settled:
+        """Fit both fields to each other and unfold them, in place; then measure them.
 
-        These are |inverse(forward(p)) - p| over the fixed content, and |forward(inverse(q)) - q|
-        over the moving content, at every voxel whose way stays inside. See `mutual` and `repair`.
+        The inverse errors are |inverse(forward(p)) - p| over the fixed content, and
+        |forward(inverse(q)) - q| over the moving content, at every voxel whose way stays inside.
+        See `mutual` and `repair`.
 
         Args:
             contents: (Z, Y, X) masks on `fixed` and on `moving`. steps: of the fit.
@@ -62,25 +73,34 @@ class Totals:
         trips = RoundTrips.of(self.forward, self.fixed, self.inverse, self.moving, contents, a)
         if steps:
             trips.fit(steps)
+            return_memory()
+        self._unfold_both(a, t)
+        if steps:
+            trips.fit(2 * steps, far=True)
+        folding = self.folding()
+        if steps and any(found.voxels for found in folding):  # the last steps may fold, too
+            self._unfold_both(a, t)
+            folding = self.folding()
+        return Settled(folding, trips.errors())
+
+    def _unfold_both(self, a: Array, t: Array) -> None:
         back = np.linalg.inv(a).astype(np.float64)
         self._unfold(self.forward, self.fixed, a, t)
         self._unfold(self.inverse, self.moving, back, -back @ t)
-        if steps:
-            trips.fit(2 * steps, far=True)
-        return trips.errors()
 
     def _unfold(self, u: Tensor, grid: Grid, a: Array, t: Array) -> None:
         """Replace folds of a total field in place; an affine that mirrors is no fold."""
         bent = without_affine(u, grid, a, t)
         mended = unfolded(bent, grid, self.working.spacing[0])
         if mended is not bent:
-            u.copy_(rotate(a, mended) + affine_displacement(grid, a, t, u.device))
+            u.copy_(rotate(a, mended)).add_(affine_displacement(grid, a, t, u.device))
 
 
 def without_affine(u: Tensor, grid: Grid, a: Array, t: Array) -> Tensor:
     """The w with A (p + w(p)) + t = p + u(p), for u (1, 3, Z, Y, X) on `grid`, mm LPS."""
     back = np.linalg.inv(a).astype(np.float64)
-    return rotate(back, u - affine_displacement(grid, a, t, u.device))
+    shift = affine_displacement(grid, a, t, u.device)
+    return rotate(back, torch.sub(u, shift, out=shift))
 
 
 def total_fields(

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from hsyn_cli.devices import return_memory
+
 Progress = Callable[[str, float], None]  # the step's name and the share of the work done
 
 # Seconds measured on two cores. Only the progress bar uses them.
@@ -19,7 +21,10 @@ SECONDS_PER_WORK = 1.9  # of the refinement, see `Preset.work`
 
 @dataclass
 class Clock:
-    """Times the steps and passes on progress. A step that runs again adds to its seconds."""
+    """Times the steps and passes on progress. A step that runs again adds to its seconds.
+
+    After each step, the memory that it freed goes back to the system.
+    """
 
     progress: Progress
     work: float
@@ -37,3 +42,4 @@ class Clock:
         yield lambda part: self.progress(name, (self.done + part * share) / total)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
         self.done += share
+        return_memory()

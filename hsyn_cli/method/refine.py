@@ -40,9 +40,10 @@ def refine(
     """
     if not stages:
         return u
-    whole = resize_smooth(u, pair.shape[2:]).clone()
-    inner = (slice(None), slice(None), *(slice(border, n - border) for n in pair.shape[2:]))
-    u, pair, masks = whole[inner], pair[inner], None if masks is None else masks[inner]
+    first, whole = u, pair.shape[2:]
+    inner = (slice(None), slice(None), *(slice(border, n - border) for n in whole))
+    u = resize_smooth(first, whole)[inner]
+    pair, masks = pair[inner], None if masks is None else masks[inner]
     work, done = sum(stage.steps.steps / stage.scale**3 for stage in stages) or 1.0, 0.0
     for stage in stages:
         size = torch.Size(round(n / stage.scale) for n in pair.shape[2:])
@@ -57,8 +58,12 @@ def refine(
             progress(done)
 
         u = pull(images, u, voxel, stage.steps, config=config, counts=counts, step_done=step_done)
-    whole[inner] = resize_smooth(u, pair.shape[2:])
-    return whole
+    u = resize_smooth(u, pair.shape[2:])
+    if not border:
+        return u
+    out = resize_smooth(first, whole).clone()  # once more, for its border
+    out[inner] = u
+    return out
 
 
 def at_scale(images: Tensor, size: torch.Size) -> Tensor:

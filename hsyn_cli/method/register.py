@@ -1,6 +1,6 @@
 """The paper's inference, top to bottom.
 
-look -> align -> half-way fields -> refine -> repair -> invert -> compose -> measure: each step is a
+look -> align -> half-way fields -> refine -> repair -> invert -> join -> compose: each step is a
 function from one small frozen state to the next. SN-Net's half-way fields, DI-Net and composition
 are the paper's (Sha et al., MICCAI 2024). Refinement, repair and exact inversion are ours.
 """
@@ -16,12 +16,12 @@ import torch
 
 from hsyn_cli.anatomy import affine as affine_step
 from hsyn_cli.anatomy import organs
-from hsyn_cli.anatomy.intensity import foreground, resample_image
+from hsyn_cli.anatomy.intensity import foreground
 from hsyn_cli.anatomy.placement import place
-from hsyn_cli.anatomy.scene import Scene, Subjects, prepare_subjects
+from hsyn_cli.anatomy.scene import Subjects, prepare_subjects
 from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.config import presets
-from hsyn_cli.devices import choose_device, device_name, use_threads
+from hsyn_cli.devices import choose_device, return_memory, use_threads
 from hsyn_cli.errors import WeightsError
 from hsyn_cli.fields import repair as folds
 from hsyn_cli.fields import sampling
@@ -33,9 +33,19 @@ from hsyn_cli.io.transforms import TransformLike, as_affine_transform
 from hsyn_cli.method import refine as refinement
 from hsyn_cli.method import similarity
 from hsyn_cli.method.clock import Clock, Progress
+from hsyn_cli.method.measures import similarity_scores, tell
 from hsyn_cli.method.networks import invert_half, load_networks
-from hsyn_cli.method.result import Facts, Registration, SimilarityScores, WorkingFields
-from hsyn_cli.method.states import Aligned, Composed, Halves, Inverted, Method, Pair, Settings
+from hsyn_cli.method.result import Facts, Registration, WorkingFields
+from hsyn_cli.method.states import (
+    Aligned,
+    Composed,
+    Halves,
+    Inverted,
+    Joined,
+    Method,
+    Pair,
+    Settings,
+)
 from hsyn_cli.space import Grid, strided
 
 FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
@@ -92,11 +102,14 @@ def register(
     with clock.step("exact inverse"), torch.no_grad():
         inverted = invert(halves, method)
     with clock.step("composition"), torch.no_grad():
-        composed = compose(inverted, aligned, pair, method)
-    with clock.step("checks"), torch.no_grad():
-        facts = measure(pair, aligned, halves, composed, method, settings)
+        joined = join(inverted, aligned.subjects, method)
+    folded = halves.folded
+    del halves, inverted  # their fields would take a quarter of the memory of what follows
+    with clock.step("composition"), torch.no_grad():
+        composed = compose(joined, aligned, pair, method)
+    facts = tell(aligned, folded, joined, composed, method, settings)
     with clock.step("warping"):
-        result = warp(pair, aligned, composed, method, facts)
+        result = warp(pair, aligned, joined, composed, method, facts)
     return replace(result, facts=replace(facts, seconds=clock.seconds))
 
 
@@ -192,7 +205,8 @@ def refine(
         grid = strided(scene.grid, preset.finer)
         scene = aligned.subjects.on(grid, aligned.affine, scene.pair.device)
     images = sn.look(scene.pair) if preset.refinement else scene.pair
-    images = torch.cat((images, scene.maps), dim=1)
+    images = torch.cat((images, scene.maps), dim=1) if scene.maps.shape[1] else images
+    return_memory()
     u = refinement.refine(
         halves.u, images, scene.spacing, preset.refinement, scene.counts, sn.config, share_done,
         method.organ.rim,
@@ -214,73 +228,34 @@ def invert(halves: Halves, method: Method) -> Inverted:
     scene, di = halves.scene, method.networks.di
     to_moving, to_fixed = halves.u.split(1)
     from_moving, from_fixed = (invert_half(di, u, scene.spacing) for u in (to_moving, to_fixed))
-    return Inverted(scene.grid, to_moving, to_fixed, from_moving, from_fixed)
+    return Inverted(scene, to_moving, to_fixed, from_moving, from_fixed)
 
 
-def compose(inverted: Inverted, aligned: Aligned, pair: Pair, method: Method) -> Composed:
-    """Compose both whole maps, and with the affine the total fields on the grids of the images."""
-    half, spacing = inverted, inverted.grid.spacing[0]
-    there = sampling.compose(half.fixed_to_mid, half.mid_to_moving, spacing)
-    back = sampling.compose(half.moving_to_mid, half.mid_to_fixed, spacing)
+def join(half: Inverted, subjects: Subjects, method: Method) -> Joined:
+    """Compose both whole maps on the working grid."""
+    scene = half.scene
+    there = sampling.compose(half.fixed_to_mid, half.mid_to_moving, scene.spacing)
+    back = sampling.compose(half.moving_to_mid, half.mid_to_fixed, scene.spacing)
+    working = WorkingFields(scene.grid, half.mid_to_moving, half.mid_to_fixed, there, back)
+    return Joined(working, similarity_scores(subjects, scene, there, method))
+
+
+def compose(joined: Joined, aligned: Aligned, pair: Pair, method: Method) -> Composed:
+    """Compose the whole maps and the affine to the total fields on the grids of the images."""
     moving, fixed = (Grid.of(image) for image in pair.images)
-    totals = total_fields(there, back, half.grid, aligned.affine, fixed, moving)
+    whole = joined.working
+    totals = total_fields(
+        whole.fixed_to_moving, whole.moving_to_fixed, whole.grid, aligned.affine, fixed, moving
+    )
     of_moving, of_fixed = (
         foreground(view.image, shown.grey.hounsfield)
         for view, shown in zip(pair.views, pair.looks, strict=True)
     )
-    errors = totals.settle((of_fixed, of_moving), method.preset.fit)
-    working = WorkingFields(half.grid, half.mid_to_moving, half.mid_to_fixed, there, back)
-    return Composed(working, totals, errors)
-
-
-def measure(
-    pair: Pair,
-    aligned: Aligned,
-    halves: Halves,
-    composed: Composed,
-    method: Method,
-    settings: Settings,
-) -> Facts:
-    """Folding and inverse error of the fields to be written, and the similarity."""
-    folding, inverse_folding = composed.totals.folding()
-    return Facts(
-        folding=folding,
-        inverse_folding=inverse_folding,
-        inverse_error_fixed=composed.errors[0],
-        inverse_error_moving=composed.errors[1],
-        similarity=_similarity(aligned.subjects, halves.scene, composed.working, method),
-        preset=settings.preset,
-        affine=settings.affine,
-        smoothness=settings.smoothness,
-        checkpoint=method.networks.checkpoint,
-        device=device_name(settings.device),
-        threads=torch.get_num_threads(),
-        seed=settings.seed,
-        seconds={},
-        folded_before_repair_percent=halves.folded,
-        shown=method.kinds,
-        warnings=(*method.warnings, *filter(None, (aligned.note,))),
-    )
-
-
-def _similarity(
-    subjects: Subjects, scene: Scene, working: WorkingFields, method: Method
-) -> SimilarityScores:
-    """Mean over the grid in windows of 5 double voxels: at first, after the affine, at the end."""
-    aligned, fixed = scene.pair.chunk(2)
-    before = resample_image(subjects.views[0], scene.grid, None, subjects.grey[0])
-    after = sampling.warp(aligned, working.fixed_to_moving, scene.spacing)
-    weight = None if scene.counts is None else sampling.downsample(scene.counts[1:], 2)
-    small = sampling.downsample(fixed, 2)
-    values = (
-        method.similarity.value(sampling.downsample(image, 2), small, 5, weight).item()
-        for image in (before.to(fixed.device), aligned, after)
-    )
-    return SimilarityScores(method.similarity.label, *values)
+    return Composed(totals, totals.settle((of_fixed, of_moving), method.preset.fit))
 
 
 def warp(
-    pair: Pair, aligned: Aligned, composed: Composed, method: Method, facts: Facts
+    pair: Pair, aligned: Aligned, joined: Joined, composed: Composed, method: Method, facts: Facts
 ) -> Registration:
     """Warp each image onto the other by the total fields."""
     forward, inverse = composed.totals.images()
@@ -294,7 +269,7 @@ def warp(
         inverse_field=inverse,
         warped=sitk.Resample(moving, fixed, as_transform(forward), linear, outside),
         inverse_warped=sitk.Resample(fixed, moving, as_transform(inverse), linear, beyond),
-        working=composed.working,
+        working=joined.working,
         facts=facts,
         outside=outside,
         inverse_outside=beyond,

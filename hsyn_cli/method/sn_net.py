@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hsyn_cli.config.architecture import SNNetConfig
+from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.sampling import compose, downsample, resize_linear, warp
 from hsyn_cli.fields.smoothing import resize_smooth
 from hsyn_cli.method.forces import forces
@@ -71,6 +72,8 @@ class SNNet(nn.Module):
         """
         u: Tensor | None = None
         for level, pair in enumerate(pyramid):
+            if not torch.is_grad_enabled():
+                return_memory()
             u = self.level(level, pair, u, None if counts is None else counts[level])
         assert u is not None
         return u
@@ -120,7 +123,10 @@ class SNNet(nn.Module):
             moving, fixed = warped.detach().chunk(2)
             both = forces(moving, fixed, spec.window, self.config.similarity, self.config.inputs)
             inputs.append(self.config.inputs.force_scale * torch.cat(both))
-        residual: Tensor = self.levels[level](torch.cat(inputs, dim=1)) * (voxel * spec.stride)
+            del moving, fixed, both
+        stacked = torch.cat(inputs, dim=1)
+        del warped, swapped, inputs  # the net takes most memory
+        residual: Tensor = self.levels[level](stacked) * (voxel * spec.stride)
         if not self.config.symmetric:  # the mean space is then the fixed image's
             residual = torch.cat((residual.chunk(2)[0], torch.zeros_like(residual.chunk(2)[1])))
         if u is None:

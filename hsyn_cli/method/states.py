@@ -1,6 +1,6 @@
 """The states between the steps of `register`. Tuples: moving, fixed.
 
-`Halves`, `Inverted` and `Composed` hold the paper's half-way fields, their inverses, and the
+`Halves`, `Inverted` and `Joined` hold the paper's half-way fields, their inverses, and the
 compositions. The other states are ours.
 """
 
@@ -17,12 +17,10 @@ from hsyn_cli.anatomy.organs import Look, Organ
 from hsyn_cli.anatomy.scene import ROLES, Scene, Subjects
 from hsyn_cli.anatomy.view import View
 from hsyn_cli.config.presets import Preset
-from hsyn_cli.fields.grids import ErrorStats
-from hsyn_cli.fields.totals import Totals
+from hsyn_cli.fields.totals import Settled, Totals
 from hsyn_cli.method.networks import TrainedNetworks
-from hsyn_cli.method.result import WorkingFields
+from hsyn_cli.method.result import SimilarityScores, WorkingFields
 from hsyn_cli.method.similarity import Similarity
-from hsyn_cli.space import Grid
 
 
 @dataclass(frozen=True)
@@ -121,9 +119,9 @@ class Halves:
 
 @dataclass(frozen=True)
 class Inverted:
-    """The half-way fields and their inverses on `grid`: (1, 3, Z, Y, X), mm along its axes."""
+    """The half-way fields and their inverses on a scene: (1, 3, Z, Y, X), mm along its axes."""
 
-    grid: Grid
+    scene: Scene
     mid_to_moving: Tensor
     mid_to_fixed: Tensor
     moving_to_mid: Tensor
@@ -131,12 +129,16 @@ class Inverted:
 
 
 @dataclass(frozen=True)
-class Composed:
-    """The whole maps on the working grid, and the total fields on the grids of the images.
-
-    `errors`: of the round trips from fixed and from moving points, see `Totals.fit`.
-    """
+class Joined:
+    """The whole maps on the working grid, and how alike they make the images."""
 
     working: WorkingFields
+    similarity: SimilarityScores
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The total fields on the grids of the images, and what was measured on them."""
+
     totals: Totals
-    errors: tuple[ErrorStats, ErrorStats]
+    settled: Settled

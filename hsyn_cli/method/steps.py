@@ -113,7 +113,7 @@ def compose_into(u: Tensor, s: Tensor, voxel: float, voxels: Voxels | None = Non
 
 def _parts(fields: Tensor) -> Sequence[Tensor]:
     """Views of (B, C, Z, Y, X): of large fields, one component after the other to save memory."""
-    return fields.split(1 if fields[0, 0].numel() > SLAB else fields.shape[1], dim=1)
+    return fields.chunk(fields.shape[1] if fields[0, 0].numel() > SLAB else 1, dim=1)
 
 
 def _smooth(u: Tensor, steps: Steps, say: Tensor | None) -> None:

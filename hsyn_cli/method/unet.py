@@ -23,14 +23,14 @@ class Conv(nn.Sequential):
 def fold(x: Tensor, stride: int) -> Tensor:
     """(B, C, Z, Y, X) -> (B, C s^3, Z/s, Y/s, X/s): each s x s x s cell becomes channels.
 
-    Nothing is lost.
+    Nothing is lost. In memory, the channels of a cell lie side by side, as convolutions want them.
     """
     if stride == 1:
         return x
     b, c, z, y, w = x.shape
     s = stride
-    x = x.reshape(b, c, z // s, s, y // s, s, w // s, s).permute(0, 1, 3, 5, 7, 2, 4, 6)
-    return x.reshape(b, c * s**3, z // s, y // s, w // s)
+    x = x.reshape(b, c, z // s, s, y // s, s, w // s, s).permute(0, 2, 4, 6, 1, 3, 5, 7)
+    return x.reshape(b, z // s, y // s, w // s, c * s**3).movedim(-1, 1)
 
 
 class UNet(nn.Module):
@@ -76,7 +76,8 @@ class UNet(nn.Module):
         size = x.shape[2:]
         deep = 2 ** (len(self.encoder) - 1)
         pad = [p for n in reversed(size) for p in (0, -n % deep)]
-        x = F.pad(x, pad).contiguous(memory_format=torch.channels_last_3d)
+        x = F.pad(x, pad) if any(pad) else x  # it copies all the same
+        x = x.contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
             x = self._features(x)
         u: Tensor = self.flow(x.float())
