@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.grids import ErrorStats
 from hsyn_cli.fields.sampling import length, sample_grid
 from hsyn_cli.space import Array, Box, Grid
@@ -51,14 +52,20 @@ class Ways:
         shift = to_index @ (np.array(grid.origin) - np.array(other.origin))
         matrix = torch.from_numpy((to_index @ grid.index_to_point).T).float()
         per_mm = torch.from_numpy(to_index.T.copy()).float().to(u.device)
-        zyx = torch.from_numpy(content).nonzero()
-        starts = torch.addmm(torch.from_numpy(shift).float(), zyx.flip(1).float(), matrix)
-        zyx, starts = zyx.to(u.device), starts.to(u.device)
-        z, y, x = zyx.unbind(1)
-        ends = torch.addmm(starts, u[0, :, z, y, x].T, per_mm)
         last = torch.tensor(other.size, device=u.device) - 1
-        inside = ((ends >= 0) & (ends <= last)).all(1)
-        return cls(zyx.flip(1)[inside], starts[inside], ends[inside], per_mm)
+        planes = max(1, PART // content[0].size)
+        parts = []
+        for first in range(0, len(content), planes):  # the indices of a whole image are large
+            zyx = torch.from_numpy(content[first : first + planes]).nonzero()
+            zyx[:, 0] += first
+            starts = torch.addmm(torch.from_numpy(shift).float(), zyx.flip(1).float(), matrix)
+            zyx, starts = zyx.to(u.device), starts.to(u.device)
+            z, y, x = zyx.unbind(1)
+            ends = torch.addmm(starts, u[0, :, z, y, x].T, per_mm)
+            inside = ((ends >= 0) & (ends <= last)).all(1)
+            parts.append((zyx.flip(1)[inside].int(), starts[inside], ends[inside]))
+        voxels, starts, ends = (torch.cat(part) for part in zip(*parts, strict=True))
+        return cls(voxels, starts, ends, per_mm)
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,14 @@ class Start:
         linear: (3, 3), x -> linear @ x.
         """
         ny, nx = own.shape[3:]
-        x, y, z = (ways.voxels - torch.tensor(box[0], device=own.device)).unbind(1)
+        x, y, z = (ways.voxels - torch.tensor(box[0], dtype=torch.int32, device=own.device)).unbind(
+            1
+        )
         first, last = (torch.tensor(corner, device=own.device) for corner in end)
         scale = 2 / (last - first)
         return cls(
             own,
-            (z * ny + y) * nx + x,
+            (z * ny + y) * nx + x,  # int32 takes half the memory
             (ways.starts - first + 0.5) * scale - 1,
             ways.per_mm * scale,
             torch.from_numpy(linear.T.copy()).float().to(own.device),
@@ -129,7 +138,7 @@ class Side(Start):
 
     def arrivals(self, part: slice, values: Tensor) -> Tensor:
         """Values (1, C, Z, Y, X) of the other side where the field leads to, (N, C)."""
-        step = self.rows[self.voxels[part], :3]
+        step = self.rows[self.voxels[part].long(), :3]
         way = torch.addmm(self.starts[part], step, self.to_other)
         more = -len(way) % torch.get_num_threads()  # each thread takes an equal part
         way = torch.cat((way, way[:1].expand(more, 3)))
@@ -139,7 +148,7 @@ class Side(Start):
         """Bring the residuals up to date -> their lengths (N,), mm."""
         lengths = self.starts.new_zeros(len(self.voxels))
         for part in self.parts():
-            which = self.voxels[part]
+            which = self.voxels[part].long()
             rest = self.rows[which, :3] + self.arrivals(part, other.stack[:, :3])
             self.rows[which, 3:] = rest
             lengths[part] = length(rest[..., None])[..., 0]
@@ -169,7 +178,7 @@ class Mover:
         """
         side = self.side
         for part in side.parts():
-            which, speed, rate = side.voxels[part], self.speeds[part], self.rates[part]
+            which, speed, rate = side.voxels[part].long(), self.speeds[part], self.rates[part]
             row, there = side.rows[which], side.arrivals(part, other.stack)
             rest = row[:, :3] + there[:, :3]
             before, now = (v.square().sum(1, keepdim=True) for v in (row[:, 3:], rest))
@@ -207,9 +216,11 @@ class RoundTrips:
         here, end = _box(fixed, there.voxels, back.ends), _box(moving, back.voxels, there.ends)
         u, v = forward[fixed.part(here)[1]], inverse[moving.part(end)[1]]
         turned_back = np.linalg.inv(linear).astype(np.float64)
-        return cls(
-            (Start.of(u, here, there, end, linear), Start.of(v, end, back, here, turned_back))
-        )
+        first = Start.of(u, here, there, end, linear)
+        second = Start.of(v, end, back, here, turned_back)
+        del there, back
+        return_memory()
+        return cls((first, second))
 
     def sides(self) -> tuple[Side, Side]:
         """Both sides as the fields are now."""

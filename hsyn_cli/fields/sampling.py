@@ -18,6 +18,8 @@ from torch import Tensor
 
 from hsyn_cli.space import Array
 
+PART = 1_000_000  # voxels that are sampled at once
+
 
 @functools.lru_cache(maxsize=8)
 def _centres(size: int, device: torch.device) -> Tensor:
@@ -72,11 +74,16 @@ class Voxels:
 
         Border values hold.
         """
-        parts = [
-            torch.add(centre, steps[:, k], alpha=2 / (spacing * n))
-            for k, (centre, n) in enumerate(zip(self.centres, reversed(self.size), strict=True))
-        ]
-        return sample_grid(u, torch.stack(parts, dim=-1)[:, None, None])[:, :, 0, 0]
+        out = u.new_empty(*u.shape[:2], len(self.flat))
+        for first in range(0, len(self.flat), PART):
+            part = slice(first, first + PART)
+            parts = [
+                torch.add(centre[part], steps[:, k, part], alpha=2 / (spacing * n))
+                for k, (centre, n) in enumerate(zip(self.centres, reversed(self.size), strict=True))
+            ]
+            way = torch.stack(parts, dim=-1)[:, None, None]
+            out[:, :, part] = sample_grid(u, way)[:, :, 0, 0]
+        return out
 
 
 def sample_grid(image: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:

@@ -61,7 +61,8 @@ def refine(
     u = resize_smooth(u, pair.shape[2:])
     if not border:
         return u
-    out = resize_smooth(first, whole).clone()  # once more, for its border
+    out = resize_smooth(first, whole)  # once more, for its border
+    out = out.clone() if out is first else out
     out[inner] = u
     return out
 

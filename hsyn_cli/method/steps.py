@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hsyn_cli.config.architecture import SNNetConfig, Steps
+from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.regularity import less_divergence, smoothed_where_flat
 from hsyn_cli.fields.sampling import Voxels, warp
 from hsyn_cli.fields.slabs import each_slab
@@ -22,6 +23,7 @@ from hsyn_cli.method.forces import forces
 Part = tuple[slice, slice, slice]  # of a grid, along z, y, x
 PLAIN = SNNetConfig()
 SLAB = 400_000  # voxels of one image in one slab
+LARGE = 8_000_000  # voxels of a grid; on larger ones, each step starts with little memory kept
 NEAR = 6  # voxels around content in which the forces of all steps act
 MOST = 0.7  # of the grid; a list of more voxels saves nothing
 INSIDE = 0.1  # of the range; darker voxels do not count for the median contrast
@@ -66,6 +68,8 @@ def pull(
     voxels = _lively(pair, u, voxel)
     motion, usual = torch.zeros_like(u[: len(u) // 2]), None
     for _ in range(steps.steps):
+        if u[0, 0].numel() > LARGE:
+            return_memory()
         seen = _seen(pair, u, voxel, voxels)
         force, contrast = _pulls(seen, voxel, steps, config)
         if weight is not None:
