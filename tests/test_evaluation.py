@@ -121,6 +121,25 @@ def test_a_pair_with_a_known_map(name: str) -> None:
     assert (points.after.mean_mm, points.after.max_mm) == pytest.approx((2.5, 5.0), abs=1e-4)
 
 
+def test_both_round_trips_are_measured_at_every_voxel_of_the_content() -> None:
+    """One voxel of the inverse field is off by 1 mm; only trips that meet it are."""
+    grid = Grid((12, 10, 8), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), DIRECTIONS["LPS"])
+    shift = np.array([2.0, 0.0, 0.0])
+    forward = linear(grid, np.eye(3), shift)
+    for x, met in ((7, 1.0), (1, 0.0)):  # p + shift = 1 for no p of the content
+        inverse = linear(grid, np.eye(3), -shift)
+        inverse[x, 4, 3] = [-2.0, 0.0, 1.0]
+        mask = np.zeros((8, 10, 12), np.uint8)
+        mask[2:6, 2:8, 3:8] = 1
+        content = grid.stamp(sitk.GetImageFromArray(mask))
+        found = evaluate_images(forward, picture(grid), inverse=inverse, fixed_mask=content)
+        assert found.inverse_error is not None
+        assert found.inverse_error_back is not None
+        assert found.inverse_error.max_mm == pytest.approx(met, abs=1e-4)
+        assert found.inverse_error_back.max_mm == pytest.approx(met, abs=1e-4)
+        assert found.inverse_error_back.mean_mm == pytest.approx(met / 120, abs=1e-5)
+
+
 def test_landmarks_before_and_after() -> None:
     grid = GRIDS["oblique"]
     matrix, shift = np.diag([1.02, 0.97, 1.0]), np.array([1.0, -2.0, 0.5])

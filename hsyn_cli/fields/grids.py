@@ -6,15 +6,13 @@ Fields are (1, 3, Z, Y, X) in mm, components in LPS unless a docstring says othe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from hsyn_cli.fields.sampling import rotate, sample_affine, sample_grid, sample_points
+from hsyn_cli.fields.sampling import rotate, sample_affine, sample_grid
 from hsyn_cli.space import Array, Grid
 
 
@@ -25,9 +23,6 @@ class ErrorStats:
     mean_mm: float
     p99_mm: float
     max_mm: float
-
-
-SAMPLES = 200_000  # foreground points that measure the inverse error
 
 
 def affine_displacement(
@@ -66,31 +61,6 @@ def sample_mm(u: Tensor, grid: Grid, points: Tensor) -> Tensor:
 def along_axes(u: Tensor, grid: Grid) -> Tensor:
     """Components in LPS -> components along the grid's axes."""
     return rotate(grid.axes.T, u)
-
-
-def round_trip(
-    there: Tensor, start: Grid, back: Tensor, end: Grid, content: NDArray[np.bool_]
-) -> ErrorStats:
-    """|back(there(p)) - p| at evenly spaced voxels p of `content`.
-
-    Takes every k-th voxel of `content`, at least 200,000 if it has so many, and of these the ones
-    whose images lie inside `end`.
-
-    Args:
-        there, back: (1, 3, Z, Y, X) on `start` and `end`, mm LPS.
-        content: (Z, Y, X) on `start`.
-    """
-    zyx = np.argwhere(content)
-    zyx = zyx[:: max(1, len(zyx) // SAMPLES)]
-    points = start.points(zyx[:, ::-1].astype(float))
-    step = there[0][:, zyx[:, 0], zyx[:, 1], zyx[:, 2]].T.cpu().numpy().astype(float)
-    index = end.indices(points + step)
-    inside = ((index >= 0) & (index <= np.array(end.size) - 1)).all(1)
-    if not inside.any():
-        return ErrorStats(float("nan"), float("nan"), float("nan"))
-    value, _ = sample_points(back[0], torch.from_numpy(index[inside]).float().to(back.device))
-    error: Any = np.linalg.norm(step[inside] + value.cpu().numpy(), axis=1)
-    return ErrorStats(float(error.mean()), float(np.percentile(error, 99)), float(error.max()))
 
 
 def from_image(field: sitk.Image) -> Tensor:

@@ -257,6 +257,16 @@ class RoundTrips:
         return error_stats(first.measure(second)), error_stats(second.measure(first))
 
 
+def reached(u: Tensor, grid: Grid, other: Grid, content: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The voxels of `grid` (Z, Y, X) whose nearest voxel at p + u(p) on `other` is in `content`."""
+    found = np.zeros(u.shape[2:], bool)
+    ways = Ways.of(u, grid, other, np.ones_like(found))
+    x, y, z = ways.ends.round().long().cpu().numpy().T
+    here = tuple(ways.voxels.flip(1).cpu().numpy().T)
+    found[here] = content[z, y, x]
+    return found
+
+
 def _box(grid: Grid, *indices: Tensor) -> Box:
     """The part of a grid around (N, 3) indices in x, y, z."""
     corners = [v for part in indices if len(part) for v in (part.amin(0), part.amax(0))]

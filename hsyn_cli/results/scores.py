@@ -89,10 +89,11 @@ def _figures(result: Evaluation) -> Table:
         table.add_row("folding, inverse", verdict(result.inverse_folding))
     table.add_row("smallest determinant", least_determinant(result.folding, "forward"))
     table.add_row("SDlogJ", f"{result.sdlogj:.4f}")
-    if result.inverse_error is not None:
-        e = result.inverse_error
-        numbers = f"mean {e.mean_mm:.4f}, 99 % below {e.p99_mm:.3f}, max {e.max_mm:.3f} mm"
-        table.add_row("inverse error, fixed", numbers)
+    errors = {"fixed": result.inverse_error, "moving": result.inverse_error_back}
+    for role, e in errors.items():
+        if e is not None:
+            numbers = f"mean {e.mean_mm:.4f}, 99 % below {e.p99_mm:.3f}, max {e.max_mm:.3f} mm"
+            table.add_row(f"inverse error, {role}", numbers)
     return table
 
 
@@ -137,7 +138,11 @@ def _many(results: Mapping[str, Evaluation]) -> Table:
 
 def _whole(result: Evaluation) -> dict[str, Any]:
     """The measures of a whole pair as a flat dictionary; None for those not measured."""
-    points, error, back = result.landmarks, result.inverse_error, result.inverse_folding
+    points, back = result.landmarks, result.inverse_folding
+    errors = {
+        "inverse_error": result.inverse_error,
+        "inverse_error_back": result.inverse_error_back,
+    }
     flat: dict[str, Any] = {
         "mean_dice": result.dice,
         "mean_hd95_mm": result.hd95_mm,
@@ -148,8 +153,9 @@ def _whole(result: Evaluation) -> dict[str, Any]:
         "inverse_folded_voxels": back and back.voxels,
         "sdlogj": result.sdlogj,
     }
-    for name in ("mean_mm", "p99_mm", "max_mm"):
-        flat[f"inverse_error_{name}"] = error and getattr(error, name)
+    for key, error in errors.items():
+        for name in ("mean_mm", "p99_mm", "max_mm"):
+            flat[f"{key}_{name}"] = error and getattr(error, name)
     for when in ("before", "after"):
         for name in ("mean_mm", "median_mm", "max_mm"):
             flat[f"tre_{when}_{name}"] = points and getattr(getattr(points, when), name)

@@ -20,7 +20,8 @@ from hsyn_cli.anatomy.intensity import foreground, resample_mask
 from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.errors import GeometryError, InputError
 from hsyn_cli.fields.folding import Folding, determinants, log_determinant, measure_folding
-from hsyn_cli.fields.grids import ErrorStats, along_axes, from_image, round_trip
+from hsyn_cli.fields.grids import ErrorStats, along_axes, from_image
+from hsyn_cli.fields.mutual import RoundTrips, reached
 from hsyn_cli.fields.sampling import sample_points
 from hsyn_cli.io import files
 from hsyn_cli.io.images import ImageLike, as_field, as_image, as_labels
@@ -62,7 +63,9 @@ class Evaluation:
     Attributes:
         sdlogj: standard deviation of log(determinant), with the determinant clipped to [1e-9, 1e9],
             in the fixed foreground or mask without the outermost voxel layer.
-        inverse_error: |inverse(forward(p)) - p| over the fixed foreground or mask.
+        inverse_error: |inverse(forward(p)) - p| at each voxel p of the fixed foreground or mask.
+        inverse_error_back: |forward(inverse(q)) - q| at each voxel q that the inverse field takes
+            into the fixed foreground or mask.
         labels: scores of the warped moving labels for each id of the fixed labels.
     """
 
@@ -70,6 +73,7 @@ class Evaluation:
     sdlogj: float
     inverse_folding: Folding | None = None
     inverse_error: ErrorStats | None = None
+    inverse_error_back: ErrorStats | None = None
     labels: tuple[LabelScore, ...] | None = None
     landmarks: Landmarks | None = None
 
@@ -127,12 +131,13 @@ def evaluate_images(
     inner = (slice(1, -1),) * 3
     logs = log_determinant(det[0][inner][torch.from_numpy(inside[inner])])
     sdlogj = float(logs.std(correction=0)) if len(logs) else float("nan")
-    inverse_fold = error = None
+    inverse_fold = there = returned = None
     if inverse is not None:
         progress("inverse error", 0.2)
         back, end = from_image(inverse), Grid.of(inverse)
         inverse_fold = measure_folding(end, *determinants(along_axes(back, end), end.spacing))
-        error = round_trip(u, grid, back, end, inside)
+        contents = inside, reached(back, end, grid, inside)
+        there, returned = RoundTrips.of(u, grid, back, end, contents, np.eye(3)).errors()
     points = None if landmarks is None else target_errors(u, grid, landmarks)
     scores = None
     if fixed_labels is not None and moving_labels is not None:
@@ -141,7 +146,7 @@ def evaluate_images(
         scores = compare(
             fixed_labels, warped, ignore, lambda part: progress("labels", 0.5 + 0.5 * part)
         )
-    return Evaluation(fold, sdlogj, inverse_fold, error, scores, points)
+    return Evaluation(fold, sdlogj, inverse_fold, there, returned, scores, points)
 
 
 def target_errors(u: Tensor, grid: Grid, landmarks: Array) -> Landmarks:
