@@ -5,6 +5,7 @@ import pytest
 import torch
 from samples import DIRECTIONS, smooth_field, turned
 
+from hsyn_cli.fields import mutual
 from hsyn_cli.fields.grids import affine_displacement
 from hsyn_cli.fields.inverse import fixed_point_inverse
 from hsyn_cli.fields.mutual import RoundTrips
@@ -82,3 +83,14 @@ def test_far_steps_lower_the_largest_errors_and_touch_nothing_else() -> None:
     flat = torch.stack((z, y, x)).flatten(1)[:, near] if near.any() else torch.zeros(3, 0).long()
     z, y, x = flat
     assert torch.equal(forward[0][:, z, y, x], start[0][:, z, y, x])
+
+
+def test_a_fit_in_small_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for part in (mutual.PART, 700):
+        monkeypatch.setattr(mutual, "PART", part)
+        forward, fixed, inverse, moving = pair(TURNS["turned"])
+        RoundTrips.of(forward, fixed, inverse, moving, contents(), TURNS["turned"]).fit(3)
+        found.append((forward, inverse))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)

@@ -14,9 +14,9 @@ from hsyn_cli.fields.folding import corner_determinant, determinant, determinant
 from hsyn_cli.fields.grids import affine_displacement, along_axes, sample_mm, to_image
 from hsyn_cli.fields.inverse import fixed_point_inverse
 from hsyn_cli.fields.mutual import RoundTrips
-from hsyn_cli.fields.repair import unfolded
+from hsyn_cli.fields.repair import taper, unfolded
 from hsyn_cli.fields.sampling import compose
-from hsyn_cli.fields.totals import Totals, field_on, total_fields
+from hsyn_cli.fields.totals import Totals, field_on, total_fields, within
 from hsyn_cli.space import Array, Grid, field_to_lps, working_grid
 
 MATRIX = 1.05 * np.reshape(turned(0.1, -0.15, 0.2), (3, 3)) @ np.diag([1.0, 0.95, 1.05])
@@ -237,6 +237,35 @@ def test_the_fit_lowers_the_errors_of_both_round_trips() -> None:
     mean = [sum(side.mean_mm for side in found) for found in errors]
     assert worst[0] > 1.2 * worst[2]
     assert mean[0] > mean[1] > mean[2]
+
+
+def test_the_fit_keeps_to_the_working_grid_and_the_errors_do_not() -> None:
+    fixed, moving = FIXED["RAS"], MOVING["RAS"]
+    box = np.full(3, 9.0), np.array(fixed.size) - 9.0
+    working = working_grid(fixed, box, 1.5, 0.0, 4)
+    u = 1.5 * smooth_field(working.size[::-1], 0.4, 1)
+    u = taper(u, 3)
+    totals = total_fields(u, fixed_point_inverse(u, 1.5, -u, 0.005), working, AFFINE, fixed, moving)
+    here, _ = totals.bent()
+    beyond = torch.ones(fixed.size[::-1], dtype=torch.bool)
+    beyond[fixed.part(here)[1][2:]] = False
+    assert 0.1 < beyond.float().mean() < 0.99
+    totals.forward[0][:, beyond] += 0.5  # an error that no fit is to look for
+    content = tuple(np.ones(grid.size[::-1], bool) for grid in (fixed, moving))
+    before = totals.forward.clone()
+    errors = totals.settle(content, 2).errors
+    moved = (totals.forward != before).any(1)[0]
+    assert moved.any()
+    assert not (moved & beyond).any()
+    assert errors[0].max_mm > 0.8  # sqrt(3) / 2
+
+
+def test_content_within_a_box() -> None:
+    content = np.zeros((6, 5, 4), bool)
+    content[2, 1, 1:3] = True
+    assert within(content, ((1, 0, 0), (3, 5, 6))) is content
+    part = within(content, ((2, 1, 2), (4, 2, 3)))
+    assert np.argwhere(part).tolist() == [[2, 1, 2]]
 
 
 def knotted(grid: Grid) -> torch.Tensor:

@@ -118,9 +118,9 @@ def corner_determinant_at(u: Tensor, voxels: Tensor, spacing: Spacing) -> Tensor
     """`corner_determinant` of one field (3, Z, Y, X) at N voxels (flat indices) -> (N,)."""
     flat, step, columns = u.reshape(3, -1), 1, []
     widths = (spacing,) * 3 if isinstance(spacing, float | int) else spacing
-    indices = torch.unravel_index(voxels, u.shape[1:])[::-1]
-    for axis, index, width in zip((2, 1, 0), indices, widths, strict=True):
+    for axis, width in zip((2, 1, 0), widths, strict=True):
         last = u.shape[1 + axis] - 1
+        index = voxels // step % (last + 1)  # torch.unravel_index imports sympy, in a second
         sides = []
         # At the border, both sides take the one difference that exists.
         for start in ((index - 1).clamp_min(0), index.clamp_max(last - 1)):

@@ -8,7 +8,7 @@ at once. Ours, not in the paper.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,15 +19,18 @@ from torch import Tensor
 from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.grids import ErrorStats
 from hsyn_cli.fields.sampling import length, sample_grid
+from hsyn_cli.fields.slabs import each_slab
 from hsyn_cli.space import Array, Box, Grid
 
 RATE, MOMENTUM = 0.3, 0.3
 OTHERS = 0.7  # how much the round trips that end in a voxel count for it, beside its own
 GREW, SLOWER = 1.2, 0.7  # a voxel whose squared residual grows by that factor gets a lower rate
 FAR = 0.1  # mm; voxels that are off by more get more steps
-PART = 500_000  # points in one call
+PART = 16_000  # points in one call; their temporaries stay in the cache
+PART_ELSEWHERE = 500_000  # the same on a GPU
 
-Contents = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+Mask = NDArray[np.bool_]
+Contents = tuple[Mask, Mask]
 
 
 @dataclass(frozen=True)
@@ -46,25 +49,32 @@ class Ways:
     per_mm: Tensor
 
     @classmethod
-    def of(cls, u: Tensor, grid: Grid, other: Grid, content: NDArray[np.bool_]) -> Ways:
+    def of(cls, u: Tensor, grid: Grid, other: Grid, content: Mask) -> Ways:
         """Those from `content` (Z, Y, X) that stay inside `other`."""
         to_index = np.linalg.inv(other.index_to_point)
         shift = to_index @ (np.array(grid.origin) - np.array(other.origin))
         matrix = torch.from_numpy((to_index @ grid.index_to_point).T).float()
         per_mm = torch.from_numpy(to_index.T.copy()).float().to(u.device)
         last = torch.tensor(other.size, device=u.device) - 1
-        planes = max(1, PART // content[0].size)
-        parts = []
-        for first in range(0, len(content), planes):  # the indices of a whole image are large
-            zyx = torch.from_numpy(content[first : first + planes]).nonzero()
-            zyx[:, 0] += first
-            starts = torch.addmm(torch.from_numpy(shift).float(), zyx.flip(1).float(), matrix)
-            zyx, starts = zyx.to(u.device), starts.to(u.device)
-            z, y, x = zyx.unbind(1)
-            ends = torch.addmm(starts, u[0, :, z, y, x].T, per_mm)
-            inside = ((ends >= 0) & (ends <= last)).all(1)
-            parts.append((zyx.flip(1)[inside].int(), starts[inside], ends[inside]))
-        voxels, starts, ends = (torch.cat(part) for part in zip(*parts, strict=True))
+        matrix, offset = matrix.to(u.device), torch.from_numpy(shift).float().to(u.device)
+        planes = max(1, _part(u.device) // content[0].size)
+        parts = {}
+
+        def work(first: int, end: int) -> None:  # the indices of a whole image are large
+            flat = np.flatnonzero(content[first:end])  # torch's nonzero takes ten times as long
+            zyx = np.unravel_index(flat, content[first:end].shape)
+            x, y, z = (torch.from_numpy(index).to(u.device) for index in zyx[::-1])
+            voxels = torch.stack((x, y, z.add_(first)), 1)
+            starts = torch.addmm(offset, voxels.float(), matrix)
+            which = torch.from_numpy(flat).to(u.device).expand(3, -1)
+            steps = u[0, :, first:end].flatten(1).gather(1, which)
+            ends = torch.addmm(starts, steps.T, per_mm)
+            inside = ((ends >= 0) & (ends <= last)).all(1).nonzero()[:, 0]
+            parts[first] = [of.index_select(0, inside) for of in (voxels.int(), starts, ends)]
+
+        each_slab(work, len(content), planes, u.device)
+        found = (parts[first] for first in sorted(parts))
+        voxels, starts, ends = (torch.cat(part) for part in zip(*found, strict=True))
         return cls(voxels, starts, ends, per_mm)
 
 
@@ -93,10 +103,9 @@ class Start:
         linear: (3, 3), x -> linear @ x.
         """
         ny, nx = own.shape[3:]
-        x, y, z = (ways.voxels - torch.tensor(box[0], dtype=torch.int32, device=own.device)).unbind(
-            1
-        )
-        first, last = (torch.tensor(corner, device=own.device) for corner in end)
+        corner = torch.tensor(box[0], dtype=torch.int32, device=own.device)
+        x, y, z = (ways.voxels - corner).unbind(1)
+        first, last = (torch.tensor(at, device=own.device) for at in end)
         scale = 2 / (last - first)
         return cls(
             own,
@@ -131,27 +140,29 @@ class Side(Start):
         """The same field with some of the round trips."""
         return replace(self, voxels=self.voxels[which], starts=self.starts[which])
 
-    def parts(self) -> Iterator[slice]:
-        """The round trips, PART at a time."""
-        count = len(self.voxels)
-        return (slice(k, min(k + PART, count)) for k in range(0, count, PART))
+    def each_part(self, work: Callable[[slice], None]) -> None:
+        """Call `work` on the round trips, some at a time."""
+        device = self.rows.device
+        if len(self.voxels):
+            each_slab(lambda a, b: work(slice(a, b)), len(self.voxels), _part(device), device)
 
     def arrivals(self, part: slice, values: Tensor) -> Tensor:
         """Values (1, C, Z, Y, X) of the other side where the field leads to, (N, C)."""
         step = self.rows[self.voxels[part].long(), :3]
         way = torch.addmm(self.starts[part], step, self.to_other)
-        more = -len(way) % torch.get_num_threads()  # each thread takes an equal part
-        way = torch.cat((way, way[:1].expand(more, 3)))
-        return sample_grid(values, way.view(1, 1, 1, -1, 3))[0, :, 0, 0, : len(step)].T
+        return sample_grid(values, way.view(1, 1, 1, -1, 3))[0, :, 0, 0].T
 
     def measure(self, other: Side) -> Tensor:
         """Bring the residuals up to date -> their lengths (N,), mm."""
         lengths = self.starts.new_zeros(len(self.voxels))
-        for part in self.parts():
+
+        def work(part: slice) -> None:
             which = self.voxels[part].long()
             rest = self.rows[which, :3] + self.arrivals(part, other.stack[:, :3])
             self.rows[which, 3:] = rest
             lengths[part] = length(rest[..., None])[..., 0]
+
+        self.each_part(work)
         return lengths
 
 
@@ -177,7 +188,8 @@ class Mover:
         error falls faster, but the fields lose more of their detail.
         """
         side = self.side
-        for part in side.parts():
+
+        def work(part: slice) -> None:
             which, speed, rate = side.voxels[part].long(), self.speeds[part], self.rates[part]
             row, there = side.rows[which], side.arrivals(part, other.stack)
             rest = row[:, :3] + there[:, :3]
@@ -186,6 +198,8 @@ class Mover:
             pull = torch.addmm(there[:, 3:], rest, side.linear, beta=OTHERS)
             speed.mul_(MOMENTUM).sub_(pull.mul_(rate), alpha=RATE)
             side.rows[which] = torch.cat((row[:, :3] + speed, rest), 1)
+
+        side.each_part(work)
 
 
 @dataclass(frozen=True)
@@ -257,7 +271,7 @@ class RoundTrips:
         return error_stats(first.measure(second)), error_stats(second.measure(first))
 
 
-def reached(u: Tensor, grid: Grid, other: Grid, content: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def reached(u: Tensor, grid: Grid, other: Grid, content: Mask) -> Mask:
     """The voxels of `grid` (Z, Y, X) whose nearest voxel at p + u(p) on `other` is in `content`."""
     found = np.zeros(u.shape[2:], bool)
     ways = Ways.of(u, grid, other, np.ones_like(found))
@@ -265,6 +279,11 @@ def reached(u: Tensor, grid: Grid, other: Grid, content: NDArray[np.bool_]) -> N
     here = tuple(ways.voxels.flip(1).cpu().numpy().T)
     found[here] = content[z, y, x]
     return found
+
+
+def _part(device: torch.device) -> int:
+    """Points in one call."""
+    return PART if device.type == "cpu" else PART_ELSEWHERE
 
 
 def _box(grid: Grid, *indices: Tensor) -> Box:

@@ -20,6 +20,8 @@ from hsyn_cli.fields.sampling import rotate
 from hsyn_cli.fields.smoothing import box_operator, separable
 from hsyn_cli.space import Grid
 
+NARROW = 4  # rounds in which means are over neighbours; a brain's fields take two
+
 
 def repair(u: Tensor, spacing: Spacing, least: float, rounds: int = 50) -> tuple[Tensor, int]:
     """Smooth fields where they fold until no one-sided determinant is below `least`.
@@ -42,7 +44,8 @@ def mend(field: Tensor, low: Tensor, spacing: Spacing, least: float, rounds: int
 
     Each round marks the voxels below `least`, widens that set by a voxel with a soft edge, and
     blends the field there with its own 3^3 mean. Averaging brings the determinant closer to 1, so
-    the rounds come to an end. After the first round, only voxels next to a change are checked.
+    the rounds come to an end. A mean of so few voxels takes many rounds where a field folds over a
+    wide part: see `_reach`. After the first round, only voxels next to a change are checked.
 
     Args:
         field: (3, Z, Y, X) in mm, contiguous. low: (Z, Y, X), True where it is below `least`.
@@ -51,13 +54,14 @@ def mend(field: Tensor, low: Tensor, spacing: Spacing, least: float, rounds: int
     flat, todo = field.view(3, -1), low.flatten().nonzero()[:, 0]
     place = torch.empty(size.numel(), dtype=torch.int32, device=device)  # scratch for `_distinct`
     marks = torch.zeros(1, size.numel(), device=device)
-    for _ in range(rounds):
+    for count in range(rounds):
         if not len(todo):
             break
-        near = _widened(todo, size, place)
-        changed = _widened(near, size, place)
+        reach = _reach(count)
+        near = _widened(todo, size, place, reach)
+        changed = _widened(near, size, place, reach)
         marks[0, near] = 1
-        weight, mean = (_means(v, changed, size) for v in (marks, flat))
+        weight, mean = (_means(v, changed, size, reach) for v in (marks, flat))
         marks[0, near] = 0
         flat[:, changed] = torch.lerp(flat[:, changed], mean, weight)
         sides = [changed + step for axis in range(3) for step in _steps(changed, size, axis)]
@@ -65,19 +69,29 @@ def mend(field: Tensor, low: Tensor, spacing: Spacing, least: float, rounds: int
         todo = beside[corner_determinant_at(field, beside, spacing) < least]
 
 
-def _steps(voxels: Tensor, size: torch.Size, axis: int) -> list[Tensor]:
-    """Steps from N flat indices to the voxels before, at and after each along an axis (z, y, x).
+def _reach(count: int) -> int:
+    """How far apart the voxels of a mean lie, in the round after `count` rounds.
 
-    A step beyond the border is 0.
+    Every second round takes voxels farther apart, once a few rounds were not enough; the rounds
+    between even out what lies between these voxels.
+    """
+    return 1 if count < NARROW or count % 2 == 0 else 2 + min(count // 8, 2)
+
+
+def _steps(voxels: Tensor, size: torch.Size, axis: int, reach: int = 1) -> list[Tensor]:
+    """Steps from N flat indices to `reach` voxels before, at and after each along z, y or x.
+
+    They end at the border.
     """
     stride = size[axis + 1 :].numel()
     index = voxels // stride % size[axis]
-    return [-stride * (index > 0), torch.zeros_like(index), stride * (index < size[axis] - 1)]
+    back, ahead = index.clamp_max(reach), (size[axis] - 1 - index).clamp_max_(reach)
+    return [back.mul_(-stride), torch.zeros_like(index), ahead.mul_(stride)]
 
 
-def _widened(voxels: Tensor, size: torch.Size, place: Tensor) -> Tensor:
-    """(M,) flat indices of N voxels and of all voxels that touch them, each once."""
-    for axis in range(3):
+def _widened(voxels: Tensor, size: torch.Size, place: Tensor, reach: int) -> Tensor:
+    """(M,) flat indices of N voxels and of all voxels within `reach` along each axis, each once."""
+    for axis in (0, 1, 2) * reach:
         voxels = _distinct(torch.cat([voxels + step for step in _steps(voxels, size, axis)]), place)
     return voxels
 
@@ -89,13 +103,13 @@ def _distinct(voxels: Tensor, place: Tensor) -> Tensor:
     return voxels[place[voxels] == order]
 
 
-def _means(values: Tensor, voxels: Tensor, size: torch.Size) -> Tensor:
-    """(C, N) means of (C, Z * Y * X) values over the 3^3 voxels around N voxels.
+def _means(values: Tensor, voxels: Tensor, size: torch.Size, reach: int) -> Tensor:
+    """(C, N) means of (C, Z * Y * X) values over 3^3 voxels, `reach` apart, around N voxels.
 
     Beyond the border, border values hold.
     """
     total = torch.zeros(len(values), len(voxels), device=values.device)
-    z, y, x = (_steps(voxels, size, axis) for axis in range(3))
+    z, y, x = (_steps(voxels, size, axis, reach) for axis in range(3))
     for of_z, of_y in itertools.product(z, y):
         line = voxels + of_z + of_y
         for of_x in x:

@@ -55,8 +55,11 @@ class Voxels:
     def of(cls, mask: Tensor) -> Voxels:
         """Those where `mask` (Z, Y, X) is True."""
         flat = mask.flatten().nonzero()[:, 0]
-        index = torch.unravel_index(flat, mask.shape)
-        z, y, x = (_centres(n, i.device)[i] for n, i in zip(mask.shape, index, strict=True))
+        centres, stride = [], 1
+        for n in reversed(mask.shape):  # torch.unravel_index imports sympy, in a second
+            centres.append(_centres(n, flat.device)[flat // stride % n])
+            stride *= n
+        x, y, z = centres
         return cls(flat, (x, y, z), mask.shape)
 
     def values(self, u: Tensor) -> Tensor:

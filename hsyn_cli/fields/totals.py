@@ -22,10 +22,10 @@ from hsyn_cli.fields.grids import (
     resample_field,
     to_image,
 )
-from hsyn_cli.fields.mutual import Contents, RoundTrips
+from hsyn_cli.fields.mutual import Contents, Mask, RoundTrips
 from hsyn_cli.fields.repair import unfolded
 from hsyn_cli.fields.sampling import rotate
-from hsyn_cli.space import Array, Grid, affine_parts
+from hsyn_cli.space import Array, Box, Grid, affine_parts
 
 
 class Settled(NamedTuple):
@@ -70,7 +70,9 @@ class Totals:
             contents: (Z, Y, X) masks on `fixed` and on `moving`. steps: of the fit.
         """
         a, t = affine_parts(self.affine)
-        trips = RoundTrips.of(self.forward, self.fixed, self.inverse, self.moving, contents, a)
+        boxes = self.bent()
+        near = within(contents[0], boxes[0]), within(contents[1], boxes[1])
+        trips = self._trips(near)
         if steps:
             trips.fit(steps)
             return_memory()
@@ -81,19 +83,45 @@ class Totals:
         if steps and any(found.voxels for found in folding):  # the last steps may fold, too
             self._unfold_both(a, t)
             folding = self.folding()
+        if any(part is not whole for part, whole in zip(near, contents, strict=True)):
+            trips = self._trips(contents)
         return Settled(folding, trips.errors())
+
+    def bent(self) -> tuple[Box, Box]:
+        """The boxes of `fixed` and of `moving` outside which the fields are no more than affine."""
+        a, t = affine_parts(self.affine)
+        corners = self.working.corners()
+        return self.fixed.covered(corners), self.moving.covered(corners @ a.T + t)
+
+    def _trips(self, contents: Contents) -> RoundTrips:
+        a, _ = affine_parts(self.affine)
+        return RoundTrips.of(self.forward, self.fixed, self.inverse, self.moving, contents, a)
 
     def _unfold_both(self, a: Array, t: Array) -> None:
         back = np.linalg.inv(a).astype(np.float64)
-        self._unfold(self.forward, self.fixed, a, t)
-        self._unfold(self.inverse, self.moving, back, -back @ t)
+        here, there = self.bent()
+        self._unfold(self.forward, self.fixed, here, a, t)
+        self._unfold(self.inverse, self.moving, there, back, -back @ t)
 
-    def _unfold(self, u: Tensor, grid: Grid, a: Array, t: Array) -> None:
-        """Replace folds of a total field in place; an affine that mirrors is no fold."""
+    def _unfold(self, u: Tensor, grid: Grid, box: Box, a: Array, t: Array) -> None:
+        """Replace folds of a total field in a box in place; an affine that mirrors is no fold."""
+        grid, where = grid.part(box)
+        u = u[where]
         bent = without_affine(u, grid, a, t)
         mended = unfolded(bent, grid, self.working.spacing[0])
         if mended is not bent:
             u.copy_(rotate(a, mended)).add_(affine_displacement(grid, a, t, u.device))
+
+
+def within(content: Mask, box: Box) -> Mask:
+    """`content` (Z, Y, X) in a box of its grid; `content` itself if it has nothing outside."""
+    z, y, x = (slice(a, b) for a, b in zip(box[0][::-1], box[1][::-1], strict=True))
+    part = content[z, y, x]
+    if np.count_nonzero(part) == np.count_nonzero(content):
+        return content
+    out = np.zeros_like(content)
+    out[z, y, x] = part
+    return out
 
 
 def without_affine(u: Tensor, grid: Grid, a: Array, t: Array) -> Tensor:
