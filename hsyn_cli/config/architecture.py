@@ -110,11 +110,11 @@ class Level:
 
 COARSE = Level(
     4, 1, (16, 32, 32, 32), (32, 16), window=5, forces=True,
-    steps=Steps(24, rate=4.0, step_sigma=2.0, diffusion=0.06),
+    steps=Steps(24, rate=4.0, step_sigma=2.0, calm=0.05, diffusion=0.06),
 )  # fmt: skip
 MIDDLE = Level(
     2, 1, (16, 16, 32, 32), (16,), window=5, forces=True,
-    steps=Steps(14, rate=4.0, momentum=0.7, step_sigma=2.0, diffusion=0.06),
+    steps=Steps(14, rate=4.0, momentum=0.7, step_sigma=2.0, calm=0.05, diffusion=0.06),
 )  # fmt: skip
 FINE = Level(1, 2, (16, 16, 32, 32), (16,), window=5, forces=True)
 

@@ -105,7 +105,7 @@ def register(
         joined = join(inverted, aligned.subjects, method)
     folded = halves.folded
     del halves, inverted  # their fields would take a quarter of the memory of what follows
-    with clock.step("composition"), torch.no_grad():
+    with clock.step("total fields"), torch.no_grad():
         composed = compose(joined, aligned, pair, method)
     facts = tell(aligned, folded, joined, composed, method, settings)
     with clock.step("warping"):
