@@ -217,3 +217,20 @@ def test_the_lungs_landmarks_lie_where_their_table_says():
     for name, image in (("fixed", fixed), ("moving", moving)):
         mask = sitk.ReadImage(str(LUNG / f"{name}_lungmask.nii.gz"))
         assert (mask.GetSize(), mask.GetOrigin()) == (image.GetSize(), image.GetOrigin())
+
+
+def test_a_known_field_does_not_fold_and_has_no_error_against_itself(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    known = load(EXAMPLES / "known_field.py")
+    values = np.random.default_rng(0).choice((3, 2, 10, 16, 8), (30, 40, 36)).astype(np.int16)
+    labels = sitk.GetImageFromArray(values)
+    true = known.bend(labels, 3.0, np.random.default_rng(1))
+    array = sitk.GetArrayFromImage(true)
+    assert 1 < np.linalg.norm(array, axis=-1).max() <= 3
+    sitk.WriteImage(true, str(tmp_path / "forward_field.nii.gz"))
+    pair = {"true": array, "labels": values}
+    assert known.errors(tmp_path, pair)["cortex"] == (0, 0)
+    found = known.errors(tmp_path, {**pair, "true": array + [3.0, 0.0, 4.0]})
+    assert found["brain stem"] == pytest.approx((5, 5))
+    with pytest.raises(SystemExit, match="folds"):
+        known.bend(labels, 60.0, np.random.default_rng(1))
