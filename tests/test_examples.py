@@ -230,7 +230,7 @@ def test_a_known_field_does_not_fold_and_has_no_error_against_itself(tmp_path, m
     sitk.WriteImage(true, str(tmp_path / "forward_field.nii.gz"))
     pair = {"true": array, "labels": values}
     assert known.errors(tmp_path, pair)["cortex"] == (0, 0)
-    found = known.errors(tmp_path, {**pair, "true": array + [3.0, 0.0, 4.0]})
+    found = known.errors(tmp_path, {**pair, "true": array + np.array([3.0, 0.0, 4.0])})
     assert found["brain stem"] == pytest.approx((5, 5))
     with pytest.raises(SystemExit, match="folds"):
         known.bend(labels, 60.0, np.random.default_rng(1))
