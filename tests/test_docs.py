@@ -28,7 +28,10 @@ GUIDE = {page.stem: text for page, text in zip(GUIDES, TEXTS[1:], strict=True)}
 ALL = "\n".join(TEXTS)
 FENCED = r"^```{}\n(.*?)^```$"
 FOREIGN = {"--index-url", "--nproc-per-node"} | {  # pip's, torchrun's, those of examples/
-    f"--{name}" for name in ("methods", "keep", "picture", "steps", "motions", "presets", "profile")
+    f"--{name}"
+    for name in (
+        "methods", "keep", "picture", "steps", "motions", "presets", "profile", "people",
+    )  # fmt: skip
 }
 
 
