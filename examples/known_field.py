@@ -22,8 +22,8 @@ from benchmark import register
 from rich.console import Console
 from rich.table import Table
 from ten_images import painted
+from whole_heads import CONFIG
 
-CONFIG = Path(__file__).parents[1] / "weights" / "brain-t1.train.json"
 SIGMAS_MM = (20.0, 8.0)  # of the random field's parts: large bends, and half of that in small ones
 PARTS = {
     "cortex": (3, 42),

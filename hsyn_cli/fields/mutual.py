@@ -271,16 +271,6 @@ class RoundTrips:
         return error_stats(first.measure(second)), error_stats(second.measure(first))
 
 
-def reached(u: Tensor, grid: Grid, other: Grid, content: Mask) -> Mask:
-    """The voxels of `grid` (Z, Y, X) whose nearest voxel at p + u(p) on `other` is in `content`."""
-    found = np.zeros(u.shape[2:], bool)
-    ways = Ways.of(u, grid, other, np.ones_like(found))
-    x, y, z = ways.ends.round().long().cpu().numpy().T
-    here = tuple(ways.voxels.flip(1).cpu().numpy().T)
-    found[here] = content[z, y, x]
-    return found
-
-
 def _part(device: torch.device) -> int:
     """Points in one call."""
     return PART if device.type == "cpu" else PART_ELSEWHERE

@@ -21,7 +21,7 @@ from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.errors import GeometryError, InputError
 from hsyn_cli.fields.folding import Folding, determinants, log_determinant, measure_folding
 from hsyn_cli.fields.grids import ErrorStats, along_axes, from_image
-from hsyn_cli.fields.mutual import RoundTrips, reached
+from hsyn_cli.fields.mutual import Mask, RoundTrips, Ways
 from hsyn_cli.fields.sampling import sample_points
 from hsyn_cli.io import files
 from hsyn_cli.io.images import ImageLike, as_field, as_image, as_labels
@@ -136,7 +136,7 @@ def evaluate_images(
         progress("inverse error", 0.2)
         back, end = from_image(inverse), Grid.of(inverse)
         inverse_fold = measure_folding(end, *determinants(along_axes(back, end), end.spacing))
-        contents = inside, reached(back, end, grid, inside)
+        contents = inside, _reached(back, end, grid, inside)
         there, returned = RoundTrips.of(u, grid, back, end, contents, np.eye(3)).errors()
     points = None if landmarks is None else target_errors(u, grid, landmarks)
     scores = None
@@ -147,6 +147,19 @@ def evaluate_images(
             fixed_labels, warped, ignore, lambda part: progress("labels", 0.5 + 0.5 * part)
         )
     return Evaluation(fold, sdlogj, inverse_fold, there, returned, scores, points)
+
+
+def _reached(u: Tensor, grid: Grid, other: Grid, content: Mask) -> Mask:
+    """The voxels of `grid` (Z, Y, X) that u (1, 3, Z, Y, X; mm LPS) takes into `content`.
+
+    `content` lies on `other`, whose voxel nearest to p + u(p) decides.
+    """
+    found = np.zeros(u.shape[2:], bool)
+    ways = Ways.of(u, grid, other, np.ones_like(found))
+    x, y, z = ways.ends.round().long().cpu().numpy().T
+    here = tuple(ways.voxels.flip(1).cpu().numpy().T)
+    found[here] = content[z, y, x]
+    return found
 
 
 def target_errors(u: Tensor, grid: Grid, landmarks: Array) -> Landmarks:
