@@ -11,6 +11,7 @@ HsynError             1    never raised itself; any other exception is a bug and
   DeviceError         7    CUDA or MPS is chosen but absent
   MemoryLimitError    8    out of memory
   FoldingError        9    more folding than --max-folding allows; hsyn still writes the outputs
+  FailedError           10   the result is not to be trusted; hsyn still writes the outputs
   Interrupted         130  ctrl-C
     Terminated        143  SIGTERM
     another class   128+n  signal number n, of any other that ends a process; see `interruption`
@@ -66,6 +67,10 @@ class MemoryLimitError(HsynError):
 
 class FoldingError(HsynError):
     exit_code = 9
+
+
+class FailedError(HsynError):
+    exit_code = 10
 
 
 class Interrupted(HsynError):

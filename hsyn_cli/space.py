@@ -80,6 +80,15 @@ class Grid:
         x, y, z = self.points(index).tolist()
         return replace(self, origin=(x, y, z))
 
+    def scaled(self, factor: float) -> Grid:
+        """The grid whose points lie `factor` times as far from the origin of space."""
+        (sx, sy, sz), (x, y, z) = self.spacing, self.origin
+        return replace(
+            self,
+            spacing=(sx * factor, sy * factor, sz * factor),
+            origin=(x * factor, y * factor, z * factor),
+        )
+
     def slab(self, first: int, last: int) -> Grid:
         """The voxels with first <= z < last."""
         moved = self.shifted(np.array([0.0, 0.0, first]))

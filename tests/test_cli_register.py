@@ -125,7 +125,7 @@ def test_the_pipeline_gets_what_was_asked_for(here: Path, calls: list[dict[str, 
     sitk.WriteTransform(sitk.Euler3DTransform(), "t.tfm")
     options = (
         "--rigid --preset fast --device cpu --threads 2 --seed 5 --initial-transform t.tfm --quiet "
-        "--smoothness 1.5"
+        "--smoothness 1.5 --similarity mind --search full"
     )
     assert (
         register(*options.split(), "--fixed-mask", "mask.nii.gz", "--moving-labels", "mask.nii.gz")
@@ -146,7 +146,12 @@ def test_the_pipeline_gets_what_was_asked_for(here: Path, calls: list[dict[str, 
         "seed": 5,
         "smoothness": 1.5,
         "moving_mask": None,
+        "fixed_lesion": None,
+        "moving_lesion": None,
         "affine": "rigid",
+        "transform": "deformable",
+        "similarity": "mind",
+        "search": "full",
     }
     assert Path("out/warped_labels.nii.gz").is_file()
 

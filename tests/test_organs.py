@@ -48,8 +48,9 @@ def test_a_chest_is_told_by_its_lungs_and_a_ct_without_is_neither() -> None:
         ("auto", (BRAIN, BRAIN), "brain-t1"),
         (None, (BRAIN, HEAD), "brain-t1"),
         ("auto", (CHEST, CHEST), "lung-ct"),
-        ("auto", (OTHER, CHEST), "lung-ct"),
-        ("auto", (OTHER, OTHER), "brain-t1"),
+        ("auto", (OTHER, CHEST), "none"),
+        ("auto", (OTHER, OTHER), "none"),
+        ("none", (BRAIN, BRAIN), "none"),
         ("brain", (CHEST, CHEST), "brain-t1"),
         ("lung", (BRAIN, BRAIN), "lung-ct"),
         ("my/own.safetensors", (CHEST, BRAIN), "my/own.safetensors"),
@@ -81,9 +82,10 @@ def test_a_wrong_organ_is_warned_about_and_other_checkpoints_are_not_judged() ->
 
 
 def test_every_organ_is_described() -> None:
-    assert set(organs.names()) == set(organs.shipped()) == {"brain", "lung"}
+    assert set(organs.names()) == {"brain", "lung", "none"}
+    assert set(organs.shipped()) == {"brain", "lung"}
     for organ in organs.names():
-        assert organs.find(organ).kinds
+        assert organs.find(organ).kinds or organ == "none"
         assert all(presets.find(name, organ).about for name in presets.names())
     assert presets.names() == ["fast", "default", "accurate"]
 

@@ -68,7 +68,7 @@ class Absolute(Similarity):
         return off.mean() if weight is None else (off * weight).sum() / weight.sum().clamp_min(1)
 
     def terms(self, a, b, window, epsilon):
-        return Term(a, None, (b - a).sign()), Term(b, None, (a - b).sign())
+        yield Term(a, None, (b - a).sign()), Term(b, None, (a - b).sign())
 
 
 SIMILARITY = Absolute()
@@ -192,12 +192,12 @@ def bright() -> sitk.Image:
 def test_an_organ_is_recognised(add: Add) -> None:
     assert organs.look(bright()).kind == organs.OTHER
     add(organs, ORGAN)
-    assert organs.names() == ["brain", "lung", "toy"]
+    assert organs.names() == ["brain", "lung", "none", "toy"]
     assert organs.look(bright()).kind == "lamp"
     assert organs.look(cloud()).kind != "lamp"
     shown = {"moving": "lamp", "fixed": "lamp"}
-    assert organs.checkpoint_for("auto", shown) == organs.find("brain").checkpoint
-    assert organs.checkpoint_for("toy", {}) == organs.find("brain").checkpoint
+    assert organs.checkpoint_for("auto", shown) == "none"
+    assert organs.checkpoint_for("toy", {}) == "none"
     assert "toy" not in organs.shipped()
     (warning, _) = organs.warnings("brain-t1", shown)
     assert warning == "the moving image looks like a lamp, which brain-t1 was not trained for"
@@ -232,7 +232,7 @@ def test_an_organ_that_does_not_breathe_is_not_made_to(add: Add) -> None:
 
 def test_a_similarity_makes_the_forces(add: Add) -> None:
     add(similarity, SIMILARITY)
-    assert similarity.names() == ["ncc", "ssd", "toy"]
+    assert similarity.names() == ["mind", "ncc", "ssd", "toy"]
     slope = 0.05
     a = (slope * torch.arange(12.0)).expand(1, 1, 8, 10, 12).contiguous()
     of_a, of_b = forces(a, a + 0.3, 5, SNNetConfig(similarity="toy").similarity)

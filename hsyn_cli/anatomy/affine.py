@@ -1,29 +1,34 @@
-"""Affine alignment with SimpleITK: a coarse search over poses, then correlation at 8 to 2 mm.
+"""Affine alignment with SimpleITK: a coarse search over poses, then optima at 8 to 1 mm.
 
 The result maps fixed points to moving points (mm, LPS), as in SimpleITK and ANTs.
 """
 
 from __future__ import annotations
 
-import itertools
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.anatomy.intensity import Intensities, read_intensities
+from hsyn_cli.anatomy.poses import (
+    Kind,
+    Masks,
+    Search,
+    best_pose,
+    best_turn,
+    cost_of,
+    metric,
+    optimise,
+    turned,
+)
 from hsyn_cli.errors import GeometryError, UsageError
 from hsyn_cli.space import LEAST_VOXELS_PER_AXIS, Array, affine_from, affine_parts
 
-Kind = Literal["affine", "rigid", "none"]
-
-SEARCH_MM, STAGES_MM = 8.0, (4.0, 2.0)
-SAMPLED = (0.15, 0.03)  # share of the voxels sampled in each of STAGES_MM ...
+SEARCH_MM, STAGES_MM = 8.0, (4.0, 2.0, 1.0)
+SAMPLED = (0.15, 0.03, 0.02)  # share of the voxels sampled in each of STAGES_MM ...
 LEAST_SAMPLES = 20_000  # ... but at least this many voxels
 LEAST_VOLUME = 0.1  # determinant; a transform that shrinks space further is no alignment
-
-SEARCH_ANGLES = (-0.6, 0.0, 0.6)  # radians about each axis, tried before any optimisation
-SEARCH_KEPT = 3  # best poses, which are then optimised
 
 
 def align(
@@ -36,20 +41,24 @@ def align(
     moving_mask: sitk.Image | None = None,
     start: sitk.AffineTransform | None = None,
     other: Array | None = None,
-    finest_mm: float = STAGES_MM[-1],
+    finest_mm: float = STAGES_MM[1],
     grey: tuple[Intensities | None, Intensities | None] = (None, None),
+    same_contrast: bool = True,
+    search: Search = "near",
 ) -> sitk.AffineTransform:
     """Affine or rigid transform, fixed point -> moving point.
 
     Centres of mass give the shift, second moments the scale, and a grid of rotations the pose. The
     best few are optimised at 8 mm as similarities, and the best of those at 4 and 2 mm as `kind`.
-    The cost is Pearson's correlation.
+    The cost is Pearson's correlation, or Mattes' mutual information where contrasts differ.
 
     Args:
         kind: "none" returns `start`, or the identity.
         start: takes the place of the search. other: a shift in mm that the search tries, too.
         finest_mm: finer stages are left out, except the first stage.
         grey: intensities of the moving and the fixed image, if known.
+        same_contrast: whether both images show a tissue in the same way.
+        search: "full" also finds poses that are turned by up to 180 degrees.
 
     Raises:
         GeometryError: the images have too few voxels in common. UsageError: an unknown `kind`.
@@ -62,28 +71,54 @@ def align(
     stages = [(mm, part) for mm, part in zip(STAGES_MM, SAMPLED, strict=True) if mm >= least]
     spacings = (SEARCH_MM, *dict(stages))
     levels = {mm: (_at_spacing(fixed, mm), _at_spacing(moving, mm)) for mm in spacings}
-    masks = (fixed_mask, moving_mask)
-    transform: sitk.Transform = start or _search(*levels[SEARCH_MM], masks, kind, other)
+    masks: Masks = (fixed_mask, moving_mask)
+    turn, centre = np.eye(3), np.zeros(3)
+    if search == "full" and start is None:
+        turn, centre = best_turn(*levels[SEARCH_MM], masks, kind, same_contrast)
+        levels = {mm: (f, turned(m, turn, centre)) for mm, (f, m) in levels.items()}
+        masks = (fixed_mask, moving_mask and turned(moving_mask, turn, centre))
+    transform: sitk.Transform
+    if start is None:
+        transform, _ = best_pose(*levels[SEARCH_MM], masks, kind, other, same_contrast)
+    else:
+        transform = start
     for mm, share in stages:
-        method = _method(*masks)
-        method.SetMetricSamplingStrategy(method.RANDOM)
-        method.SetMetricSamplingPercentage(
-            min(1.0, max(share, LEAST_SAMPLES / levels[mm][0].GetNumberOfPixels())), seed + 1
-        )
-        current = as_affine(transform) if kind == "affine" else _as_rigid(transform, levels[mm][0])
-        method.SetInitialTransform(current, inPlace=True)
-        method.SetOptimizerAsRegularStepGradientDescent(
-            learningRate=mm / 4, minStep=mm / 200, numberOfIterations=100, relaxationFactor=0.6,
-            gradientMagnitudeTolerance=1e-6,
-        )  # fmt: skip
-        method.SetOptimizerScalesFromPhysicalShift()
-        _check_common(method, *levels[mm])
-        method.Execute(*levels[mm])
-        # A slab can turn inside out, and a tiny image can get lost. The stage before was better.
-        if method.GetMetricValue() > 1 or np.linalg.det(affine_parts(current)[0]) < LEAST_VOLUME:
+        refined = _refined(transform, *levels[mm], masks, kind, same_contrast, (mm, share), seed)
+        if refined is None:  # a slab can turn inside out, and a tiny image can get lost
             break
-        transform = current
-    return as_affine(transform)
+        transform = refined
+    a, t = affine_parts(transform)
+    return affine_from(turn @ a, centre + turn @ (t - centre))
+
+
+def _refined(
+    transform: sitk.Transform,
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    masks: Masks,
+    kind: Kind,
+    same_contrast: bool,
+    stage: tuple[float, float],
+    seed: int,
+) -> sitk.Transform | None:
+    """The optimum of a stage (its mm, the share of voxels sampled); None: it was better before."""
+    mm, share = stage
+    method = metric(*masks, same_contrast)
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    least = LEAST_SAMPLES / fixed.GetNumberOfPixels()
+    method.SetMetricSamplingPercentage(min(1.0, max(share, least)), seed + 1)
+    current = as_affine(transform) if kind == "affine" else _as_rigid(transform, fixed)
+    method.SetInitialTransform(current, inPlace=True)
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=mm / 4, minStep=mm / 200, numberOfIterations=100, relaxationFactor=0.6,
+        gradientMagnitudeTolerance=1e-6,
+    )  # fmt: skip
+    method.SetOptimizerScalesFromPhysicalShift()
+    _check_common(method, fixed, moving)
+    if not optimise(method, fixed, moving):
+        return None
+    lost = method.GetMetricValue() > 1 or np.linalg.det(affine_parts(current)[0]) < LEAST_VOLUME
+    return None if lost else current
 
 
 def check_kind(kind: str) -> None:
@@ -150,19 +185,6 @@ def _at_spacing(image: sitk.Image, mm: float) -> sitk.Image:
     )
 
 
-def _method(
-    fixed_mask: sitk.Image | None, moving_mask: sitk.Image | None
-) -> sitk.ImageRegistrationMethod:
-    method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsCorrelation()
-    method.SetInterpolator(sitk.sitkLinear)
-    if fixed_mask is not None:
-        method.SetMetricFixedMask(fixed_mask)
-    if moving_mask is not None:
-        method.SetMetricMovingMask(moving_mask)
-    return method
-
-
 def _check_common(
     method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image
 ) -> None:
@@ -170,81 +192,6 @@ def _check_common(
 
     ITK then throws or returns a cost above 1.
     """
-    try:
-        common = method.MetricEvaluate(fixed, moving) <= 1
-    except RuntimeError as error:
-        if "1 or more points" not in str(error):
-            raise
-        common = False
-    if not common:
+    if not cost_of(method, fixed, moving) <= 1:
         text = "the fixed and the moving image have too few voxels in common to align them"
         raise GeometryError(text, "check the masks and the --initial-transform, or use --no-affine")
-
-
-def _moments(image: sitk.Image, mask: sitk.Image | None) -> tuple[Array, float]:
-    """Centre of mass in mm, and the root mean square distance from it, weighted by intensity.
-
-    Only voxels inside the mask count.
-    """
-    values = sitk.GetArrayViewFromImage(image).astype(float)
-    if mask is not None:
-        resampled = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-        inside = sitk.GetArrayViewFromImage(resampled) != 0
-        if (values * inside).any():  # a mask thinner than these voxels can miss them all
-            values = values * inside
-    weight = values / values.sum()
-    axes = [np.arange(n, dtype=float) for n in image.GetSize()]
-    marginal = [weight.sum(axis=tuple(k for k in range(3) if k != 2 - i)) for i in range(3)]
-    mean = [float(a @ m) for a, m in zip(axes, marginal, strict=True)]
-    spacing = image.GetSpacing()
-    spread = sum(
-        float((a - c) ** 2 @ m) * s * s
-        for a, c, m, s in zip(axes, mean, marginal, spacing, strict=True)
-    )
-    return np.array(image.TransformContinuousIndexToPhysicalPoint(mean)), float(np.sqrt(spread))
-
-
-def _search(
-    fixed: sitk.Image,
-    moving: sitk.Image,
-    masks: tuple[sitk.Image | None, sitk.Image | None],
-    kind: Kind,
-    other: Array | None,
-) -> sitk.Similarity3DTransform | sitk.Euler3DTransform:
-    centre_f, spread_f = _moments(fixed, masks[0])
-    centre_m, spread_m = _moments(moving, masks[1])
-    scale = 1.0 if kind == "rigid" else float(np.clip(spread_m / max(spread_f, 1e-6), 0.7, 1.4))
-    method = _method(*masks)
-    method.SetMetricSamplingStrategy(method.NONE)
-
-    def pose(
-        angles: tuple[float, ...], shift: Array, scale: float
-    ) -> sitk.Similarity3DTransform | sitk.Euler3DTransform:
-        euler = sitk.Euler3DTransform(centre_f.tolist(), *angles, shift.tolist())
-        if kind == "rigid":
-            return euler
-        out = sitk.Similarity3DTransform()
-        out.SetCenter(centre_f.tolist())
-        out.SetTranslation(shift.tolist())
-        out.SetMatrix((np.array(euler.GetMatrix()) * scale).tolist())
-        return out
-
-    def cost(transform: sitk.Transform) -> float:
-        method.SetInitialTransform(transform, inPlace=True)
-        return float(method.MetricEvaluate(fixed, moving))
-
-    shift = centre_m - centre_f
-    poses = [pose(angles, shift, scale) for angles in itertools.product(SEARCH_ANGLES, repeat=3)]
-    identity = pose((0.0, 0.0, 0.0), np.zeros(3), 1.0)
-    best = [*sorted(poses, key=cost)[:SEARCH_KEPT], identity]
-    if other is not None:
-        best.append(pose((0.0, 0.0, 0.0), other, 1.0))
-    method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=2.0, minStep=0.05, numberOfIterations=60, relaxationFactor=0.6,
-        gradientMagnitudeTolerance=1e-6,
-    )  # fmt: skip
-    method.SetOptimizerScalesFromPhysicalShift()
-    for transform in best:
-        method.SetInitialTransform(transform, inPlace=True)
-        method.Execute(fixed, moving)
-    return min(best, key=cost)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -129,3 +130,14 @@ def resample_mask(
     transform = transform or sitk.Transform()
     moved = sitk.Resample(mask != 0, reference, transform, sitk.sitkNearestNeighbor, 0)
     return torch.from_numpy(sitk.GetArrayFromImage(moved)).float()[None, None]
+
+
+def widened(mask: Tensor, voxels: float) -> Tensor:
+    """A mask (1, 1, Z, Y, X) and what lies within `voxels` of it, along each axis."""
+    radius = round(voxels)
+    for axis in range(3):  # one axis after the other takes a tenth of the time
+        window, border = (
+            [w if k == axis else v for k in range(3)] for w, v in ((2 * radius + 1, 1), (radius, 0))
+        )
+        mask = F.max_pool3d(mask, window, stride=1, padding=border)
+    return mask

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk
 
-from hsyn_cli.anatomy.affine import Kind, align
+from hsyn_cli.anatomy.affine import align
+from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.scene import Subjects
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_from, affine_parts
@@ -21,34 +22,39 @@ def place(
     *,
     seed: int,
     finest_mm: float,
+    same_contrast: bool = True,
+    search: Search = "near",
+    unit: float = 1.0,
 ) -> tuple[sitk.AffineTransform, str]:
     """The affine, fixed point -> moving point, and a note if the headers lie apart; see `align`.
 
     If the contents hardly overlap in space, their centres are brought together first. A `start` is
-    taken as it is, and so is the place of images that are not to be aligned.
+    taken as it is, and so is the place of images that are not to be aligned. Messages are in mm;
+    lengths here are `unit` mm.
 
     Raises:
         GeometryError: the images then lie apart, or have too few voxels in common.
     """
     shift, other = None, None
     if kind == "none" or start is not None:
-        check_overlap(Grid.of(subjects.views[1]), Grid.of(subjects.views[0]), start)
+        check_overlap(Grid.of(subjects.views[1]), Grid.of(subjects.views[0]), start, unit)
     else:
         shift, other = _apart(subjects)
-    (moving, fixed), (moving_mask, fixed_mask) = subjects.align_by, subjects.masks
+    (moving, fixed), (moving_mask, fixed_mask) = subjects.align_by, subjects.counted
     if shift is not None:
         moving = _shifted(moving, -shift)
         moving_mask = None if moving_mask is None else _shifted(moving_mask, -shift)
     affine = align(
         fixed, moving, kind, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask,
         start=start, other=other, finest_mm=finest_mm, grey=subjects.grey,
+        same_contrast=same_contrast, search=search,
     )  # fmt: skip
     if shift is None:
         return affine, ""
     a, t = affine_parts(affine)
     note = (
         "by their headers, fixed and moving image lie apart: their centres were brought together "
-        f"first, by {np.linalg.norm(shift):.0f} mm"
+        f"first, by {unit * np.linalg.norm(shift):.3g} mm"
     )
     return affine_from(a, t + shift), note
 
@@ -69,7 +75,9 @@ def _apart(subjects: Subjects) -> tuple[Array | None, Array | None]:
     return shift, -shift if tried else None
 
 
-def check_overlap(fixed: Grid, moving: Grid, transform: sitk.Transform | None) -> None:
+def check_overlap(
+    fixed: Grid, moving: Grid, transform: sitk.Transform | None, unit: float = 1.0
+) -> None:
     """Raise GeometryError unless the bounding boxes of the two grids meet in space."""
     corners = fixed.corners()
     if transform is not None:
@@ -78,8 +86,8 @@ def check_overlap(fixed: Grid, moving: Grid, transform: sitk.Transform | None) -
     low = np.maximum(corners.min(0), other.min(0))
     high = np.minimum(corners.max(0), other.max(0))
     if (low >= high).any():
-        gap = float((low - high).max())
-        text = f"fixed and moving image do not overlap in space (they lie {gap:.0f} mm apart)"
+        gap = unit * float((low - high).max())
+        text = f"fixed and moving image do not overlap in space (they lie {gap:.3g} mm apart)"
         hint = "check their headers, or give an --initial-transform that brings them together"
         raise GeometryError(text, hint)
 

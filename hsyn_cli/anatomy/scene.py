@@ -9,12 +9,21 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from hsyn_cli.anatomy.intensity import Intensities, content_ends, grown_box, resample_image
+from hsyn_cli.anatomy.intensity import (
+    Intensities,
+    content_ends,
+    grown_box,
+    resample_image,
+    resample_mask,
+    widened,
+)
 from hsyn_cli.anatomy.organs import Chains, Images, Look, Masks, Organ
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_parts, working_grid
 
 ROLES = ("moving", "fixed")
+LESION_EDGE = 2  # working voxels beside a lesion that do not count
+BYTE = sitk.sitkUInt8
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class Subjects:
         grey: the intensities of the views.
         masks: the user's masks.
         regions: the parts to register, if the organ limits them.
+        lesions: where an image shows what the other one cannot have.
     """
 
     views: Images
@@ -54,6 +64,17 @@ class Subjects:
     masks: Masks
     regions: Images | None
     organ: Organ
+    lesions: Masks = (None, None)
+
+    @property
+    def counted(self) -> Masks:
+        """Where each image counts for the affine step: inside its mask, beside its lesion."""
+        sides = zip(self.masks, self.lesions, strict=True)
+        moving, fixed = (
+            mask if lesion is None else sitk.And(_all(mask, lesion), sitk.Cast(lesion == 0, BYTE))
+            for mask, lesion in sides
+        )
+        return moving, fixed
 
     @property
     def align_by(self) -> Images:
@@ -92,6 +113,18 @@ class Subjects:
         spacings = [np.array(view.GetSpacing()) for view in self.views]
         return all(s.prod() ** (1 / 3) < 7 / 6 * mm and s.max() <= 2 * mm for s in spacings)
 
+    def _beside_lesions(self, counts: Tensor | None, grid: Grid, chains: Chains) -> Tensor | None:
+        """`counts` without each image's lesion, which must not pull."""
+        if self.lesions == (None, None):
+            return counts
+        rows = []
+        for lesion, chain in zip(self.lesions, chains, strict=True):
+            own = resample_mask(None, grid)
+            if lesion is not None:
+                own = own - widened(resample_mask(lesion, grid, chain), LESION_EDGE)
+            rows.append(own)
+        return torch.cat(rows) if counts is None else torch.cat(rows) * counts
+
     def on(self, grid: Grid, transform: sitk.AffineTransform, device: torch.device) -> Scene:
         """Both images on `grid`, the moving one through `transform` (fixed -> moving point).
 
@@ -107,9 +140,15 @@ class Subjects:
             )
         maps = self.organ.maps(self.regions, grid, chains)
         counts = self.organ.counts(self.views, self.masks, grid, chains, maps)
+        counts = self._beside_lesions(counts, grid, chains)
         maps = pair[:, :0] if maps is None else maps
         counts = None if counts is None else counts.to(device)
         return Scene(grid, pair.to(device), maps.to(device), counts)
+
+
+def _all(mask: sitk.Image | None, like: sitk.Image) -> sitk.Image:
+    """`mask` as ones; without a mask, ones everywhere."""
+    return sitk.Cast(mask != 0, BYTE) if mask is not None else sitk.Cast(like == like, BYTE)
 
 
 def prepare_subjects(
@@ -118,6 +157,7 @@ def prepare_subjects(
     looks: tuple[Look, Look],
     organ: Organ,
     percentile: float,
+    lesions: Masks = (None, None),
 ) -> Subjects:
     """Prepare two images for their organ.
 
@@ -132,7 +172,7 @@ def prepare_subjects(
         organ.check(look.grey, f"the {role} image")
     views = (organ.prepare(images[0], looks[0]), organ.prepare(images[1], looks[1]))
     grey = (organ.window(views[0], percentile), organ.window(views[1], percentile))
-    return Subjects(views, grey, masks, organ.regions(masks, looks), organ)
+    return Subjects(views, grey, masks, organ.regions(masks, looks), organ, lesions)
 
 
 def pair_box(

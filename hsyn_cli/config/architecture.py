@@ -89,7 +89,7 @@ class Level:
         head: channels of the last convolutions, at the field's resolution.
         window: of the similarity in the loss and in the force that the net sees, level voxels.
         forces: True gives the net the remaining force beside the images as warped so far.
-        repeats: number of runs of the net, each on newly warped images.
+        repeats: number of runs of the net, each on newly warped images. 0: there is no net.
         steps: along the forces, before the net runs; they need stride 1.
     """
 
@@ -163,13 +163,22 @@ class SNNetConfig:
 class DINetConfig:
     """DI-Net: a U-Net that predicts the inverse of a field at 1 / `stride` of its resolution.
 
-    `repeats`: number of runs, each on the residual of the result so far.
+    `repeats`: number of runs, each on the residual of the result so far. 0: there is no net.
     """
 
     stride: int = 2
     encoder: tuple[int, ...] = (16, 32, 32, 32)
     head: tuple[int, ...] = (32, 16)
     repeats: int = 3
+
+
+NO_NETS = SNNetConfig(
+    levels=(
+        dataclasses.replace(COARSE, repeats=0),
+        dataclasses.replace(MIDDLE, repeats=0),
+    ),
+    organ="none",
+)  # forces alone, for images that no checkpoint is for
 
 
 def to_dict(config: Any) -> dict[str, Any]:

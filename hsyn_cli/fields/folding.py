@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,11 @@ class Folding:
     corner_voxels: int
     min_det: float
     min_det_at_mm: tuple[float, float, float]
+
+    def scaled(self, factor: float) -> Folding:
+        """The folding of the same field where all lengths are `factor` times as long."""
+        x, y, z = self.min_det_at_mm
+        return replace(self, min_det_at_mm=(x * factor, y * factor, z * factor))
 
 
 def measure_folding(grid: Grid, det: Tensor, corner: Tensor) -> Folding:

@@ -24,6 +24,9 @@ class ErrorStats:
     p99_mm: float
     max_mm: float
 
+    def scaled(self, factor: float) -> ErrorStats:
+        return ErrorStats(self.mean_mm * factor, self.p99_mm * factor, self.max_mm * factor)
+
 
 def affine_displacement(
     grid: Grid, a: Array, t: Array, device: torch.device, absolute: bool = False

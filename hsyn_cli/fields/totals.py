@@ -49,9 +49,14 @@ class Totals:
     working: Grid
     affine: sitk.AffineTransform
 
-    def images(self) -> tuple[sitk.Image, sitk.Image]:
-        """Both as SimpleITK vector images."""
-        return to_image(self.forward, self.fixed), to_image(self.inverse, self.moving)
+    def images(self, unit: float = 1.0) -> tuple[sitk.Image, sitk.Image]:
+        """Both as SimpleITK vector images, all lengths times `unit`."""
+        both = ((self.forward, self.fixed), (self.inverse, self.moving))
+        if unit == 1:
+            forward, inverse = (to_image(u, grid) for u, grid in both)
+        else:
+            forward, inverse = (to_image(u * unit, grid.scaled(unit)) for u, grid in both)
+        return forward, inverse
 
     def folding(self) -> tuple[Folding, Folding]:
         """The folding of the forward field and of the inverse field."""

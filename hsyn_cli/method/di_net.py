@@ -23,7 +23,8 @@ class DINet(nn.Module):
     def __init__(self, config: DINetConfig) -> None:
         super().__init__()
         self.config = config
-        self.net = UNet(6, config.stride, config.encoder, config.head)
+        if config.repeats:
+            self.net = UNet(6, config.stride, config.encoder, config.head)
 
     def forward(self, u: Tensor, spacing: float) -> Tensor:
         """u (B, 3, Z, Y, X), mm, on voxels of `spacing` mm -> its approximate inverse, same shape.

@@ -5,7 +5,7 @@ Steps follow them (see `steps`), and SN-Net takes the force that remains as an i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 
 import torch
 from torch import Tensor
@@ -34,34 +34,33 @@ def forces(
     Returns:
         (B, 3, Z, Y, X) twice, in voxels.
     """
-    image, channels = similarity.find(name), range(1, a.shape[1])
-    of_a, of_b = image.terms(a[:, :1], b[:, :1], window, inputs.epsilon)
-    maps = [(a[:, k : k + 1], b[:, k : k + 1]) for k in channels]
-    return (
-        _damped(of_a, maps, inputs.damping),
-        _damped(of_b, [(own, other) for other, own in maps], inputs.damping),
-    )
+    image, maps = similarity.find(name), similarity.find(MAPS)
+    terms = [image.terms(a[:, :1], b[:, :1], window, inputs.epsilon)]
+    terms += [maps.terms(a[:, k : k + 1], b[:, k : k + 1], 1, 0.0) for k in range(1, a.shape[1])]
+    step_a, step_b = _Damped(a), _Damped(b)
+    for of_a, of_b in itertools.chain(*terms):
+        step_a.add(of_a)
+        step_b.add(of_b)
+    return step_a.step(inputs.damping), step_b.step(inputs.damping)
 
 
-def _damped(first: Term, maps: list[tuple[Tensor, Tensor]], damping: float) -> Tensor:
+class _Damped:
     """Sum of residual g over all terms / (sum of |g|^2 + residual^2, + damping); g is the slope.
 
-    `maps`: (own, other) for each map. Their terms come one after another to save memory.
+    The terms of a similarity come one after another to save memory.
     """
-    step = _slope(first)
-    size = step.square().sum(1, keepdim=True).addcmul_(first.residual, first.residual)
-    step *= first.residual
-    for term in _terms_of(maps):
+
+    def __init__(self, images: Tensor) -> None:
+        self.pull = images.new_zeros(len(images), 3, *images.shape[2:])
+        self.size = torch.zeros_like(images[:, :1])
+
+    def add(self, term: Term) -> None:
         slope = _slope(term)
-        size += slope.square().sum(1, keepdim=True).addcmul_(term.residual, term.residual)
-        step.addcmul_(slope, term.residual)
-    return step.div_(size.add_(damping))
+        self.size += slope.square().sum(1, keepdim=True).addcmul_(term.residual, term.residual)
+        self.pull.addcmul_(slope, term.residual)
 
-
-def _terms_of(maps: list[tuple[Tensor, Tensor]]) -> Iterator[Term]:
-    difference = similarity.find(MAPS)
-    for own, other in maps:
-        yield difference.terms(own, other, 1, 0.0)[0]
+    def step(self, damping: float) -> Tensor:
+        return self.pull.div_(self.size.add_(damping))
 
 
 def _slope(term: Term) -> Tensor:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import SimpleITK as sitk
 import torch
 from torch import Tensor
 
+from hsyn_cli.anatomy.contrast import LOOK_MM, Shown, Values
 from hsyn_cli.anatomy.intensity import resample_image
-from hsyn_cli.anatomy.scene import Scene, Subjects
+from hsyn_cli.anatomy.scene import ROLES, Scene, Subjects
 from hsyn_cli.devices import device_name
 from hsyn_cli.fields import sampling
-from hsyn_cli.method.result import Facts, SimilarityScores
-from hsyn_cli.method.states import Aligned, Composed, Joined, Method, Settings
+from hsyn_cli.fields.folding import determinants
+from hsyn_cli.fields.grids import along_axes
+from hsyn_cli.fields.totals import Totals
+from hsyn_cli.method.networks import NO_CHECKPOINT
+from hsyn_cli.method.result import Facts, Scores, SimilarityScores, WorkingFields
+from hsyn_cli.method.states import Aligned, Composed, Joined, Method, Pair, Settings
+from hsyn_cli.method.verdict import problems
 
 
 def tell(
@@ -20,9 +29,11 @@ def tell(
     composed: Composed,
     method: Method,
     settings: Settings,
+    pair: Pair,
 ) -> Facts:
     """What was measured. `folded`: see `Halves`."""
     (folding, inverse_folding), errors = composed.settled
+    deforms = settings.transform == "deformable"
     return Facts(
         folding=folding,
         inverse_folding=inverse_folding,
@@ -31,29 +42,60 @@ def tell(
         similarity=joined.similarity,
         preset=settings.preset,
         affine=settings.affine,
+        transform=settings.transform,
+        contrast=aligned.shown.correlation,
+        information=joined.information,
+        overlap=joined.overlap,
+        problems=problems(aligned, joined.information, joined.overlap, settings, pair.unit),
+        lesions=dict(lesion_changes(composed.totals, pair)),
         smoothness=settings.smoothness,
-        checkpoint=method.networks.checkpoint,
+        checkpoint=method.networks.checkpoint if deforms else NO_CHECKPOINT,
         device=device_name(settings.device),
         threads=torch.get_num_threads(),
         seed=settings.seed,
         seconds={},
         folded_before_repair_percent=folded,
         shown=method.kinds,
-        warnings=(*method.warnings, *filter(None, (aligned.note,))),
+        warnings=(*method.warnings, *aligned.notes),
     )
 
 
-def similarity_scores(
-    subjects: Subjects, scene: Scene, fixed_to_moving: Tensor, method: Method
-) -> SimilarityScores:
-    """Mean over the grid in windows of 5 double voxels: at first, after the affine, at the end."""
+def lesion_changes(totals: Totals, pair: Pair) -> Iterator[tuple[str, float]]:
+    """For each lesion its image, and the volume to which the other image has it, as a factor."""
+    fields = ((totals.inverse, totals.moving), (totals.forward, totals.fixed))
+    for role, lesion, (u, grid) in zip(ROLES, pair.lesions, fields, strict=True):
+        if lesion is not None:
+            det, _ = determinants(along_axes(u, grid), grid.spacing)
+            inside = torch.from_numpy(sitk.GetArrayFromImage(lesion) != 0)
+            yield role, float(det[0].cpu()[inside].mean())
+
+
+def measured(subjects: Subjects, working: WorkingFields, scene: Scene, method: Method) -> Joined:
+    """The whole maps, and how alike they make both images: at first, after the affine, at the end.
+
+    The similarity is the mean over the grid, in windows of 5 double voxels.
+    """
     aligned, fixed = scene.pair.chunk(2)
-    before = resample_image(subjects.views[0], scene.grid, None, subjects.grey[0])
-    after = sampling.warp(aligned, fixed_to_moving, scene.spacing)
+    apart = resample_image(subjects.views[0], scene.grid, None, subjects.grey[0])
+    warped = sampling.warp(aligned, working.fixed_to_moving, scene.spacing)
+    states = (apart.to(fixed.device), aligned, warped)
     weight = None if scene.counts is None else sampling.downsample(scene.counts[1:], 2)
     small = sampling.downsample(fixed, 2)
-    values = (
-        method.similarity.value(sampling.downsample(image, 2), small, 5, weight).item()
-        for image in (before.to(fixed.device), aligned, after)
+    value = method.similarity.value
+    before, affine, after = (
+        float(value(sampling.downsample(image, 2), small, 5, weight)) for image in states
     )
-    return SimilarityScores(method.similarity.label, *values)
+    coarse = max(1, round(LOOK_MM / scene.spacing))
+    still = _values(fixed, coarse)
+    shown = [Shown.in_values(_values(image, coarse), still) for image in states]
+    return Joined(
+        working,
+        SimilarityScores(method.similarity.label, before, affine, after),
+        Scores(*(v.information for v in shown)),
+        Scores(*(v.overlap for v in shown)),
+    )
+
+
+def _values(image: Tensor, factor: int) -> Values:
+    values: Values = sampling.downsample(image, factor)[0, 0].cpu().numpy()
+    return values

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hsyn_cli.anatomy import organs
 from hsyn_cli.config.architecture import (
+    NO_NETS,
     DINetConfig,
     SNNetConfig,
     di_net_from_dict,
@@ -31,6 +32,7 @@ from hsyn_cli.method.unet import use_precision
 
 INVERSE_TOLERANCE = 0.05  # voxels; the fit of the total fields takes out the rest
 SWEEPS = 2
+NO_CHECKPOINT = CheckpointId(organs.NONE, "", verified=True)
 
 
 class TrainedNetworks(NamedTuple):
@@ -42,7 +44,12 @@ class TrainedNetworks(NamedTuple):
 
 
 def load_networks(name: str | None, device: torch.device) -> TrainedNetworks:
-    """Both networks of a checkpoint. Raises WeightsError if a tensor is missing."""
+    """Both networks of a checkpoint. Raises WeightsError if a tensor is missing.
+
+    `organs.NONE` names no checkpoint: the force steps then run without networks.
+    """
+    if name == organs.NONE:
+        return TrainedNetworks(SNNet(NO_NETS), DINet(DINetConfig(repeats=0)), NO_CHECKPOINT)
     checkpoint = checkpoints.load(name or checkpoints.DEFAULT)
     sn_config, di_config = architecture(checkpoint)
     sn, di = SNNet(sn_config), DINet(di_config)

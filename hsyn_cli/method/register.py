@@ -14,29 +14,31 @@ from dataclasses import replace
 import SimpleITK as sitk
 import torch
 
-from hsyn_cli.anatomy import affine as affine_step
-from hsyn_cli.anatomy import organs
+from hsyn_cli.anatomy.contrast import LOOK_MM
 from hsyn_cli.anatomy.intensity import foreground
-from hsyn_cli.anatomy.placement import place
-from hsyn_cli.anatomy.scene import Subjects, prepare_subjects
-from hsyn_cli.anatomy.view import view_of
+from hsyn_cli.anatomy.organs import NONE
+from hsyn_cli.anatomy.poses import Kind, Search
+from hsyn_cli.anatomy.scene import Subjects
+from hsyn_cli.anatomy.size import scaled_affine
 from hsyn_cli.config import presets
-from hsyn_cli.devices import choose_device, return_memory, use_threads
+from hsyn_cli.devices import return_memory, use_threads
 from hsyn_cli.errors import WeightsError
 from hsyn_cli.fields import repair as folds
 from hsyn_cli.fields import sampling
 from hsyn_cli.fields.grids import as_transform
 from hsyn_cli.fields.smoothing import resize_smooth
 from hsyn_cli.fields.totals import total_fields
-from hsyn_cli.io.images import ImageLike, as_image, as_mask
-from hsyn_cli.io.transforms import TransformLike, as_affine_transform
+from hsyn_cli.io.images import ImageLike
+from hsyn_cli.io.transforms import TransformLike
 from hsyn_cli.method import refine as refinement
-from hsyn_cli.method import similarity
 from hsyn_cli.method.clock import Clock, Progress
-from hsyn_cli.method.measures import similarity_scores, tell
-from hsyn_cli.method.networks import invert_half, load_networks
+from hsyn_cli.method.matching import match
+from hsyn_cli.method.measures import measured, tell
+from hsyn_cli.method.networks import invert_half
+from hsyn_cli.method.prepare import NETWORKS_FOR, align, begin, choose, look
 from hsyn_cli.method.result import Facts, Registration, WorkingFields
 from hsyn_cli.method.states import (
+    AUTO,
     Aligned,
     Composed,
     Halves,
@@ -45,10 +47,12 @@ from hsyn_cli.method.states import (
     Method,
     Pair,
     Settings,
+    Transform,
 )
-from hsyn_cli.space import Grid, strided
+from hsyn_cli.space import strided
 
 FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
+UNMATCHED = "the images differ in contrast, and neither tells enough of the other for a match"
 FINER_MULTIPLE = 12  # sizes then divide by 4 at 3/4 of the voxel size, too
 
 
@@ -63,8 +67,13 @@ def register(
     seed: int = 0,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
+    fixed_lesion: ImageLike | None = None,
+    moving_lesion: ImageLike | None = None,
     initial_transform: TransformLike | None = None,
-    affine: affine_step.Kind = "affine",
+    affine: Kind = "affine",
+    transform: Transform = "deformable",
+    similarity: str = AUTO,
+    search: Search = "near",
     smoothness: float = 1.0,
     progress: Progress = lambda step, fraction: None,
 ) -> Registration:
@@ -72,109 +81,95 @@ def register(
 
     Args:
         preset: "fast" (networks and exact inverse), "default" or "accurate" (with refinement).
-        weights: "auto" (or None) goes by what the images show. Else an organ ("brain", "lung"), or
-            a checkpoint's name or path.
+        weights: "auto" (or None) goes by what the images show. Else an organ ("brain", "lung"),
+            "none" for no networks, or a checkpoint's name or path.
         device: "auto", "cpu", "cuda" or "mps". threads: CPU threads; None is all.
         fixed_mask, moving_mask: on their image's grid, not 0 where the image counts; for chests,
             masks of the lungs.
+        fixed_lesion, moving_lesion: not 0 where an image shows what the other cannot have. Nothing
+            there pulls, and the field passes smoothly.
         initial_transform: fixed point -> moving point. The affine step starts from it.
         affine: "affine", "rigid" or "none".
+        transform: "deformable", or "affine" or "rigid", which stop after that alignment.
+        similarity: "auto" goes by whether both images have the same contrast. Else the name of a
+            similarity, see `method.similarity`.
+        search: "full" also finds images that are turned by up to 180 degrees.
         smoothness: factor of the lengths over which the fields are smooth.
 
     Raises:
         UsageError, InputError, DeviceError, WeightsError, GeometryError: see `errors`.
     """
     use_threads(threads)
-    settings = begin(preset, weights, device, seed, initial_transform, affine, smoothness)
+    settings = begin(
+        preset, weights, device, seed, initial_transform, affine, smoothness, similarity, transform,
+        search,
+    )  # fmt: skip
     clock = Clock(progress, presets.find(preset).work)
     with clock.step("checks"):
-        pair = look(moving, fixed, moving_mask, fixed_mask)
+        pair = look(moving, fixed, moving_mask, fixed_mask, (moving_lesion, fixed_lesion))
     with clock.step("load networks"):
         method = choose(pair, settings)
     with clock.step("affine"):
-        aligned = align(pair, method, settings)
+        pair, method, aligned = align(pair, method, settings)
+    with clock.step("contrast"), torch.no_grad():
+        aligned, method = give_one_contrast(pair, method, aligned, settings)
+    deformed = deform if transform == "deformable" else leave
+    joined, folded = deformed(aligned, method, settings.device, clock)
+    with clock.step("total fields"), torch.no_grad():
+        composed = compose(joined, aligned, pair, method)
+    facts = tell(aligned, folded, joined, composed, method, settings, pair)
+    with clock.step("warping"):
+        result = warp(pair, aligned, joined, composed, method, facts)
+    return replace(result, facts=replace(result.facts, seconds=clock.seconds))
+
+
+def give_one_contrast(
+    pair: Pair, method: Method, aligned: Aligned, settings: Settings
+) -> tuple[Aligned, Method]:
+    """Give images of different contrast one, if MIND's coarse steps tell how; see `matching`."""
+    same = method.similarity.same_contrast or settings.similarity != AUTO
+    trained = method.networks.checkpoint.name != NONE  # for this similarity
+    if same or trained or settings.transform != "deformable":
+        return aligned, method
+    halves = halfway_fields(aligned, method, settings.device)
+    small = sampling.downsample(halves.scene.pair, FIELD_STRIDE)
+    seen = sampling.warp(small, halves.u, halves.voxel).cpu().numpy()
+    found = match(seen[0, 0], seen[1, 0])
+    if found is None:
+        return replace(aligned, notes=(*aligned.notes, UNMATCHED)), method
+    chosen = replace(settings, weights=NONE, similarity=NETWORKS_FOR)
+    subjects, notes = found.applied(aligned.subjects), (*aligned.notes, found.note)
+    return replace(aligned, subjects=subjects, notes=notes), choose(pair, chosen)
+
+
+def deform(
+    aligned: Aligned, method: Method, device: torch.device, clock: Clock
+) -> tuple[Joined, float]:
+    """Half-way fields, their inverses and both whole maps; and what folded, see `Halves`."""
     with clock.step("networks"), torch.no_grad():
-        halves = halfway_fields(aligned, method, settings.device)
+        halves = halfway_fields(aligned, method, device)
     with clock.step("refinement") as share_done:
         halves = refine(halves, aligned, method, share_done)
     with clock.step("fold repair"), torch.no_grad():
         halves = repair(halves, method)
     with clock.step("exact inverse"), torch.no_grad():
         inverted = invert(halves, method)
-    with clock.step("composition"), torch.no_grad():
-        joined = join(inverted, aligned.subjects, method)
     folded = halves.folded
-    del halves, inverted  # their fields would take a quarter of the memory of what follows
-    with clock.step("total fields"), torch.no_grad():
-        composed = compose(joined, aligned, pair, method)
-    facts = tell(aligned, folded, joined, composed, method, settings)
-    with clock.step("warping"):
-        result = warp(pair, aligned, joined, composed, method, facts)
-    return replace(result, facts=replace(facts, seconds=clock.seconds))
+    del halves
+    with clock.step("composition"), torch.no_grad():
+        return join(inverted, aligned.subjects, method), folded
 
 
-def begin(
-    preset: str,
-    weights: str | None,
-    device: str,
-    seed: int,
-    initial_transform: TransformLike | None,
-    affine: affine_step.Kind,
-    smoothness: float,
-) -> Settings:
-    """Check the settings, then set up the device and the seed."""
-    presets.find(preset)
-    presets.check_smoothness(smoothness)
-    affine_step.check_kind(affine)
-    start = None if initial_transform is None else as_affine_transform(initial_transform)
-    torch.manual_seed(seed)
-    return Settings(preset, weights, affine, start, choose_device(device), seed, smoothness)
-
-
-def look(
-    moving: ImageLike,
-    fixed: ImageLike,
-    moving_mask: ImageLike | None,
-    fixed_mask: ImageLike | None,
-) -> Pair:
-    """Load the images and masks, and recognise what each image shows."""
-    images = (as_image(moving, "moving image"), as_image(fixed, "fixed image"))
-    masks = (
-        None if moving_mask is None else as_mask(moving_mask, images[0], "moving mask"),
-        None if fixed_mask is None else as_mask(fixed_mask, images[1], "fixed mask"),
-    )
-    views = (view_of(images[0]), view_of(images[1]))
-    return Pair(images, views, masks, (organs.look(views[0].image), organs.look(views[1].image)))
-
-
-def choose(pair: Pair, settings: Settings) -> Method:
-    """The networks that the user names, or those for what the images show."""
-    name = organs.checkpoint_for(settings.weights, pair.kinds)
-    networks = load_networks(name, settings.device)
-    networks.sn.config = networks.sn.config.smoother(settings.smoothness)
-    config, used = networks.sn.config, networks.checkpoint.name
-    preset = presets.find(settings.preset, config.organ).smoother(settings.smoothness)
-    kinds = pair.kinds if used in organs.shipped().values() else {}
-    return Method(
-        networks=networks,
-        organ=organs.find(config.organ),
-        preset=preset,
-        similarity=similarity.find(config.similarity),
-        depth=preset.depth(config.levels),
-        kinds=kinds,
-        warnings=(*pair.notes, *organs.warnings(used, kinds), *organs.remarks(kinds)),
-    )
-
-
-def align(pair: Pair, method: Method, settings: Settings) -> Aligned:
-    """Affine alignment of the parts of both images that the organ chooses."""
-    percentile = method.networks.sn.config.inputs.percentile
-    views = (pair.views[0].image, pair.views[1].image)
-    subjects = prepare_subjects(views, pair.masks, pair.looks, method.organ, percentile)
-    affine, note = place(
-        subjects, settings.affine, settings.start, seed=settings.seed, finest_mm=2 * method.spacing
-    )
-    return Aligned(subjects, affine, note)
+def leave(
+    aligned: Aligned, method: Method, device: torch.device, clock: Clock
+) -> tuple[Joined, float]:
+    """No displacement beside the affine."""
+    with clock.step("composition"), torch.no_grad():
+        grid = aligned.subjects.grid(aligned.affine, LOOK_MM, LOOK_MM, 2)
+        scene = aligned.subjects.on(grid, aligned.affine, device)
+        none = scene.pair.new_zeros(1, 3, *scene.pair.shape[2:])
+        working = WorkingFields(grid, none, none, none, none)
+        return measured(aligned.subjects, working, scene, method), 0.0
 
 
 def halfway_fields(aligned: Aligned, method: Method, device: torch.device) -> Halves:
@@ -237,12 +232,12 @@ def join(half: Inverted, subjects: Subjects, method: Method) -> Joined:
     there = sampling.compose(half.fixed_to_mid, half.mid_to_moving, scene.spacing)
     back = sampling.compose(half.moving_to_mid, half.mid_to_fixed, scene.spacing)
     working = WorkingFields(scene.grid, half.mid_to_moving, half.mid_to_fixed, there, back)
-    return Joined(working, similarity_scores(subjects, scene, there, method))
+    return measured(subjects, working, scene, method)
 
 
 def compose(joined: Joined, aligned: Aligned, pair: Pair, method: Method) -> Composed:
     """Compose the whole maps and the affine to the total fields on the grids of the images."""
-    moving, fixed = (Grid.of(image) for image in pair.images)
+    moving, fixed = pair.grids
     whole = joined.working
     totals = total_fields(
         whole.fixed_to_moving, whole.moving_to_fixed, whole.grid, aligned.affine, fixed, moving
@@ -257,20 +252,20 @@ def compose(joined: Joined, aligned: Aligned, pair: Pair, method: Method) -> Com
 def warp(
     pair: Pair, aligned: Aligned, joined: Joined, composed: Composed, method: Method, facts: Facts
 ) -> Registration:
-    """Warp each image onto the other by the total fields."""
-    forward, inverse = composed.totals.images()
+    """Warp each image onto the other by the total fields, all in the geometry of the images."""
+    forward, inverse = composed.totals.images(pair.unit)
     (moving, fixed), linear = pair.images, sitk.sitkLinear
     outside, beyond = pair.outside(method.organ)
     return Registration(
         moving=moving,
         fixed=fixed,
-        affine=aligned.affine,
+        affine=scaled_affine(aligned.affine, pair.unit),
         forward_field=forward,
         inverse_field=inverse,
         warped=sitk.Resample(moving, fixed, as_transform(forward), linear, outside),
         inverse_warped=sitk.Resample(fixed, moving, as_transform(inverse), linear, beyond),
-        working=joined.working,
-        facts=facts,
+        working=joined.working.scaled(pair.unit),
+        facts=facts.scaled(pair.unit),
         outside=outside,
         inverse_outside=beyond,
     )

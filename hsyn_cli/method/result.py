@@ -7,7 +7,7 @@ the measured facts are ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -25,13 +25,25 @@ FIT = 4  # steps that fit ANTs' 1InverseWarp to 1Warp
 
 
 @dataclass(frozen=True)
+class Scores:
+    """A measure of both images: at first, after the affine, and at the end."""
+
+    before: float
+    affine: float
+    after: float
+
+
+@dataclass(frozen=True)
 class SimilarityScores:
-    """Similarity of both images by one `measure`: at first, after the affine, and at the end."""
+    """The same of the similarity that drives the registration, called `measure`."""
 
     measure: str
     before: float
     affine: float
     after: float
+
+
+NOTHING = Scores(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,11 @@ class Facts:
         shown: {role: what the image shows}, if the checkpoint ships with hsyn.
         folded_before_repair_percent: of the half-way fields' voxels, by the stricter corner rule.
         smoothness: the factor that the user chose.
+        transform: "rigid", "affine" or "deformable".
+        contrast: correlation of the grey values after the affine; see `anatomy.contrast`.
+        information, overlap: of both images, which nothing here optimises; see `anatomy.contrast`.
+        lesions: {role: factor} of the volume of its lesion, where the field leads it.
+        problems: why the result is not to be trusted; see `verdict`.
     """
 
     folding: Folding
@@ -63,6 +80,19 @@ class Facts:
     folded_before_repair_percent: float = 0.0
     warnings: tuple[str, ...] = ()
     smoothness: float = 1.0
+    transform: str = "deformable"
+    contrast: float = 1.0
+    information: Scores = NOTHING
+    overlap: Scores = NOTHING
+    problems: tuple[str, ...] = ()
+    lesions: Mapping[str, float] = field(default_factory=dict)
+
+    def scaled(self, unit: float) -> Facts:
+        """The facts with all lengths times `unit`."""
+        if unit == 1:
+            return self
+        lengths = ("inverse_error_fixed", "inverse_error_moving", "folding", "inverse_folding")
+        return replace(self, **{name: getattr(self, name).scaled(unit) for name in lengths})
 
     @property
     def folded_percent(self) -> float:
@@ -93,6 +123,15 @@ class WorkingFields:
     mid_to_fixed: Tensor
     fixed_to_moving: Tensor
     moving_to_fixed: Tensor
+
+    def scaled(self, unit: float) -> WorkingFields:
+        """The fields with all lengths times `unit`."""
+        if unit == 1:
+            return self
+        fields = (
+            self.mid_to_moving, self.mid_to_fixed, self.fixed_to_moving, self.moving_to_fixed
+        )  # fmt: skip
+        return WorkingFields(self.grid.scaled(unit), *(u * unit for u in fields))
 
     def on(self, target: Grid, name: str) -> sitk.Image:
         """The field `name` on another grid, mm LPS."""

@@ -32,7 +32,8 @@ class SNNet(nn.Module):
         super().__init__()
         self.config = config
         self.levels = nn.ModuleList(
-            UNet(5 if v.forces else 2, v.stride, v.encoder, v.head) for v in config.levels
+            UNet(5 if v.forces else 2, v.stride, v.encoder, v.head) if v.repeats else nn.Identity()
+            for v in config.levels
         )
         self.tissue = None if config.tissue is None else TissueNet(config.tissue)
 

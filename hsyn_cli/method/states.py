@@ -6,21 +6,48 @@ compositions. The other states are ours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from hsyn_cli.anatomy.affine import Kind
+from hsyn_cli.anatomy.contrast import Shown
 from hsyn_cli.anatomy.organs import Look, Organ
+from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.scene import ROLES, Scene, Subjects
+from hsyn_cli.anatomy.size import Extent, scaled
 from hsyn_cli.anatomy.view import View
 from hsyn_cli.config.presets import Preset
+from hsyn_cli.errors import UsageError
 from hsyn_cli.fields.totals import Settled, Totals
 from hsyn_cli.method.networks import TrainedNetworks
-from hsyn_cli.method.result import SimilarityScores, WorkingFields
+from hsyn_cli.method.result import Scores, SimilarityScores, WorkingFields
 from hsyn_cli.method.similarity import Similarity
+from hsyn_cli.space import Grid
+
+Transform = Literal["rigid", "affine", "deformable"]
+AUTO = "auto"
+AIR = -1024.0  # HU
+
+
+def check_search(search: str) -> None:
+    """Raise UsageError for an unknown kind of search."""
+    if search not in get_args(Search):
+        known = ", ".join(get_args(Search))
+        raise UsageError(f"unknown search {search!r}", f"choose one of {known}")
+
+
+def check_transform(transform: str, affine: str) -> None:
+    """Raise UsageError for an unknown kind, or one that contradicts the kind of the `affine`."""
+    if transform not in get_args(Transform):
+        known = ", ".join(get_args(Transform))
+        raise UsageError(f"unknown transform {transform!r}", f"choose one of {known}")
+    if transform == "deformable" or affine in ("affine", transform):
+        return
+    hint = f"give the transform {transform} alone"
+    raise UsageError(f"the transform {transform} and the alignment {affine!r} do not agree", hint)
 
 
 @dataclass(frozen=True)
@@ -34,19 +61,58 @@ class Settings:
     device: torch.device
     seed: int
     smoothness: float
+    similarity: str = AUTO
+    transform: Transform = "deformable"
+    search: Search = "near"
 
 
 @dataclass(frozen=True)
 class Pair:
     """Two images as the user gives them, how hsyn sees them, and what they show.
 
-    Tuples: moving, fixed.
+    Tuples: moving, fixed. `unit`: mm of the `images` per mm of all other geometry, see
+    `anatomy.size`. `voxel`: of the working grid, in units; None: that of the checkpoint.
     """
 
     images: tuple[sitk.Image, sitk.Image]
     views: tuple[View, View]
     masks: tuple[sitk.Image | None, sitk.Image | None]
     looks: tuple[Look, Look]
+    unit: float = 1.0
+    voxel: float | None = None
+    lesions: tuple[sitk.Image | None, sitk.Image | None] = (None, None)
+
+    def sized(self, organ: Organ) -> Pair:
+        """The pair in the unit of length of an organ. `self` has the unit 1 mm."""
+        shown = zip(self.views, self.looks, strict=True)
+        moving, fixed = (Extent.of(view.image, look.grey) for view, look in shown)
+        images = (self.views[0].image, self.views[1].image)
+        unit, voxel = organ.unit((moving, fixed)), organ.voxel(images, (moving, fixed))
+        voxel = None if voxel is None else voxel / unit
+        if unit == 1:
+            return replace(self, voxel=voxel)
+        views = [replace(view, image=scaled(view.image, 1 / unit)) for view in self.views]
+        masks, lesions = (
+            [mask and scaled(mask, 1 / unit) for mask in both]
+            for both in (self.masks, self.lesions)
+        )
+        regions = [look.region and scaled(look.region, 1 / unit) for look in self.looks]
+        looks = [replace(v, region=r) for v, r in zip(self.looks, regions, strict=True)]
+        return replace(
+            self,
+            views=(views[0], views[1]),
+            masks=(masks[0], masks[1]),
+            looks=(looks[0], looks[1]),
+            lesions=(lesions[0], lesions[1]),
+            unit=unit,
+            voxel=voxel,
+        )
+
+    @property
+    def grids(self) -> tuple[Grid, Grid]:
+        """Those of the images, in units of length."""
+        moving, fixed = (Grid.of(image).scaled(1 / self.unit) for image in self.images)
+        return moving, fixed
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -61,8 +127,10 @@ class Pair:
 
     def outside(self, organ: Organ) -> tuple[float, float]:
         """Grey values of warped images beyond the border of their source image."""
+        usual = (AIR if look.grey.hounsfield else organ.outside for look in self.looks)
         moving, fixed = (
-            organ.outside if view.outside is None else view.outside for view in self.views
+            other if view.outside is None else view.outside
+            for view, other in zip(self.views, usual, strict=True)
         )
         return moving, fixed
 
@@ -93,11 +161,18 @@ class Method:
 
 @dataclass(frozen=True)
 class Aligned:
-    """The prepared pair, the `affine`, fixed point -> moving point, and a note on it or ""."""
+    """The prepared pair, and what aligns it.
+
+    Attributes:
+        affine: fixed point -> moving point.
+        notes: on the alignment.
+        shown: how the aligned images relate.
+    """
 
     subjects: Subjects
     affine: sitk.AffineTransform
-    note: str = ""
+    notes: tuple[str, ...]
+    shown: Shown
 
 
 @dataclass(frozen=True)
@@ -134,6 +209,8 @@ class Joined:
 
     working: WorkingFields
     similarity: SimilarityScores
+    information: Scores
+    overlap: Scores
 
 
 @dataclass(frozen=True)

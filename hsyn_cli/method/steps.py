@@ -18,6 +18,7 @@ from hsyn_cli.fields.regularity import less_divergence, smoothed_where_flat
 from hsyn_cli.fields.sampling import Voxels, warp
 from hsyn_cli.fields.slabs import each_slab
 from hsyn_cli.fields.smoothing import box_operator, gaussian, resize_smooth, separable
+from hsyn_cli.method import similarity
 from hsyn_cli.method.forces import forces
 
 Part = tuple[slice, slice, slice]  # of a grid, along z, y, x
@@ -145,12 +146,14 @@ def _seen(pair: Tensor, u: Tensor, voxel: float, voxels: Voxels | None) -> Tenso
 def _pulls(seen: Tensor, voxel: float, steps: Steps, config: SNNetConfig) -> tuple[Tensor, Tensor]:
     """The mean force on the moving images in mm (B, 3, Z, Y, X), and the contrast (B, 1, Z, Y, X).
 
-    The contrast is the local variance of the mean of both images.
+    The contrast is the local variance of the mean of both images, or, where their contrasts differ,
+    the mean of both variances.
     """
     moving, fixed = seen.chunk(2)
     force = moving.new_zeros(len(moving), 3, *moving.shape[2:])
     contrast = torch.zeros_like(moving[:, :1])
-    beyond = steps.window // 2 + 1  # voxels that a force depends on
+    measure = similarity.find(config.similarity)
+    beyond = max(measure.reach(steps.window), steps.window // 2) + 1
 
     def work(first: int, last: int) -> None:
         part = _content(moving, fixed, first, last, beyond)
@@ -162,14 +165,25 @@ def _pulls(seen: Tensor, voxel: float, steps: Steps, config: SNNetConfig) -> tup
         forward, backward = forces(a, b, steps.window, config.similarity, config.inputs)
         pulled = forward.sub_(backward).mul_(steps.rate * voxel / 2)
         force[:, :, first:last, y, x] = pulled[:, :, inner]
-        mean = (a[:, :1] + b[:, :1]) / 2
-        box = box_operator(mean, steps.window)
-        middle = separable(mean, box)
-        spread = separable(mean.square_(), box).addcmul_(middle, middle, value=-1)
-        contrast[:, :, first:last, y, x] = spread[:, :, inner].clamp_min_(0)
+        spread = _contrast(a[:, :1], b[:, :1], steps.window, measure.same_contrast)
+        contrast[:, :, first:last, y, x] = spread[:, :, inner]
 
     each_slab(work, moving.shape[2], _deep(moving), moving.device)
     return force, contrast
+
+
+def _contrast(a: Tensor, b: Tensor, window: int, same: bool) -> Tensor:
+    """The local variance of the mean of two images, or the mean of both where contrasts differ."""
+    if same:
+        return _variance((a + b) / 2, window)
+    return (_variance(a, window) + _variance(b, window)).div_(2)
+
+
+def _variance(image: Tensor, window: int) -> Tensor:
+    """The variance in the window around each voxel, same shape."""
+    box = box_operator(image, window)
+    mean = separable(image, box)
+    return separable(image.square(), box).addcmul_(mean, mean, value=-1).clamp_min_(0)
 
 
 def _weighted(images: Tensor, weight: float) -> Tensor:

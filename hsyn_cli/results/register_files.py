@@ -33,6 +33,8 @@ class Inputs:
     moving_labels: Path | None = None
     fixed_mask: Path | None = None
     moving_mask: Path | None = None
+    fixed_lesion: Path | None = None
+    moving_lesion: Path | None = None
     initial_transform: Path | None = None
 
     @property
@@ -50,12 +52,17 @@ class Checked:
     moving_labels: Scan | None
     fixed_mask: Scan | None
     moving_mask: Scan | None
+    fixed_lesion: Scan | None
+    moving_lesion: Scan | None
     initial_transform: Transform | None
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about their headers."""
-        scans = (self.moving, self.fixed, self.moving_labels, self.fixed_mask, self.moving_mask)
+        scans = (
+            self.moving, self.fixed, self.moving_labels, self.fixed_mask, self.moving_mask,
+            self.fixed_lesion, self.moving_lesion,
+        )  # fmt: skip
         return tuple(line for scan in scans if scan is not None for line in scan.warnings)
 
 
@@ -66,6 +73,9 @@ def register_files(
     preset: str = "default",
     model: str = "auto",
     affine: Literal["affine", "rigid", "none"] = "affine",
+    transform: Literal["rigid", "affine", "deformable"] = "deformable",
+    similarity: str = "auto",
+    search: Literal["near", "full"] = "near",
     smoothness: float = 1.0,
     device: str = "auto",
     threads: int | None = None,
@@ -75,7 +85,7 @@ def register_files(
 ) -> Report:
     """Read, check, register and write. All files appear together, or none.
 
-    Raises every error of `errors` but FoldingError.
+    Raises every error of `errors` but FoldingError and FailedError.
     """
     start = time.monotonic()
     check_model(model)
@@ -90,9 +100,12 @@ def register_files(
 
         result = register(
             read.moving.image, read.fixed.image, preset=preset, weights=model, device=device,
-            threads=threads, seed=seed, affine=affine, smoothness=smoothness,
+            threads=threads, seed=seed, affine=affine, transform=transform, similarity=similarity,
+            search=search, smoothness=smoothness,
             fixed_mask=read.fixed_mask and read.fixed_mask.image,
             moving_mask=read.moving_mask and read.moving_mask.image,
+            fixed_lesion=read.fixed_lesion and read.fixed_lesion.image,
+            moving_lesion=read.moving_lesion and read.moving_lesion.image,
             initial_transform=read.initial_transform and read.initial_transform.transform,
             progress=lambda step, fraction: progress(step, BEFORE_WRITING * fraction),
         )  # fmt: skip
@@ -149,5 +162,9 @@ def read_inputs(inputs: Inputs) -> Checked:
         else None,
         images.read_mask(o.fixed_mask, fixed.image, "fixed mask") if o.fixed_mask else None,
         images.read_mask(o.moving_mask, moving.image, "moving mask") if o.moving_mask else None,
+        images.read_mask(o.fixed_lesion, fixed.image, "fixed lesion") if o.fixed_lesion else None,
+        images.read_mask(o.moving_lesion, moving.image, "moving lesion")
+        if o.moving_lesion
+        else None,
         read_transform(o.initial_transform) if o.initial_transform else None,
     )

@@ -53,6 +53,10 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
             f"mean {error.mean_mm:.4f}, 99 % below {error.p99_mm:.3f}, max {error.max_mm:.3f} mm"
         )
         table.add_row(f"inverse error, {name}", Text(numbers))
+    for role, factor in facts.lesions.items():
+        table.add_row(
+            f"lesion, {role}", Text(f"the field leads it to {factor:.3f} times its volume")
+        )
     alike = facts.similarity
     steps = f"before {alike.before:.3f}, affine {alike.affine:.3f}, after {alike.after:.3f}"
     table.add_row(f"similarity, {alike.measure}", Text(steps))
@@ -68,9 +72,14 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
         kinds = ", ".join(f"{role} {kind}" for role, kind in facts.shown.items())
         table.add_row("recognised as", Text(kinds))
     unverified = "" if facts.checkpoint.verified else ", not in a manifest"
-    weights = f"{facts.checkpoint.name} ({facts.checkpoint.sha256[:12]}{unverified})"
+    known = f" ({facts.checkpoint.sha256[:12]}{unverified})" if facts.checkpoint.sha256 else ""
+    weights = f"{facts.checkpoint.name}{known or ' (forces alone)'}"
+    if facts.transform != "deformable":
+        weights = f"{facts.transform} transform alone"
     smooth = "" if facts.smoothness == 1 else f", smoothness {facts.smoothness:g}"
     table.add_row("preset, weights", Text(f"{facts.preset}{smooth}, {weights}"))
+    for problem in facts.problems:
+        table.add_row(Text("do not trust it", "red"), Text(problem, "red"))
     for warning in report.warnings:
         table.add_row(Text("warning", "yellow"), Text(warning, "yellow"))
     if "report" in report.outputs:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hsyn_cli.errors import FoldingError
+from hsyn_cli.errors import FailedError, FoldingError
 from hsyn_cli.io.plain import dump, finite
 from hsyn_cli.results.record import SCHEMA_VERSION, versions
 
 if TYPE_CHECKING:
     from hsyn_cli.method.result import Facts
+
+LATER = {
+    "transform",
+    "contrast",
+    "information",
+    "overlap",
+    "problems",
+    "lesions",
+}  # new in a schema
 
 
 @dataclass(frozen=True)
@@ -102,11 +111,11 @@ def to_dict(report: Report) -> dict[str, Any]:
 
 
 def keys() -> set[str]:
-    """The top-level keys of report.json."""
+    """The top-level keys that report.json always had."""
     from hsyn_cli.method.result import Facts
 
-    names = {f.name for kind in (Facts, Report) for f in dataclasses.fields(kind)}
-    return names - {"facts"}
+    rows = [f for kind in (Facts, Report) for f in dataclasses.fields(kind)]
+    return {f.name for f in rows if f.name not in LATER} - {"facts"}
 
 
 def to_json(report: Report) -> str:
@@ -119,3 +128,9 @@ def check_folding(percent: float, limit: float | None, hint: str) -> None:
     if limit is not None and percent > limit:
         text = f"{percent:.3g} % of the voxels fold, more than the {limit:g} % allowed"
         raise FoldingError(text, hint)
+
+
+def check_problems(problems: Sequence[str], hint: str) -> None:
+    """Raise FailedError if there are reasons not to trust the result."""
+    if problems:
+        raise FailedError(f"do not trust this result: {'; '.join(problems)}", hint)

@@ -21,8 +21,11 @@ from hsyn_cli.space import Grid
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+    from hsyn_cli.anatomy.size import Extents
+
 OTHER = "neither brain nor chest CT"
 AUTO = "auto"
+NONE = "none"  # the organ of all other images, and the name of no checkpoint
 DEFAULT = "brain"
 Images: TypeAlias = "tuple[sitk.Image, sitk.Image]"  # moving, fixed
 Masks: TypeAlias = "tuple[sitk.Image | None, sitk.Image | None]"
@@ -51,7 +54,7 @@ class Organ:
     Its modules import SimpleITK inside functions, because training runs without it.
 
     Attributes:
-        checkpoint: name of the checkpoint that ships for it; None uses that of `DEFAULT`.
+        checkpoint: name of the checkpoint that ships for it; None: no networks run.
         kinds: what its images can show, in the words of the report.
         outside: grey value of a warped image beyond the border of the source image.
         rim: working voxels at each side of the grid that the refinement leaves out.
@@ -86,6 +89,18 @@ class Organ:
     def prepare(self, image: sitk.Image, look: Look) -> sitk.Image:
         """`image` as the later steps use it."""
         return image
+
+    def fine_enough(self, images: Images) -> bool:
+        """Whether images of these voxels gain from the networks."""
+        return True
+
+    def unit(self, extents: Extents) -> float:
+        """The mm that are one unit of length of the method, see `anatomy.size`."""
+        return 1.0
+
+    def voxel(self, images: Images, extents: Extents) -> float | None:
+        """The voxel of the working grid in mm; None: that of the checkpoint."""
+        return None
 
     def regions(self, masks: Masks, looks: tuple[Look, Look]) -> Images | None:
         """The parts of moving and fixed image to register; None: all. Raises UsageError."""
@@ -140,21 +155,25 @@ def look(image: sitk.Image) -> Look:
     return Look(OTHER, grey)
 
 
-def checkpoint_for(model: str | None, kinds: Mapping[str, str]) -> str:
+def checkpoint_for(
+    model: str | None, kinds: Mapping[str, str], images: Images | None = None
+) -> str:
     """Name or path of the checkpoint for `model`: an organ, a name, a path, or `AUTO`.
 
-    `AUTO` (or None) goes by the {role: kind} of the images. Raises InputError if they show
-    different organs.
+    `AUTO` (or None) goes by the {role: kind} of the images. It is `NONE` if no organ has both, or
+    if the `images` are too coarse for it. Raises InputError if they show different organs.
     """
     if model not in (None, AUTO, *names()):
         return str(model)
-    text = " and ".join(looks_like(kinds))
-    fitting = [model] if model in names() else _organs_of(kinds)
+    if model in names():
+        return find(str(model)).checkpoint or NONE
+    fitting = _organs_of(kinds)
     if len(fitting) > 1:
         hint = "check that these are the right files; --model NAME registers them anyway"
-        raise InputError(text, hint)
-    checkpoint = find(str(fitting[0])).checkpoint if fitting else None
-    return str(checkpoint or find(DEFAULT).checkpoint)
+        raise InputError(" and ".join(looks_like(kinds)), hint)
+    organ = find(fitting[0] if fitting else NONE)
+    fits = set(kinds.values()) <= set(organ.kinds) and (images is None or organ.fine_enough(images))
+    return (fits and organ.checkpoint) or NONE
 
 
 def warnings(checkpoint: str, kinds: Mapping[str, str]) -> list[str]:

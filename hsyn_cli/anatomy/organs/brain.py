@@ -8,19 +8,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hsyn_cli.anatomy.intensity import Intensities
-from hsyn_cli.anatomy.organs import Look, Organ, looks_like
+from hsyn_cli.anatomy.organs import Images, Look, Organ, looks_like
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+    from hsyn_cli.anatomy.size import Extents
+
 BRAIN, HEAD = "skull-stripped brain", "whole head"
+LEAST_LITRES = 0.03  # the brains of smaller animals look different
+SMALL_LITRES = 0.25  # human brains have more, those of newborns, too
+COARSE_MM = 2.1  # voxels; networks for detail of 1 mm gain nothing from coarser images
 BRIGHT = 0.1  # of the range
 HEAD_LITRES = 2.0  # of bright voxels; a brain has less, in adults up to 1.7 litres
 MOST_LITRES = 12.0  # a head with its neck has less; heads have 3 litres and more
 
 
 class Brain(Organ):
-    """The volume of the bright voxels decides whether an image shows a brain or a head."""
+    """The volume of the bright voxels decides whether an image shows a brain or a head.
+
+    Brains of other primates are registered at the size of a human one.
+    """
 
     checkpoint = "brain-t1"
     kinds = (BRAIN, HEAD)
@@ -35,7 +43,7 @@ class Brain(Organ):
         bright = values > grey.low + BRIGHT * (grey.high - grey.low)
         voxel = 1e-6 * float(np.prod(image.GetSpacing()))
         litres = voxel * image.GetNumberOfPixels() * float(bright.mean())
-        if litres > MOST_LITRES:
+        if not LEAST_LITRES <= litres <= MOST_LITRES:
             return None
         return Look(BRAIN if litres <= HEAD_LITRES else HEAD, grey)
 
@@ -47,6 +55,15 @@ class Brain(Organ):
         from hsyn_cli.anatomy.bias import without_bias
 
         return without_bias(image) if look.kind == BRAIN else image
+
+    def fine_enough(self, images: Images) -> bool:
+        return min(float(np.prod(image.GetSpacing())) for image in images) < COARSE_MM**3
+
+    def unit(self, extents: Extents) -> float:
+        from hsyn_cli.anatomy.size import unit_of
+
+        small = max(extent.content for extent in extents) < 1e6 * SMALL_LITRES
+        return unit_of(extents) if small else 1.0
 
     def remarks(self, kinds: Mapping[str, str]) -> Iterator[str]:
         if set(kinds.values()) == {BRAIN, HEAD}:

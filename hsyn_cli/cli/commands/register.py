@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -21,7 +21,10 @@ from hsyn_cli.cli.options import (
 from hsyn_cli.config import presets
 from hsyn_cli.errors import UsageError
 
+Transform = Literal["rigid", "affine", "deformable"]
+Search = Literal["near", "full"]
 INPUT, METHOD = "Input", "Method"
+ORGANS = [name for name in plugins.names("hsyn_cli.anatomy.organs") if name != "none"]
 
 
 @click.command(cls=GroupedCommand, short_help="Register a moving image to a fixed one, both ways.")
@@ -43,6 +46,14 @@ INPUT, METHOD = "Input", "Method"
     "of both images.",
 )
 @option("--moving-mask", type=FILE, heading=INPUT, help="The same for the moving image.")
+@option(
+    "--fixed-lesion",
+    type=FILE,
+    heading=INPUT,
+    help="Mask of a lesion in the fixed image that the moving image lacks; nothing in it pulls, "
+    "the field passes smoothly, and the report gives its change of volume.",
+)
+@option("--moving-lesion", type=FILE, heading=INPUT, help="The same for the moving image.")
 @option(
     "--initial-transform",
     type=FILE,
@@ -94,8 +105,36 @@ INPUT, METHOD = "Input", "Method"
     metavar="NAME|PATH",
     heading=METHOD,
     help="auto: the organ that hsyn recognises; "
-    f"{', '.join(plugins.names('hsyn_cli.anatomy.organs'))}: that organ; or a checkpoint: "
+    f"{', '.join(ORGANS)}: that organ; none: forces alone, without networks; or a checkpoint: "
     "brain-t1, lung-ct (see `hsyn weights list`) or a path.",
+)
+@option(
+    "--transform",
+    type=click.Choice(["rigid", "affine", "deformable"]),
+    default="deformable",
+    show_default=True,
+    metavar="KIND",
+    heading=METHOD,
+    help="Where to stop: rigid or affine for two images of one person, deformable for all else.",
+)
+@option(
+    "--similarity",
+    type=click.Choice(["auto", "ncc", "mind"]),
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    heading=METHOD,
+    help="ncc: local correlation, for equal contrasts. mind: descriptors of structure, for T1 to "
+    "T2, CT to MR and the like. auto: by how the aligned images relate.",
+)
+@option(
+    "--search",
+    type=click.Choice(["near", "full"]),
+    default="near",
+    show_default=True,
+    metavar="POSES",
+    heading=METHOD,
+    help="near: turns of up to about 50 degrees; full: all turns. Left stays left.",
 )
 @option(
     "--rigid",
@@ -126,6 +165,16 @@ INPUT, METHOD = "Input", "Method"
     heading=METHOD,
     help="Exit with code 9 if more of either field folds; the files are written anyway.",
 )
+@option(
+    "--on-failure",
+    type=click.Choice(["error", "warn"]),
+    default="error",
+    show_default=True,
+    metavar="WHAT",
+    heading=METHOD,
+    help="If the result cannot be trusted, error exits with code 10, and warn with 0; the files "
+    "are written anyway.",
+)
 @device_option
 @threads_option
 @option(
@@ -147,8 +196,9 @@ INPUT, METHOD = "Input", "Method"
 )
 def register(
     out: Path, ants_prefix: str | None, save_midspace: bool, no_html: bool, force: bool,
-    preset: str, model: str, rigid: bool, no_affine: bool, smoothness: float,
-    max_folding: float | None,
+    preset: str, model: str, transform: Transform, similarity: str, search: Search, rigid: bool,
+    no_affine: bool, smoothness: float,
+    max_folding: float | None, on_failure: str,
     device: str, threads: int | None, seed: int, quiet: bool, as_json: bool, **inputs: Any,
 ) -> None:  # fmt: skip
     """Register a moving 3-D image to a fixed one, both ways.
@@ -163,14 +213,18 @@ def register(
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --moving-labels m_seg.nii.gz
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --ants-prefix out/m_to_f_
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --preset fast --json
+      hsyn register -m t2.nii.gz -f t1.nii.gz -o out/ --transform rigid
       hsyn register -m exhale.nii.gz -f inhale.nii.gz -o out/ --model lung
     """
+    if transform != "deformable" and (no_affine or (rigid and transform != "rigid")):
+        which = "--no-affine" if no_affine else "--rigid"
+        raise UsageError(f"--transform {transform} and {which} contradict each other", "give one")
     if no_affine and rigid:
         raise UsageError("--no-affine and --rigid contradict each other", "give one of them")
     from hsyn_cli import api
     from hsyn_cli.cli.progress import progress_bar
     from hsyn_cli.results.register_files import Inputs
-    from hsyn_cli.results.report import check_folding, to_json
+    from hsyn_cli.results.report import check_folding, check_problems, to_json
     from hsyn_cli.results.run_folder import Wanted
 
     labels = inputs["moving_labels"] is not None
@@ -179,7 +233,8 @@ def register(
         report = api.register_files(
             Inputs(**inputs), wanted, preset=preset, model=model, device=device, threads=threads,
             affine="none" if no_affine else "rigid" if rigid else "affine",
-            smoothness=smoothness, seed=seed, force=force, progress=progress,
+            transform=transform, similarity=similarity, search=search, smoothness=smoothness,
+            seed=seed, force=force, progress=progress,
         )  # fmt: skip
     if as_json:
         click.echo(to_json(report), nl=False)
@@ -189,6 +244,9 @@ def register(
         from hsyn_cli.results.render import render
 
         Console().print(render(report, max_folding=max_folding))
+    if on_failure == "error":
+        hint = "the files were written; look at report.html, or give --on-failure warn"
+        check_problems(report.facts.problems, hint)
     hint = "the files were written; see report.json, or try --smoothness 1.5"
     check_folding(report.facts.folded_percent, max_folding, hint)
 

@@ -8,11 +8,13 @@ The paper's similarity is `ncc`. The forces are ours.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from hsyn_cli import plugins
+from hsyn_cli.errors import UsageError
 
 EPSILON = 1e-4  # added to local variances, for images in about [0, 1]
 
@@ -33,9 +35,17 @@ class Term:
 
 
 class Similarity(ABC):
-    """A similarity and its force, from the same moments. `label`: its name in the report."""
+    """A similarity and its force, from the same moments.
+
+    Attributes:
+        label: its name in the report.
+        same_contrast: whether both images must show a tissue in the same, or just the inverse, way.
+        smoothness: of the steps along its force, beside those along `ncc`'s.
+    """
 
     label = ""
+    same_contrast = True
+    smoothness = 1.0
 
     @abstractmethod
     def value(self, a: Tensor, b: Tensor, window: int, weight: Tensor | None = None) -> Tensor:
@@ -47,11 +57,17 @@ class Similarity(ABC):
         """
 
     @abstractmethod
-    def terms(self, a: Tensor, b: Tensor, window: int, epsilon: float) -> tuple[Term, Term]:
-        """The Gauss-Newton terms that make `a`, and `b`, more like the other image.
+    def terms(
+        self, a: Tensor, b: Tensor, window: int, epsilon: float
+    ) -> Iterable[tuple[Term, Term]]:
+        """The Gauss-Newton terms that make `a`, and `b`, more like the other image, in pairs.
 
         Shapes as in `value`. `epsilon` is added to local variances.
         """
+
+    def reach(self, window: int) -> int:
+        """The voxels on each side that the terms at a voxel depend on."""
+        return window // 2
 
 
 def names() -> list[str]:
@@ -66,3 +82,9 @@ def find(name: str) -> Similarity:
     except KeyError:
         raise TypeError(f"similarity is {name!r}, not one of {', '.join(names())}") from None
     return similarity
+
+
+def check(name: str) -> None:
+    """Raise UsageError unless a similarity is called `name`."""
+    if name not in names():
+        raise UsageError(f"unknown similarity {name!r}", f"choose one of {', '.join(names())}")

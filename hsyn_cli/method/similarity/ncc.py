@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor
 
 from hsyn_cli.fields.smoothing import box_operator, separable
@@ -28,14 +30,16 @@ class NCC(Similarity):
         cc = cross * cross / var_a / var_b
         return cc.mean() if weight is None else (cc * weight).sum() / weight.sum().clamp_min(1)
 
-    def terms(self, a: Tensor, b: Tensor, window: int, epsilon: float) -> tuple[Term, Term]:
+    def terms(
+        self, a: Tensor, b: Tensor, window: int, epsilon: float
+    ) -> Iterator[tuple[Term, Term]]:
         """The derivative is equation 10 of Avants et al., Medical Image Analysis 2008."""
         ma, mb, aa, bb, ab = _moments(a, b, window)
         ia = aa.addcmul_(ma, ma, value=-1).clamp_min_(0).add_(epsilon).rsqrt_()  # 1 / deviation
         ib = bb.addcmul_(mb, mb, value=-1).clamp_min_(0).add_(epsilon).rsqrt_()
         rho = ab.addcmul_(ma, mb, value=-1).mul_(ia).mul_(ib)
         za, zb = (a - ma).mul_(ia), (b - mb).mul_(ib)
-        return Term(a, ia, rho * (zb - rho * za)), Term(b, ib, rho * (za - rho * zb))
+        yield Term(a, ia, rho * (zb - rho * za)), Term(b, ib, rho * (za - rho * zb))
 
 
 SIMILARITY = NCC()

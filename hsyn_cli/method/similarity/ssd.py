@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor
 
 from hsyn_cli.method.similarity import Similarity, Term
@@ -16,8 +18,10 @@ class SSD(Similarity):
         off = -(a - b).square()
         return off.mean() if weight is None else (off * weight).sum() / weight.sum().clamp_min(1)
 
-    def terms(self, a: Tensor, b: Tensor, window: int, epsilon: float) -> tuple[Term, Term]:
-        return Term(a, None, b - a), Term(b, None, a - b)
+    def terms(
+        self, a: Tensor, b: Tensor, window: int, epsilon: float
+    ) -> Iterator[tuple[Term, Term]]:
+        yield Term(a, None, b - a), Term(b, None, a - b)
 
 
 SIMILARITY = SSD()

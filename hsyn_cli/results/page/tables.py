@@ -16,7 +16,7 @@ def escaped(text: str) -> str:
 
 
 def verdict(report: Report) -> tuple[bool, str]:
-    """True if nothing folds, and the sentences on folding and on the inverse error."""
+    """True if nothing folds and nothing speaks against the result, and the sentences on it."""
     counts = {side: report[key]["voxels"] for side, key in SIDES.items()}
     if not any(counts.values()):
         folding = "No voxel folds."
@@ -28,13 +28,16 @@ def verdict(report: Report) -> tuple[bool, str]:
             if count
         ]
         folding = f"Folding: {' and '.join(shares)}."
+    problems = report.get("problems", ())
+    doubt = "".join(f"Do not trust this result: {problem}. " for problem in problems)
+    good = not any(counts.values()) and not problems
     error = report["inverse_error_fixed"]
     if error["mean_mm"] is None:
-        return not any(counts.values()), f"{folding} The inverse error could not be measured."
+        return good, f"{doubt}{folding} The inverse error could not be measured."
     exact = (
         f"Inverse error mean {number(error['mean_mm'])} mm, largest {number(error['max_mm'])} mm."
     )
-    return not any(counts.values()), f"{folding} {exact}"
+    return good, f"{doubt}{folding} {exact}"
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -74,22 +77,19 @@ def warnings(report: Report) -> str:
 
 def all_tables(report: Report) -> str:
     """All tables: quality first, then settings of the run, then files."""
-    fold, alike = [report[key] for key in SIDES.values()], report["similarity"]
+    fold = [report[key] for key in SIDES.values()]
     places = [", ".join(number(v, 4) for v in f["min_det_at_mm"]) for f in fold]
     errors = [report[f"inverse_error_{side}"] for side in ("fixed", "moving")]
     keys = ("mean_mm", "p99_mm", "max_mm")
     seconds = {**report["seconds"], "whole command": report["seconds_total"]}
     times = ((name, f"{value:.2f}") for name, value in seconds.items())
     memory = report["peak_memory_mb"]
-    weights = report["checkpoint"]
     run = {
         "preset": report["preset"],
         "smoothness": report.get("smoothness", 1.0),
+        "transform": report.get("transform", "deformable"),
         "first step": report["affine"],
-        "weights": weights["name"]
-        if weights["verified"]
-        else f"{weights['name']} (not in a manifest)",
-        "SHA-256 of the weights": weights["sha256"],
+        **weights(report["checkpoint"]),
         "device": report["device"],
         "threads": report["threads"],
         "seed": report["seed"],
@@ -120,7 +120,10 @@ def all_tables(report: Report) -> str:
             table(
                 "Similarity",
                 ("measure", "before", "after the affine step", "at the end"),
-                [(alike["measure"], *(number(alike[k], 3) for k in ("before", "affine", "after")))],
+                [
+                    (name, *(number(scores[k], 3) for k in ("before", "affine", "after")))
+                    for name, scores in likeness(report)
+                ],
             ),
             table("Time (s)", ("step", "seconds"), times),
             table("Run", ("", ""), run.items()),
@@ -132,6 +135,19 @@ def all_tables(report: Report) -> str:
             table("Outputs", ("", "file"), report["outputs"].items()),
         )
     )  # fmt: skip
+
+
+def weights(used: Mapping[str, Any]) -> dict[str, str]:
+    """The rows of the checkpoint that ran."""
+    unknown = "" if used["verified"] else " (not in a manifest)"
+    return {"weights": f"{used['name']}{unknown}", "SHA-256 of the weights": used["sha256"] or "-"}
+
+
+def likeness(report: Report) -> list[tuple[str, Mapping[str, float]]]:
+    """The measures of how alike the images are, with their names."""
+    found = [(report["similarity"]["measure"], report["similarity"])]
+    names = {"information": "mutual information", "overlap": "overlap of the contents"}
+    return found + [(name, report[key]) for key, name in names.items() if key in report]
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

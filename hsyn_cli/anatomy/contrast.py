@@ -1,0 +1,124 @@
+"""Whether two aligned images show tissue in the same way, or differ in contrast."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from hsyn_cli.anatomy.intensity import resample_image
+from hsyn_cli.anatomy.scene import Subjects
+
+Values = NDArray[np.float32]
+
+LOOK_MM = 4.0  # voxel size of the comparison
+DARKEST = 0.1  # of the range; darker voxels may be background
+DARK = 35.0  # percent of the content, the darkest, in which fluid lies
+LEAST = 0.45  # relation of equal contrasts; see the guide "experiments"
+FEW = 100  # voxels; fewer tell nothing
+BINS = 32  # of the grey values
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How two aligned images relate.
+
+    Attributes:
+        correlation: see `relation`.
+        information: see `information`.
+        overlap: share of the smaller content that lies in the other one.
+    """
+
+    correlation: float
+    information: float
+    overlap: float
+
+    @classmethod
+    def in_values(cls, moving: Values, fixed: Values) -> Shown:
+        """Of aligned grey values in [0, 1], on coarse voxels."""
+        contents = (moving > DARKEST, fixed > DARKEST)
+        common, least = (contents[0] & contents[1]).sum(), min(v.sum() for v in contents)
+        return cls(
+            relation(moving, fixed), information(moving, fixed), float(common / max(least, 1))
+        )
+
+    @classmethod
+    def of(cls, subjects: Subjects, affine: sitk.AffineTransform) -> Shown:
+        """Of two images that `affine` aligns, fixed point -> moving point.
+
+        Two images in Hounsfield units have the same contrast by definition.
+        """
+        grid = subjects.grid(affine, LOOK_MM, 0.0, 1)
+        sides = zip(subjects.views, (affine, None), subjects.grey, strict=True)
+        moving, fixed = (
+            resample_image(view, grid, chain, grey)[0, 0].numpy() for view, chain, grey in sides
+        )
+        found = cls.in_values(moving, fixed)
+        same = all(grey.hounsfield for grey in subjects.grey)
+        return replace(found, correlation=1.0) if same else found
+
+    @property
+    def same_contrast(self) -> bool:
+        """Whether the correlation is that of one contrast."""
+        return self.correlation >= LEAST
+
+
+def relation(moving: Values, fixed: Values) -> float:
+    """Pearson's correlation of aligned grey values in [0, 1], where both images show content.
+
+    It is the smaller one of all content, and of content without its darkest part: fluid is dark in
+    T1 and in FLAIR, which differ in all else. Bodies against air make any two images correlate, so
+    the background does not count.
+    """
+    content = (moving > DARKEST) & (fixed > DARKEST)
+    if content.sum() < FEW:
+        return 1.0
+    dark = [np.percentile(image[image > DARKEST], DARK) for image in (moving, fixed)]
+    tissue = (moving > dark[0]) & (fixed > dark[1])
+    return min(_correlation(moving[part], fixed[part]) for part in (content, tissue))
+
+
+def information(moving: Values, fixed: Values) -> float:
+    """Mutual information of aligned grey values in [0, 1], as a share of the smaller entropy.
+
+    Over the voxels inside the content of both images: silhouettes do not count. What few voxels
+    gain by chance is subtracted (Miller 1955). NaN: few voxels, or an image of one grey value.
+    """
+    contents = (moving > DARKEST, fixed > DARKEST)
+    both = _inside(contents[0]) & _inside(contents[1])
+    if both.sum() < FEW:  # thin content
+        both = contents[0] & contents[1]
+    if both.sum() < FEW:
+        return math.nan
+    counts, _, _ = np.histogram2d(moving[both], fixed[both], BINS, ((0, 1), (0, 1)))
+    parts = (counts.sum(1), counts.sum(0), counts.ravel())
+    of_moving, of_fixed, of_both = map(_entropy, parts)
+    chance = [np.count_nonzero(part) - 1 for part in parts]
+    found = of_moving + of_fixed - of_both
+    found -= (chance[2] - chance[0] - chance[1]) / (2 * counts.sum())
+    least = min(of_moving, of_fixed)
+    return max(found, 0.0) / least if least else math.nan
+
+
+def _inside(content: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """`content` without its outermost voxels; it goes on at the border of the grid."""
+    for axis in range(3):
+        beside = np.pad(content, [(int(k == axis),) * 2 for k in range(3)], constant_values=True)
+        n = content.shape[axis]
+        first, last = (beside.take(range(a, a + n), axis) for a in (0, 2))
+        content = content & first & last
+    return content
+
+
+def _correlation(a: Values, b: Values) -> float:
+    if a.size < FEW or a.std() == 0 or b.std() == 0:
+        return 1.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _entropy(counts: NDArray[np.float64]) -> float:
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())

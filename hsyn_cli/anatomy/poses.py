@@ -1,0 +1,164 @@
+"""The search over poses that precedes all fine alignment: centres, scale and rotations."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from hsyn_cli.space import Array
+
+Kind = Literal["affine", "rigid", "none"]
+Search = Literal["near", "full"]
+Masks = tuple[sitk.Image | None, sitk.Image | None]  # fixed, moving
+
+SEARCH_ANGLES = (-0.6, 0.0, 0.6)  # radians about each axis, tried before any optimisation
+SEARCH_KEPT, SEARCH_STEPS = 3, 60  # best poses, which are then optimised
+TURNS_KEPT = 4  # best turns of a cube, which are then searched
+BINS = 32  # of the grey values, for mutual information
+NOTHING_COMMON = (  # of ITK's errors
+    "1 or more points", "All samples map outside", "Joint PDF summed to zero", "Refusing to change",
+)  # fmt: skip
+
+
+def metric(
+    fixed_mask: sitk.Image | None, moving_mask: sitk.Image | None, same_contrast: bool
+) -> sitk.ImageRegistrationMethod:
+    method = sitk.ImageRegistrationMethod()
+    if same_contrast:
+        method.SetMetricAsCorrelation()
+    else:
+        method.SetMetricAsMattesMutualInformation(BINS)
+    method.SetInterpolator(sitk.sitkLinear)
+    if fixed_mask is not None:
+        method.SetMetricFixedMask(fixed_mask)
+    if moving_mask is not None:
+        method.SetMetricMovingMask(moving_mask)
+    return method
+
+
+def optimise(method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image) -> bool:
+    """Move the initial transform to an optimum; False if it got lost outside the images."""
+    try:
+        method.Execute(fixed, moving)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in NOTHING_COMMON):
+            raise
+        return False
+    return True
+
+
+def cost_of(method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image) -> float:
+    """The cost where the images lie; infinite if they have no voxel in common."""
+    try:
+        return float(method.MetricEvaluate(fixed, moving))
+    except RuntimeError as error:
+        if not any(words in str(error) for words in NOTHING_COMMON):
+            raise
+        return np.inf
+
+
+def _moments(image: sitk.Image, mask: sitk.Image | None) -> tuple[Array, float]:
+    """Centre of mass in mm, and the root mean square distance from it, weighted by intensity.
+
+    Only voxels inside the mask count.
+    """
+    values = sitk.GetArrayViewFromImage(image).astype(float)
+    if mask is not None:
+        resampled = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+        inside = sitk.GetArrayViewFromImage(resampled) != 0
+        if (values * inside).any():  # a mask thinner than these voxels can miss them all
+            values = values * inside
+    weight = values / values.sum()
+    axes = [np.arange(n, dtype=float) for n in image.GetSize()]
+    marginal = [weight.sum(axis=tuple(k for k in range(3) if k != 2 - i)) for i in range(3)]
+    mean = [float(a @ m) for a, m in zip(axes, marginal, strict=True)]
+    spacing = image.GetSpacing()
+    spread = sum(
+        float((a - c) ** 2 @ m) * s * s
+        for a, c, m, s in zip(axes, mean, marginal, spacing, strict=True)
+    )
+    return np.array(image.TransformContinuousIndexToPhysicalPoint(mean)), float(np.sqrt(spread))
+
+
+def turns() -> list[Array]:
+    """The 24 rotations (3, 3) of a cube."""
+    flips = [np.diag(signs) for signs in itertools.product((1.0, -1.0), repeat=3)]
+    axes = [np.eye(3)[list(order)] for order in itertools.permutations(range(3))]
+    return [a @ f for a in axes for f in flips if np.linalg.det(a @ f) > 0]
+
+
+def turned(image: sitk.Image, turn: Array, about: Array) -> sitk.Image:
+    """A copy whose point q lies where `turn` (3, 3) about a point leads to q."""
+    out, origin = sitk.Image(image), np.array(image.GetOrigin())
+    out.SetOrigin((about + turn.T @ (origin - about)).tolist())
+    out.SetDirection((turn.T @ np.reshape(image.GetDirection(), (3, 3))).ravel().tolist())
+    return out
+
+
+def best_turn(
+    fixed: sitk.Image, moving: sitk.Image, masks: Masks, kind: Kind, same_contrast: bool
+) -> tuple[Array, Array]:
+    """The turn of a cube after which the images become most alike, and the point it is about.
+
+    Optimisers of rotations fail near 180 degrees, so the moving image is turned instead.
+    """
+    centre, _ = _moments(moving, masks[1])
+
+    def found(turn: Array, steps: int) -> float:
+        mask = masks[1] and turned(masks[1], turn, centre)
+        there, both = turned(moving, turn, centre), (masks[0], mask)
+        return best_pose(fixed, there, both, kind, None, same_contrast, steps)[1]
+
+    likely = sorted(turns(), key=lambda turn: found(turn, 0))[:TURNS_KEPT]
+    return min(likely, key=lambda turn: found(turn, SEARCH_STEPS)), centre
+
+
+def best_pose(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    masks: Masks,
+    kind: Kind,
+    other: Array | None,
+    same_contrast: bool,
+    steps: int = SEARCH_STEPS,
+) -> tuple[sitk.Transform, float]:
+    """The best pose after so many `steps`, and its cost."""
+    centre_f, spread_f = _moments(fixed, masks[0])
+    centre_m, spread_m = _moments(moving, masks[1])
+    scale = 1.0 if kind == "rigid" else float(np.clip(spread_m / max(spread_f, 1e-6), 0.7, 1.4))
+    method = metric(*masks, same_contrast)
+    method.SetMetricSamplingStrategy(method.NONE)
+
+    def pose(
+        angles: tuple[float, ...], shift: Array, scale: float
+    ) -> sitk.Similarity3DTransform | sitk.Euler3DTransform:
+        euler = sitk.Euler3DTransform(centre_f.tolist(), *angles, shift.tolist())
+        if kind == "rigid":
+            return euler
+        out = sitk.Similarity3DTransform()
+        out.SetCenter(centre_f.tolist())
+        out.SetTranslation(shift.tolist())
+        out.SetMatrix((np.array(euler.GetMatrix()) * scale).tolist())
+        return out
+
+    def cost(transform: sitk.Transform) -> float:
+        method.SetInitialTransform(transform, inPlace=True)
+        return cost_of(method, fixed, moving)
+
+    shift = centre_m - centre_f
+    poses = [pose(angles, shift, scale) for angles in itertools.product(SEARCH_ANGLES, repeat=3)]
+    best = sorted(poses, key=cost)[:SEARCH_KEPT]
+    best += [pose((0.0, 0.0, 0.0), by, 1.0) for by in (np.zeros(3), other) if by is not None]
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=2.0, minStep=0.05, numberOfIterations=steps, relaxationFactor=0.6,
+        gradientMagnitudeTolerance=1e-6,
+    )  # fmt: skip
+    method.SetOptimizerScalesFromPhysicalShift()
+    for transform in best:
+        if steps and np.isfinite(cost(transform)):
+            optimise(method, fixed, moving)
+    costs = list(map(cost, best))
+    return best[int(np.argmin(costs))], min(costs)

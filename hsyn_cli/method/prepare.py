@@ -1,0 +1,148 @@
+"""From two images to an aligned pair and the method for it. Ours; the paper starts thereafter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from hsyn_cli.anatomy import affine as affine_step
+from hsyn_cli.anatomy import contrast, organs
+from hsyn_cli.anatomy.placement import place
+from hsyn_cli.anatomy.poses import Kind, Search
+from hsyn_cli.anatomy.scene import ROLES, prepare_subjects
+from hsyn_cli.anatomy.size import scaled_affine
+from hsyn_cli.anatomy.view import view_of
+from hsyn_cli.config import presets
+from hsyn_cli.devices import choose_device
+from hsyn_cli.errors import UsageError
+from hsyn_cli.io.images import ImageLike, as_image, as_mask
+from hsyn_cli.io.transforms import TransformLike, as_affine_transform
+from hsyn_cli.method import similarity as similarities
+from hsyn_cli.method.networks import load_networks
+from hsyn_cli.method.states import (
+    AUTO,
+    Aligned,
+    Method,
+    Pair,
+    Settings,
+    Transform,
+    check_search,
+    check_transform,
+)
+
+NETWORKS_FOR = "ncc"  # the similarity that the shipped networks were trained with
+OTHER_CONTRAST = "mind"  # the similarity of images that differ in contrast
+
+
+def begin(
+    preset: str,
+    weights: str | None,
+    device: str,
+    seed: int,
+    initial_transform: TransformLike | None,
+    affine: Kind,
+    smoothness: float,
+    similarity: str = AUTO,
+    transform: Transform = "deformable",
+    search: Search = "near",
+) -> Settings:
+    """Check the settings, then set up the device and the seed."""
+    presets.find(preset)
+    presets.check_smoothness(smoothness)
+    affine_step.check_kind(affine)
+    check_transform(transform, affine)
+    check_search(search)
+    if similarity != AUTO:
+        similarities.check(similarity)
+    affine = affine if transform == "deformable" else transform
+    start = None if initial_transform is None else as_affine_transform(initial_transform)
+    torch.manual_seed(seed)
+    where = choose_device(device)
+    return Settings(
+        preset, weights, affine, start, where, seed, smoothness, similarity, transform, search
+    )
+
+
+def look(
+    moving: ImageLike,
+    fixed: ImageLike,
+    moving_mask: ImageLike | None,
+    fixed_mask: ImageLike | None,
+    lesions: tuple[ImageLike | None, ImageLike | None] = (None, None),
+) -> Pair:
+    """Load the images and masks, and recognise what each image shows."""
+    images = (as_image(moving, "moving image"), as_image(fixed, "fixed image"))
+    masks = (
+        None if moving_mask is None else as_mask(moving_mask, images[0], "moving mask"),
+        None if fixed_mask is None else as_mask(fixed_mask, images[1], "fixed mask"),
+    )
+    views = (view_of(images[0]), view_of(images[1]))
+    moving, fixed = (
+        None if lesion is None else as_mask(lesion, image, f"{role} lesion")
+        for role, lesion, image in zip(ROLES, lesions, images, strict=True)
+    )
+    looks = (organs.look(views[0].image), organs.look(views[1].image))
+    return Pair(images, views, masks, looks, lesions=(moving, fixed))
+
+
+def choose(pair: Pair, settings: Settings) -> Method:
+    """The networks that the user names, or those for what the images show."""
+    views = (pair.views[0].image, pair.views[1].image)
+    name = organs.checkpoint_for(settings.weights, pair.kinds, views)
+    if settings.weights in (None, AUTO) and settings.similarity not in (AUTO, NETWORKS_FOR):
+        name = organs.NONE
+    networks = load_networks(name, settings.device)
+    config, used = networks.sn.config, networks.checkpoint.name
+    if settings.similarity not in (AUTO, config.similarity):
+        if used != organs.NONE:
+            text = f"checkpoint {used} was trained for {config.similarity}"
+            raise UsageError(text, "leave out --similarity, or give --model none")
+        config = replace(config, similarity=settings.similarity)
+    measure = similarities.find(config.similarity)
+    smoothness = settings.smoothness * measure.smoothness
+    config = replace(config, spacing=pair.voxel or config.spacing)
+    networks.sn.config = config.smoother(smoothness)
+    preset = presets.find(settings.preset, config.organ).smoother(smoothness)
+    if settings.transform != "deformable":
+        preset = replace(preset, fit=0)  # an affine map has an exact inverse
+    kinds = pair.kinds if used in (organs.NONE, *organs.shipped().values()) else {}
+    return Method(
+        networks=networks,
+        organ=organs.find(config.organ),
+        preset=preset,
+        similarity=measure,
+        depth=preset.depth(config.levels),
+        kinds=kinds,
+        warnings=(*pair.notes, *organs.warnings(used, kinds), *organs.remarks(kinds)),
+    )
+
+
+def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method, Aligned]:
+    """Affine alignment of the parts of both images that the organ chooses.
+
+    If they turn out to differ in contrast, another `Method` aligns them anew and goes on.
+    """
+    trained = organs.shipped().values()  # other checkpoints count in the mm of their training
+    known = method.networks.checkpoint.name in (organs.NONE, *trained)
+    sized = pair.sized(method.organ) if known else pair
+    if sized.voxel:
+        method.networks.sn.config = replace(method.networks.sn.config, spacing=sized.voxel)
+    percentile = method.networks.sn.config.inputs.percentile
+    views = (sized.views[0].image, sized.views[1].image)
+    subjects = prepare_subjects(
+        views, sized.masks, sized.looks, method.organ, percentile, sized.lesions
+    )
+    start = settings.start and scaled_affine(settings.start, 1 / sized.unit)
+    finest = 2 if settings.transform == "deformable" else 1
+    affine, note = place(
+        subjects, settings.affine, start, seed=settings.seed, finest_mm=finest * method.spacing,
+        same_contrast=method.similarity.same_contrast, search=settings.search, unit=sized.unit,
+    )  # fmt: skip
+    shown = contrast.Shown.of(subjects, affine)
+    free = settings.similarity == AUTO and settings.weights in (None, AUTO, organs.NONE)
+    if free and not shown.same_contrast:
+        chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)
+        return align(pair, choose(pair, chosen), chosen)
+    notes = tuple(filter(None, (note,)))
+    return sized, method, Aligned(subjects, affine, notes, shown)

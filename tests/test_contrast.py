@@ -1,0 +1,114 @@
+"""MIND, whose answers do not depend on contrast, and whether two images have the same one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from samples import picture, smooth_field
+
+from hsyn_cli.anatomy.contrast import Shown, information, relation
+from hsyn_cli.fields.sampling import warp
+from hsyn_cli.method.forces import forces
+from hsyn_cli.method.matching import match
+from hsyn_cli.method.similarity.mind import PAIRS, SIMILARITY, descriptors
+
+SIZE = (14, 16, 18)
+ROLE_WORDS = ("gave the moving one", "gave the fixed one")
+
+
+def test_there_are_twelve_pairs_of_neighbours() -> None:
+    """Heinrich et al. 2013, figure 1."""
+    assert len(PAIRS) == 12
+    assert {sum((a - b) ** 2 for a, b in zip(i, j, strict=True)) for i, j in PAIRS} == {2}
+
+
+def test_descriptors_do_not_depend_on_a_linear_change_of_grey_values() -> None:
+    image = picture(SIZE, 1)
+    found = descriptors(image)
+    assert found.shape == (1, 12, *SIZE)
+    assert found.amax(1).min() == 1
+    torch.testing.assert_close(descriptors(0.9 - 0.6 * image), found, atol=1e-3, rtol=1e-3)
+    assert SIMILARITY.value(image, 0.9 - 0.6 * image, 5) == pytest.approx(0, abs=1e-5)
+    assert SIMILARITY.value(image, picture(SIZE, 2), 5) < -0.02
+
+
+def test_forces_make_images_of_other_contrast_alike() -> None:
+    b = picture(SIZE, 1)
+    a = warp(b, smooth_field(SIZE, 0.3, 3), 1.0)
+    inverted = 0.9 - 0.7 * b
+    forward, backward = forces(a, inverted, 5, "mind")
+    for image, other, force in ((a, inverted, forward), (inverted, a, backward)):
+        before = SIMILARITY.value(image, other, 5)
+        assert SIMILARITY.value(warp(image, 0.3 * force, 1.0), other, 5) > before
+        assert SIMILARITY.value(warp(image, -0.3 * force, 1.0), other, 5) < before
+        assert force.norm(dim=1).max() <= 0.5
+    same, _ = forces(a, b, 5, "mind")
+    torch.testing.assert_close(same, forward, atol=0.02, rtol=0.05)
+
+
+def test_flat_ground_exerts_no_force() -> None:
+    a = picture(SIZE, 1)
+    for force in forces(a, torch.full_like(a, 0.4), 5, "mind"):
+        assert torch.isfinite(force).all()
+    for force in forces(torch.zeros_like(a), torch.zeros_like(a), 5, "mind"):
+        assert force.abs().max() == 0
+
+
+def tissues(noise: float = 0.02) -> dict[str, np.ndarray]:
+    """A ball of two tissues and fluid on air, in the greys of three sequences."""
+    axes = np.meshgrid(*(np.linspace(-1, 1, 24),) * 3, indexing="ij")
+    radius = np.sqrt(sum(a * a for a in axes))
+    rng = np.random.default_rng(0)
+    kind = np.select([radius > 0.95, radius > 0.85, radius > 0.6, radius > 0.2], [0, 1, 2, 3], 1)
+    greys = {"t1": (0, 0.2, 0.6, 0.9), "t2": (0, 1.0, 0.6, 0.35), "flair": (0, 0.15, 0.7, 0.5)}
+    return {
+        name: np.clip(np.array(values)[kind] + noise * rng.standard_normal(kind.shape), 0, 1)
+        for name, values in greys.items()
+    }
+
+
+def test_the_same_contrast_is_told_from_others() -> None:
+    """Fluid is dark in T1 and in FLAIR, and all content is brighter than air."""
+    one, two = tissues(), tissues(0.05)
+    for name in one:
+        assert relation(one[name], two[name]) > 0.8
+        assert Shown.in_values(one[name], 0.7 * two[name]).same_contrast
+    for a, b in (("t1", "t2"), ("t1", "flair"), ("flair", "t2")):
+        assert not Shown.in_values(one[a], two[b]).same_contrast
+        assert not Shown.in_values(two[b], one[a]).same_contrast
+
+
+def test_information_is_high_where_one_image_explains_the_other() -> None:
+    images = tissues()
+    rng = np.random.default_rng(1)
+    assert information(images["t1"], images["t2"]) > 0.4
+    assert information(images["t1"], rng.permutation(images["t2"].ravel()).reshape(24, 24, 24)) < (
+        0.05
+    )
+    assert np.isnan(information(images["t1"], np.zeros((24, 24, 24))))
+    half = images["t1"].copy()
+    half[:12] = 0
+    assert Shown.in_values(half, images["t1"]).overlap == 1
+    assert Shown.in_values(half, half[::-1]).overlap < 0.1
+
+
+def test_a_match_gives_one_image_the_contrast_of_the_other() -> None:
+    """The mean of T1 where T2 has a grey value; fluid and air stay apart."""
+    images = tissues()
+    found = match(images["t2"].astype(np.float32), images["t1"].astype(np.float32))
+    assert found is not None
+    assert found.ratio > 0.9
+    which, other = ("t2", "t1") if found.which == 0 else ("t1", "t2")
+    middles = (np.arange(64) + 0.5) / 64
+    mapped = np.interp(images[which], middles, found.values)
+    inside = images["t1"] > 0.1
+    assert np.abs(mapped - images[other])[inside].mean() < 0.05
+    assert ROLE_WORDS[found.which] in found.note
+
+
+def test_images_that_tell_nothing_of_each_other_are_not_matched() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.uniform(0.1, 1, (24, 24, 24)).astype(np.float32) for _ in range(2))
+    assert match(a, b) is None
+    assert match(np.zeros_like(a), b) is None
