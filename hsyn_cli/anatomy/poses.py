@@ -26,6 +26,7 @@ NOTHING_COMMON = (  # of ITK's errors
 def metric(
     fixed_mask: sitk.Image | None, moving_mask: sitk.Image | None, same_contrast: bool
 ) -> sitk.ImageRegistrationMethod:
+    """Pearson's correlation inside the masks, or Mattes' mutual information between contrasts."""
     method = sitk.ImageRegistrationMethod()
     if same_contrast:
         method.SetMetricAsCorrelation()

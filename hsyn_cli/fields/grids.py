@@ -25,6 +25,7 @@ class ErrorStats:
     max_mm: float
 
     def scaled(self, factor: float) -> ErrorStats:
+        """The distances times `factor`."""
         return ErrorStats(self.mean_mm * factor, self.p99_mm * factor, self.max_mm * factor)
 
 

@@ -61,7 +61,10 @@ def tell(
 
 
 def lesion_changes(totals: Totals, pair: Pair) -> Iterator[tuple[str, float]]:
-    """For each lesion its image, and the volume to which the other image has it, as a factor."""
+    """For each lesion: which image shows it, and by what factor the field changes its volume.
+
+    The factor is the mean determinant of the field from that image over the lesion.
+    """
     fields = ((totals.inverse, totals.moving), (totals.forward, totals.fixed))
     for role, lesion, (u, grid) in zip(ROLES, pair.lesions, fields, strict=True):
         if lesion is not None:
