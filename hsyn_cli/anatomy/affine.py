@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from hsyn_cli.anatomy.intensity import Intensities, read_intensities
 from hsyn_cli.anatomy.poses import (
+    POSES,
     Kind,
     Masks,
     Search,
@@ -23,7 +24,8 @@ from hsyn_cli.anatomy.poses import (
     turned,
 )
 from hsyn_cli.errors import GeometryError, UsageError
-from hsyn_cli.space import LEAST_VOXELS_PER_AXIS, Array, affine_from, affine_parts
+from hsyn_cli.space import LEAST_VOXELS_PER_AXIS, Array, Grid, affine_from, affine_parts
+from hsyn_cli.space.planes import Plane
 
 SEARCH_MM, STAGES_MM = 8.0, (4.0, 2.0, 1.0)
 SAMPLED = (0.15, 0.03, 0.02)  # share of the voxels sampled in each of STAGES_MM ...
@@ -66,13 +68,19 @@ def align(
     check_kind(kind)
     if kind == "none":
         return start if start is not None else sitk.AffineTransform(3)
+    plane = Plane.of(Grid.of(fixed))
+    height = 0.0 if plane is None else plane.height(Grid.of(moving))
+    if plane is not None:  # slices are aligned as 2-D images
+        fixed, moving = plane.image(fixed), plane.image(moving)
+        fixed_mask, moving_mask = (m and plane.image(m) for m in (fixed_mask, moving_mask))
+        start, other = start and plane.within(start), plane.along(other)
     fixed, moving = _robust(fixed, grey[1]), _robust(moving, grey[0])
     least = min(finest_mm, STAGES_MM[0])
     stages = [(mm, part) for mm, part in zip(STAGES_MM, SAMPLED, strict=True) if mm >= least]
     spacings = (SEARCH_MM, *dict(stages))
     levels = {mm: (_at_spacing(fixed, mm), _at_spacing(moving, mm)) for mm in spacings}
     masks: Masks = (fixed_mask, moving_mask)
-    turn, centre = np.eye(3), np.zeros(3)
+    turn, centre = np.eye(fixed.GetDimension()), np.zeros(fixed.GetDimension())
     if search == "full" and start is None:
         turn, centre = best_turn(*levels[SEARCH_MM], masks, kind, same_contrast)
         levels = {mm: (f, turned(m, turn, centre)) for mm, (f, m) in levels.items()}
@@ -88,7 +96,8 @@ def align(
             break
         transform = refined
     a, t = affine_parts(transform)
-    return affine_from(turn @ a, centre + turn @ (t - centre))
+    found = affine_from(turn @ a, centre + turn @ (t - centre))
+    return found if plane is None else plane.lifted(found, height)
 
 
 def _refined(
@@ -132,16 +141,16 @@ def as_affine(transform: sitk.Transform) -> sitk.AffineTransform:
     return affine_from(*affine_parts(transform))
 
 
-def _as_rigid(transform: sitk.Transform, fixed: sitk.Image) -> sitk.Euler3DTransform:
+def _as_rigid(transform: sitk.Transform, fixed: sitk.Image) -> sitk.Transform:
     """The rotation nearest to a linear transform, about the middle of `fixed`.
 
     Both transforms map that middle to the same point.
     """
-    a = np.reshape(as_affine(transform).GetMatrix(), (3, 3))
+    a, _ = affine_parts(transform)
     left, _, right = np.linalg.svd(a)
-    rotation = left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right
+    rotation = left @ np.diag([*(1.0,) * (len(a) - 1), np.linalg.det(left @ right)]) @ right
     middle = fixed.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in fixed.GetSize()])
-    out = sitk.Euler3DTransform()
+    out = POSES[len(a)][0]()
     out.SetCenter(middle)
     out.SetMatrix(rotation.ravel().tolist(), 1e-6)
     out.SetTranslation((np.array(transform.TransformPoint(middle)) - np.array(middle)).tolist())
@@ -176,7 +185,7 @@ def _at_spacing(image: sitk.Image, mm: float) -> sitk.Image:
     return sitk.Resample(
         image,
         new.tolist(),
-        sitk.Transform(),
+        sitk.Transform(image.GetDimension(), sitk.sitkIdentity),
         sitk.sitkLinear,
         first,
         out.tolist(),

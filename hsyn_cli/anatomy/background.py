@@ -60,8 +60,11 @@ class Background:
 
     def region(self, values: Values) -> Mask:
         """True where a voxel `holds` such a value and is connected with the border."""
-        labels = _pieces(np.pad(self.holds(values), 1, constant_values=True))
-        return np.asarray(labels[1:-1, 1:-1, 1:-1] == labels[0, 0, 0])
+        held = self.holds(values)
+        sides = [(0, 0) if n == 1 else (1, 1) for n in held.shape]
+        labels = _pieces(np.pad(held, sides, constant_values=True))
+        inner = tuple(slice(a, n - a) for (a, _), n in zip(sides, labels.shape, strict=True))
+        return np.asarray(labels[inner] == labels[0, 0, 0])
 
 
 def sample(values: Values) -> Values:
@@ -149,8 +152,9 @@ def _flat(face: Values, noise: float) -> Mask:
 
 
 def faces(values: Values) -> list[Values]:
-    """The six outermost layers, (N, M) each."""
-    return [values.take(end, axis=axis) for axis in range(3) for end in (0, -1)]
+    """The six outermost layers, (N, M) each; of a slice, the four along its sides."""
+    wide = [axis for axis in range(3) if values.shape[axis] > 1]
+    return [values.take(end, axis=axis) for axis in wide for end in (0, -1)]
 
 
 def _near(values: Values, levels: Sequence[float], noise: float) -> Mask:

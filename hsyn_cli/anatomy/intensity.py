@@ -108,14 +108,24 @@ def resample_image(
     grey = grey or read_intensities(image)
     spacing = np.array(image.GetSpacing())
     if (spacing < 0.6 * grid.spacing[0]).any():
-        sigma = [max(0.5 * grid.spacing[0], 0.01 * s) for s in spacing]
-        image = sitk.SmoothingRecursiveGaussian(image, sigma)
+        image = _smoothed(image, 0.5 * grid.spacing[0])
     reference = grid.empty_image(sitk.sitkUInt8)
     transform = transform or sitk.Transform()
     moved = sitk.Resample(image, reference, transform, sitk.sitkLinear, grey.low, sitk.sitkFloat32)
     values = torch.from_numpy(sitk.GetArrayFromImage(moved))
     span = max(grey.high - grey.low, 1e-12)
     return values.sub_(grey.low).div_(span).clamp_(0, 1)[None, None]
+
+
+def _smoothed(image: sitk.Image, sigma: float) -> sitk.Image:
+    """`image` after a Gaussian of `sigma` mm along each axis of several voxels."""
+    import SimpleITK as sitk
+
+    image = sitk.Cast(image, sitk.sitkFloat32)
+    for axis, (n, s) in enumerate(zip(image.GetSize(), image.GetSpacing(), strict=True)):
+        if n > 1:
+            image = sitk.RecursiveGaussian(image, max(sigma, 0.01 * s), direction=axis)
+    return image
 
 
 def resample_mask(

@@ -79,10 +79,10 @@ def check_overlap(
     fixed: Grid, moving: Grid, transform: sitk.Transform | None, unit: float = 1.0
 ) -> None:
     """Raise GeometryError unless the bounding boxes of the two grids meet in space."""
-    corners = fixed.corners()
+    corners = fixed.corners(sides=True)
     if transform is not None:
         corners = np.array([transform.TransformPoint(p) for p in corners.tolist()])
-    other = moving.corners()
+    other = moving.corners(sides=True)
     low = np.maximum(corners.min(0), other.min(0))
     high = np.minimum(corners.max(0), other.max(0))
     if (low >= high).any():

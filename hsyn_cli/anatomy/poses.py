@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -18,6 +18,10 @@ SEARCH_ANGLES = (-0.6, 0.0, 0.6)  # radians about each axis, tried before any op
 SEARCH_KEPT, SEARCH_STEPS = 3, 60  # best poses, which are then optimised
 TURNS_KEPT = 4  # best turns of a cube, which are then searched
 BINS = 32  # of the grey values, for mutual information
+POSES: dict[int, tuple[Any, Any]] = {  # by dimension: rigid, and with a scale
+    2: (sitk.Euler2DTransform, sitk.Similarity2DTransform),
+    3: (sitk.Euler3DTransform, sitk.Similarity3DTransform),
+}
 NOTHING_COMMON = (  # of ITK's errors
     "1 or more points", "All samples map outside", "Joint PDF summed to zero", "Refusing to change",
 )  # fmt: skip
@@ -68,13 +72,15 @@ def _moments(image: sitk.Image, mask: sitk.Image | None) -> tuple[Array, float]:
     """
     values = sitk.GetArrayViewFromImage(image).astype(float)
     if mask is not None:
-        resampled = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+        same = sitk.Transform(image.GetDimension(), sitk.sitkIdentity)
+        resampled = sitk.Resample(mask, image, same, sitk.sitkNearestNeighbor, 0)
         inside = sitk.GetArrayViewFromImage(resampled) != 0
         if (values * inside).any():  # a mask thinner than these voxels can miss them all
             values = values * inside
     weight = values / values.sum()
     axes = [np.arange(n, dtype=float) for n in image.GetSize()]
-    marginal = [weight.sum(axis=tuple(k for k in range(3) if k != 2 - i)) for i in range(3)]
+    d = values.ndim
+    marginal = [weight.sum(axis=tuple(k for k in range(d) if k != d - 1 - i)) for i in range(d)]
     mean = [float(a @ m) for a, m in zip(axes, marginal, strict=True)]
     spacing = image.GetSpacing()
     spread = sum(
@@ -84,18 +90,18 @@ def _moments(image: sitk.Image, mask: sitk.Image | None) -> tuple[Array, float]:
     return np.array(image.TransformContinuousIndexToPhysicalPoint(mean)), float(np.sqrt(spread))
 
 
-def turns() -> list[Array]:
-    """The 24 rotations (3, 3) of a cube."""
-    flips = [np.diag(signs) for signs in itertools.product((1.0, -1.0), repeat=3)]
-    axes = [np.eye(3)[list(order)] for order in itertools.permutations(range(3))]
+def turns(d: int = 3) -> list[Array]:
+    """The 24 rotations (3, 3) of a cube, or, with `d` = 2, the 4 of a square."""
+    flips = [np.diag(signs) for signs in itertools.product((1.0, -1.0), repeat=d)]
+    axes = [np.eye(d)[list(order)] for order in itertools.permutations(range(d))]
     return [a @ f for a in axes for f in flips if np.linalg.det(a @ f) > 0]
 
 
 def turned(image: sitk.Image, turn: Array, about: Array) -> sitk.Image:
-    """A copy whose point q lies where `turn` (3, 3) about a point leads to q."""
+    """A copy whose point q lies where `turn` (d, d) about a point leads to q."""
     out, origin = sitk.Image(image), np.array(image.GetOrigin())
     out.SetOrigin((about + turn.T @ (origin - about)).tolist())
-    out.SetDirection((turn.T @ np.reshape(image.GetDirection(), (3, 3))).ravel().tolist())
+    out.SetDirection((turn.T @ np.reshape(image.GetDirection(), turn.shape)).ravel().tolist())
     return out
 
 
@@ -113,7 +119,7 @@ def best_turn(
         there, both = turned(moving, turn, centre), (masks[0], mask)
         return best_pose(fixed, there, both, kind, None, same_contrast, steps)[1]
 
-    likely = sorted(turns(), key=lambda turn: found(turn, 0))[:TURNS_KEPT]
+    likely = sorted(turns(fixed.GetDimension()), key=lambda turn: found(turn, 0))[:TURNS_KEPT]
     return min(likely, key=lambda turn: found(turn, SEARCH_STEPS)), centre
 
 
@@ -133,13 +139,15 @@ def best_pose(
     method = metric(*masks, same_contrast)
     method.SetMetricSamplingStrategy(method.NONE)
 
-    def pose(
-        angles: tuple[float, ...], shift: Array, scale: float
-    ) -> sitk.Similarity3DTransform | sitk.Euler3DTransform:
-        euler = sitk.Euler3DTransform(centre_f.tolist(), *angles, shift.tolist())
+    d = fixed.GetDimension()
+    rigid, similar = POSES[d]
+    angles = 3 if d == 3 else 1
+
+    def pose(angles: tuple[float, ...], shift: Array, scale: float) -> sitk.Transform:
+        euler = rigid(centre_f.tolist(), *angles, shift.tolist())
         if kind == "rigid":
             return euler
-        out = sitk.Similarity3DTransform()
+        out = similar()
         out.SetCenter(centre_f.tolist())
         out.SetTranslation(shift.tolist())
         out.SetMatrix((np.array(euler.GetMatrix()) * scale).tolist())
@@ -150,9 +158,11 @@ def best_pose(
         return cost_of(method, fixed, moving)
 
     shift = centre_m - centre_f
-    poses = [pose(angles, shift, scale) for angles in itertools.product(SEARCH_ANGLES, repeat=3)]
+    tried = itertools.product(SEARCH_ANGLES, repeat=angles)
+    poses = [pose(each, shift, scale) for each in tried]
     best = sorted(poses, key=cost)[:SEARCH_KEPT]
-    best += [pose((0.0, 0.0, 0.0), by, 1.0) for by in (np.zeros(3), other) if by is not None]
+    straight = (0.0,) * angles
+    best += [pose(straight, by, 1.0) for by in (np.zeros(d), other) if by is not None]
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=2.0, minStep=0.05, numberOfIterations=steps, relaxationFactor=0.6,
         gradientMagnitudeTolerance=1e-6,

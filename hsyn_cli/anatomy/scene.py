@@ -110,8 +110,12 @@ class Subjects:
         Their voxels must be about as small (a sixth more is fine), and no slice more than twice as
         thick.
         """
-        spacings = [np.array(view.GetSpacing()) for view in self.views]
-        return all(s.prod() ** (1 / 3) < 7 / 6 * mm and s.max() <= 2 * mm for s in spacings)
+        grids = [Grid.of(view) for view in self.views]
+        thickest = [
+            max(s for k, s in enumerate(grid.spacing) if k != grid.normal) for grid in grids
+        ]
+        sides = zip(grids, thickest, strict=True)
+        return all(grid.voxel < 7 / 6 * mm and most <= 2 * mm for grid, most in sides)
 
     def _beside_lesions(self, counts: Tensor | None, grid: Grid, chains: Chains) -> Tensor | None:
         """`counts` without each image's lesion, which must not pull."""

@@ -25,21 +25,27 @@ MOST_BOX_MM3, MOST_BOX_VOXELS = 4e7, 1.2e7  # of the box around the content
 
 @dataclass(frozen=True)
 class Extent:
-    """The volume of an image's content, and of the box around it, in cubic millimetres."""
+    """The volume of an image's content, and of the box around it, in cubic millimetres.
+
+    Of a slice, `dimensions` is 2, and these are areas.
+    """
 
     content: float
     box: float
+    dimensions: int = 3
 
     @classmethod
     def of(cls, image: sitk.Image, grey: Intensities) -> Extent:
         """Of every second voxel along each axis."""
         values = sitk.GetArrayViewFromImage(image)[::2, ::2, ::2]
         bright = values > grey.low + CONTENT * (grey.high - grey.low)
-        voxel = float(np.prod(image.GetSpacing()) * image.GetNumberOfPixels() / bright.size)
+        grid = Grid.of(image)
+        dimensions = 3 if grid.normal is None else 2
+        voxel = grid.voxel**dimensions * image.GetNumberOfPixels() / bright.size
         sides = [bright.any(tuple(k for k in range(3) if k != axis)) for axis in range(3)]
         ends = [np.flatnonzero(side) for side in sides]
         box = float(np.prod([np.ptp(end) + 1 if end.size else 1 for end in ends]))
-        return cls(voxel * max(float(bright.sum()), 1.0), voxel * box)
+        return cls(voxel * max(float(bright.sum()), 1.0), voxel * box, dimensions)
 
 
 Extents = tuple[Extent, Extent]
@@ -47,9 +53,9 @@ Extents = tuple[Extent, Extent]
 
 def unit_of(extents: Extents) -> float:
     """The unit in mm that brings contents to the usual volume, in a box of bounded volume."""
-    content = float(np.sqrt(extents[0].content * extents[1].content)) / USUAL_MM3
-    box = max(extent.box for extent in extents) / MOST_BOX_MM3
-    unit = max(content, box) ** (1 / 3)
+    content = float(np.sqrt(extents[0].content * extents[1].content))
+    box, d = max(extent.box for extent in extents), extents[0].dimensions
+    unit = max(content ** (1 / d) / USUAL_MM3 ** (1 / 3), box ** (1 / d) / MOST_BOX_MM3 ** (1 / 3))
     return 1.0 if 1 / SAME < unit < SAME else unit
 
 
@@ -59,11 +65,12 @@ def working_voxel(images: Images, extents: Extents) -> float:
     It is about the finer voxel of both. Coarse images of little content get finer ones, since
     fields gain from it, and large images coarser ones, to save time.
     """
-    voxel = min(float(np.prod(image.GetSpacing())) for image in images)
+    d = extents[0].dimensions
+    voxel = min(Grid.of(image).voxel for image in images) ** d
     content, box = (max(getattr(v, name) for v in extents) for name in ("content", "box"))
-    usual = min(voxel, content / USUAL_MM3)
+    usual = min(voxel, content / USUAL_MM3 ** (d / 3))
     least = max(content / MOST_VOXELS, box / MOST_BOX_VOXELS)
-    return float(max(FINER * voxel, usual, least) ** (1 / 3))
+    return float(max(FINER ** (d / 3) * voxel, usual, least) ** (1 / d))
 
 
 def scaled(image: sitk.Image, factor: float) -> sitk.Image:

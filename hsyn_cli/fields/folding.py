@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,24 +46,30 @@ class Folding:
 
 
 def measure_folding(grid: Grid, det: Tensor, corner: Tensor) -> Folding:
-    """The folding of a field, without the outermost voxel layer.
+    """The folding of a field, without the outermost voxel layer, along axes of several voxels.
 
     Central differences need both neighbours, which that layer lacks.
 
     Args:
         det, corner: the field's `determinants` on `grid`, (1, Z, Y, X).
     """
-    inside = (slice(1), *(slice(1, -1),) * 3)
-    det, corner = det[inside], corner[inside]
+    inside = inner(det.shape[1:])
+    det, corner = det[0][inside], corner[0][inside]
     least = int(det.argmin())
-    _, z, y, x = (int(k) for k in np.unravel_index(least, tuple(det.shape)))
-    point = grid.points(np.array([x + 1.0, y + 1.0, z + 1.0]))
+    at = np.unravel_index(least, tuple(det.shape))
+    first = [side.start or 0 for side in inside]
+    point = grid.points((np.array(at, float) + first)[::-1])
     # NaN counts as folded, too.
     folded, by_corners = (det.numel() - int((d > 0).count_nonzero()) for d in (det, corner))
     return Folding(
-        folded, 100 * folded / det.numel(), by_corners, float(det[0, z, y, x]),
+        folded, 100 * folded / det.numel(), by_corners, float(det.flatten()[least]),
         (float(point[0]), float(point[1]), float(point[2])),
     )  # fmt: skip
+
+
+def inner(size: Sequence[int]) -> tuple[slice, ...]:
+    """The slices of (Z, Y, X) without the outermost layer; an axis of one voxel has none."""
+    return tuple(slice(None) if n == 1 else slice(1, -1) for n in size)
 
 
 def forward_differences(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,6 +115,12 @@ def determinants(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor]:
         columns = []
         for k, d in enumerate(forward_differences(u[:, :, lo:hi], spacing)):
             a = 4 - k
+            if not d.shape[a]:  # a single slice
+                d = torch.zeros_like(u[:, :, lo:hi])
+                d[:, k] = 1
+                flat = d[:, :, within].unbind(1)
+                columns.append((flat, flat))
+                continue
             d[:, k] += 1
             n = d.shape[a] + 1
             d = torch.cat((d.narrow(a, 0, 1), d, d.narrow(a, -1, 1)), a)
@@ -125,6 +138,10 @@ def corner_determinant_at(u: Tensor, voxels: Tensor, spacing: Spacing) -> Tensor
     widths = (spacing,) * 3 if isinstance(spacing, float | int) else spacing
     for axis, width in zip((2, 1, 0), widths, strict=True):
         last = u.shape[1 + axis] - 1
+        if not last:  # a single slice
+            flat_column = torch.eye(3, device=u.device)[2 - axis, :, None].expand(3, len(voxels))
+            columns.append((flat_column.unbind(0), flat_column.unbind(0)))
+            continue
         index = voxels // step % (last + 1)  # torch.unravel_index imports sympy, in a second
         sides = []
         # At the border, both sides take the one difference that exists.

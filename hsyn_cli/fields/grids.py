@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hsyn_cli.fields.sampling import rotate, sample_affine, sample_grid
 from hsyn_cli.space import Array, Grid
+from hsyn_cli.space.planes import raised
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def along_axes(u: Tensor, grid: Grid) -> Tensor:
 
 def from_image(field: sitk.Image) -> Tensor:
     """SimpleITK vector image, mm LPS -> (1, 3, Z, Y, X) float32, components in LPS."""
+    field = raised(field)
     return torch.from_numpy(sitk.GetArrayFromImage(field)).float().movedim(-1, 0)[None].contiguous()
 
 

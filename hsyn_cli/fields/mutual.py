@@ -56,6 +56,8 @@ class Ways:
         matrix = torch.from_numpy((to_index @ grid.index_to_point).T).float()
         per_mm = torch.from_numpy(to_index.T.copy()).float().to(u.device)
         last = torch.tensor(other.size, device=u.device) - 1
+        # The points of a slice are off its plane by rounding.
+        room = torch.where(last == 0, 0.5, 0.0)
         matrix, offset = matrix.to(u.device), torch.from_numpy(shift).float().to(u.device)
         planes = max(1, _part(u.device) // content[0].size)
         parts = {}
@@ -69,7 +71,7 @@ class Ways:
             which = torch.from_numpy(flat).to(u.device).expand(3, -1)
             steps = u[0, :, first:end].flatten(1).gather(1, which)
             ends = torch.addmm(starts, steps.T, per_mm)
-            inside = ((ends >= 0) & (ends <= last)).all(1).nonzero()[:, 0]
+            inside = ((ends >= -room) & (ends <= last + room)).all(1).nonzero()[:, 0]
             parts[first] = [of.index_select(0, inside) for of in (voxels.int(), starts, ends)]
 
         each_slab(work, len(content), planes, u.device)

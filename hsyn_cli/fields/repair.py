@@ -197,6 +197,8 @@ def taper(u: Tensor, voxels: int) -> Tensor:
     u = u.clone()
     for axis in (2, 3, 4):
         n = u.shape[axis]
+        if n == 1:
+            continue
         depth = torch.minimum(torch.arange(n), torch.arange(n - 1, -1, -1)).to(u.device)
         weight = 0.5 - 0.5 * torch.cos(torch.pi * (depth / voxels).clamp_max(1.0))
         u *= weight.view([n if k == axis else 1 for k in range(5)])

@@ -9,6 +9,7 @@ points of b.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,8 +131,15 @@ def resize_linear(u: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
 
 
 def downsample(image: Tensor, factor: int) -> Tensor:
-    """Mean over factor x factor x factor cells, (B, C, Z, Y, X)."""
-    return image if factor == 1 else F.avg_pool3d(image, factor)
+    """Mean over factor x factor x factor cells, (B, C, Z, Y, X); a slice stays a slice."""
+    if factor == 1:
+        return image
+    return F.avg_pool3d(image, [factor if n > 1 else 1 for n in image.shape[2:]])
+
+
+def shrunk(size: Sequence[int], factor: float) -> torch.Size:
+    """(Z, Y, X) voxels `factor` times as wide; a slice stays a slice."""
+    return torch.Size(1 if n == 1 else round(n / factor) for n in size)
 
 
 def sample_affine(u: Tensor, matrix: Tensor, offset: Tensor, size: tuple[int, int, int]) -> Tensor:
@@ -182,14 +190,16 @@ def sample_points(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     size = torch.tensor(list(u.shape[:0:-1]), device=u.device)
     given = index
     index = torch.minimum(index.clamp_min(0), (size - 1).to(index.dtype))
-    low = torch.minimum(index.floor().long(), size - 2)
+    low = torch.minimum(index.floor().long(), (size - 2).clamp_min(0))
     t = index - low
     nx, ny = int(size[0]), int(size[1])
     flat = u.reshape(3, -1)
     base = (low[:, 2] * ny + low[:, 1]) * nx + low[:, 0]
+    strides = zip(u.shape[:0:-1], (1, nx, nx * ny), strict=True)
+    steps = [[0, stride if n > 1 else 0] for n, stride in strides]
     c = [
-        flat.index_select(1, base + (dz * ny + dy) * nx + dx)
-        for dz in (0, 1) for dy in (0, 1) for dx in (0, 1)
+        flat.index_select(1, base + dz + dy + dx)
+        for dz in steps[2] for dy in steps[1] for dx in steps[0]
     ]  # fmt: skip
     tx, ty, tz = t.unbind(1)
     ex = [(c[k + 1] - c[k]) for k in (0, 2, 4, 6)]  # along x, per (z, y)

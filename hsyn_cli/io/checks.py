@@ -18,7 +18,7 @@ MIN_SIZE = 4  # voxels along each axis; smoothing and derivatives need so many
 SHEAR_TOLERANCE = 1e-3  # largest entry of |direction^T direction - 1|
 FIELD_HINT = (
     "a field holds 3-component vectors on a 3-D grid; in NIfTI dim = 5,x,y,z,1,3 with intent 1007 "
-    "(vector); `hsyn convert` makes one from fields of other kinds"
+    "(vector), in 2-D 5,x,y,1,1,2; `hsyn convert` makes one from fields of other kinds"
 )
 FIELD_INTENTS = (INTENT_VECTOR, INTENT_DISPLACEMENT)
 
@@ -50,7 +50,8 @@ def check_shape(header: Header, name: str, components: int | None, least: int) -
 
     `components`: numbers per voxel, None: any number. `least`: voxels along each axis.
     """
-    wrong = header.coloured or not (header.components == 3 or header.stacks_vectors)
+    vectors = header.components == header.grid.dimension or header.stacks_vectors
+    wrong = header.coloured or not vectors
     if components == 3 and wrong:
         raise InputError(f"{name} is not a displacement field ({_content(header)})", FIELD_HINT)
     if components == 1 and header.components != 1:
@@ -59,18 +60,19 @@ def check_shape(header: Header, name: str, components: int | None, least: int) -
             f"{name} has {header.components} components per voxel (colour or vectors), not one",
             hint,
         )
-    if header.axes < 3:
-        raise InputError(
-            f"{name} is {header.axes}-D ({header.shape}), not 3-D", "give a volume, not a slice"
-        )
+    if header.axes < 2:
+        raise InputError(f"{name} is 1-D ({header.shape}), not 2-D or 3-D", "give an image")
     if header.volumes > 1 and not (components == 3 and header.stacks_vectors):
         raise InputError(
             f"{name} is {len(header.dim)}-D ({header.shape}), not 3-D", "extract one volume first"
         )
-    thin = min(header.dim[:3])
+    sides = list(header.dim[:3])
+    if sides.count(1) == 1:  # a single slice
+        sides.remove(1)
+    thin = min(sides)
     if thin < least:
         thickness = "one voxel" if thin == 1 else f"{thin} voxels"
-        hint = f"an image needs at least {least} voxels along every axis"
+        hint = f"an image needs at least {least} voxels along every axis, or is a single slice"
         raise InputError(f"{name} is only {thickness} thick ({header.shape})", hint)
 
 

@@ -89,11 +89,14 @@ def follows(vectors: Array, grid: Grid, to_point: Array) -> bool:
     ).reshape(-1, 3)  # fmt: skip
     at = vectors[index[:, 2], index[:, 1], index[:, 0]].astype(float)
     points = index @ to_point[:3, :3].T + to_point[:3, 3]
-    if np.ptp(index, axis=0).min() == 0:
+    if (np.ptp(index, axis=0) > 0).sum() < 2:
         return False
     centre, middle = points.mean(0), at.mean(0)
-    slope = np.linalg.lstsq(points - centre, at - middle, rcond=None)[0]
+    # The second one is 1, or, of a slice, the projection onto its plane.
+    slope, same = (
+        np.linalg.lstsq(points - centre, v, rcond=None)[0] for v in (at - middle, points - centre)
+    )
     size = float(np.linalg.norm(np.ptp(points, axis=0)))
     return bool(
-        np.linalg.norm(slope - np.eye(3)) < ALIKE and np.linalg.norm(middle - centre) < NEAR * size
+        np.linalg.norm(slope - same) < ALIKE and np.linalg.norm(middle - centre) < NEAR * size
     )

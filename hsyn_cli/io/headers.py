@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hsyn_cli.errors import GeometryError, InputError
 from hsyn_cli.io import files
 from hsyn_cli.io.endings import ANALYZE, MGH, NIFTI, ends
 from hsyn_cli.space import RAS, Array, Grid, from_ras, shear
+from hsyn_cli.space.planes import flattened
 
 HEAD_BYTES = 552  # NIfTI-2's header, and the size of its first extension
 STACKS = ((3,), (1, 3))  # axes after the third in an image of three numbers per voxel
@@ -97,9 +98,13 @@ class Header:
 
     @property
     def stacks_vectors(self) -> bool:
-        """True if a file of NIfTI or MGH holds three numbers per voxel, whatever its intent."""
+        """True if a file of NIfTI or MGH holds three numbers per voxel, whatever its intent.
+
+        Of a 2-D image, two.
+        """
         known = self.dtype is not None and not self.encoding
-        return known and self.colours == 1 and self.dim[3:] in STACKS
+        stacks = STACKS if self.grid.dimension == 3 else ((1, 2),)
+        return known and self.colours == 1 and self.dim[3:] in stacks
 
     @property
     def volumes(self) -> int:
@@ -135,12 +140,23 @@ def read(path: Path, what: str = "image") -> Header:
     with files.content(path_of_head, what) as stream:
         head = stream.read(HEAD_BYTES)
     if nifti.is_nifti(head) or ends(path, (*NIFTI, *ANALYZE)):
-        return nifti.parse(head, path, name)
+        return _flat(nifti.parse(head, path, name))
     if ends(path, MGH):
         return mgh.parse(head, path, name)
     if text_headers.claims(head, path):
-        return text_headers.parse(path, what)
-    return itk_files.parse(path, what)
+        return _flat(text_headers.parse(path, what))
+    return _flat(itk_files.parse(path, what))
+
+
+def _flat(header: Header) -> Header:
+    """A header of a 2-D image with the grid of one, see `space.planes`; others as they are.
+
+    A NIfTI file with two numbers per voxel of one slice is a 2-D field, as ITK writes it.
+    """
+    field = header.dim[2:] == (1, 1, 2)
+    if header.axes != 2 and not field:
+        return header
+    return replace(header, axes=2, grid=flattened(header.grid))
 
 
 def dimensions(sizes: list[int], name: str) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from hsyn_cli.io.checks import (
 from hsyn_cli.io.endings import HDF5, IMAGES, ends, quoted
 from hsyn_cli.io.headers import INTENT_DISPLACEMENT, Header
 from hsyn_cli.space import Grid, flip_ras
+from hsyn_cli.space.planes import raised, with_third
 
 EXACT_IN_FLOAT = 2**24  # float32 cannot hold all integers above this
 
@@ -51,10 +52,10 @@ class Scan:
 
 
 def read_image(path: Path, what: str = "image") -> Scan:
-    """A 3-D scalar image as float32, finite and not constant. `what`: its role in messages.
+    """A scalar image as float32, finite and not constant. `what`: its role in messages.
 
     NaN that reaches the border of the image is background and becomes dark, with a warning.
-    Raises InputError (missing, unreadable, truncated, not 3-D, thin, constant, NaN) or
+    Raises InputError (missing, unreadable, truncated, not 2-D or 3-D, thin, constant, NaN) or
     GeometryError (sheared or singular direction).
     """
     scan = _without_nan(_read(path, what, sitk.sitkFloat32), what)
@@ -91,7 +92,7 @@ def _checked_mask(image: sitk.Image, reference: sitk.Image, name: str) -> sitk.I
 
 
 def read_any(path: Path, what: str = "image") -> Scan:
-    """A 3-D image of scalars or vectors in its own pixel type, finite; it may be thin or constant.
+    """An image of scalars or vectors in its own pixel type, finite; it may be thin or constant.
 
     Raises the errors of `read_image`.
     """
@@ -213,7 +214,7 @@ def _read_vectors(path: Path, what: str, named: bool) -> tuple[Scan, Header]:
 
 
 def read_grid(path: Path, what: str = "reference image") -> Grid:
-    """The grid of a 3-D image or field from its header alone. Raises the errors of `read_image`."""
+    """The grid of an image or field from its header alone. Raises the errors of `read_image`."""
     return _checked_header(path, what).grid
 
 
@@ -230,8 +231,8 @@ def _checked_header(path: Path, what: str) -> Header:
     header = headers.read(path, what)
     name = f"{what} {path}"
     check_direction(header.grid, name)
-    if header.axes < 3:
-        raise InputError(f"{name} is {header.axes}-D ({header.shape}), not 3-D", "give a volume")
+    if header.axes < 2:
+        raise InputError(f"{name} is 1-D ({header.shape}), not 2-D or 3-D", "give an image")
     return header
 
 
@@ -239,25 +240,30 @@ def as_image(source: ImageLike, what: str) -> sitk.Image:
     """`read_image` for a path; the same checks for an image in memory."""
     if not isinstance(source, sitk.Image):
         return read_image(Path(source), what).image
-    if source.GetDimension() != 3 or source.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(f"the {what} given is no scalar 3-D image", "give one volume")
+    source = _scalar(source, what)
     check_scalar(source, f"the {what} given")
     return source
+
+
+def _scalar(source: sitk.Image, what: str) -> sitk.Image:
+    """A scalar image in memory as 3-D one. Raises InputError for any other."""
+    if source.GetDimension() not in (2, 3) or source.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(f"the {what} given is no scalar 2-D or 3-D image", "give one volume")
+    return raised(source)
 
 
 def as_mask(source: ImageLike, reference: sitk.Image, what: str) -> sitk.Image:
     """`read_mask` for a path; the same checks for a mask in memory."""
     if not isinstance(source, sitk.Image):
         return read_mask(Path(source), reference, what).image
-    if source.GetDimension() != 3 or source.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(f"the {what} given is no scalar 3-D image", "give one volume")
-    return _checked_mask(source, reference, f"the {what} given")
+    return _checked_mask(_scalar(source, what), reference, f"the {what} given")
 
 
 def as_field(source: ImageLike, what: str = "displacement field") -> sitk.Image:
     """`read_field` for a path; the same checks for a field in memory."""
     if not isinstance(source, sitk.Image):
         return read_field(Path(source), what).image
+    source = raised(source)
     check_field(source, f"the {what} given")
     return source
 
@@ -266,18 +272,20 @@ def as_labels(source: ImageLike, what: str) -> sitk.Image:
     """`read_labels` for a path, on any grid; the same checks for a label map in memory."""
     if not isinstance(source, sitk.Image):
         return read_labels(Path(source), None, what).image
-    return whole_numbers(Scan(source, Path("in memory"), ""), what).image
+    return whole_numbers(Scan(raised(source), Path("in memory"), ""), what).image
 
 
 def as_grid(source: ImageLike, what: str = "reference image") -> Grid:
     """The grid of an image or of a file."""
-    return Grid.of(source) if isinstance(source, sitk.Image) else read_grid(Path(source), what)
+    if isinstance(source, sitk.Image):
+        return Grid.of(raised(source))
+    return read_grid(Path(source), what)
 
 
 def _read(
     path: Path, what: str, pixel: int | None, components: int | None = 1, least: int = MIN_SIZE
 ) -> Scan:
-    """Read a 3-D image and check its shape and geometry.
+    """Read an image and check its shape and geometry.
 
     Args:
         pixel: sitk.sitkFloat32; None: keep the type of the file.
@@ -293,6 +301,8 @@ def _load(header: Header, what: str, pixel: int | None) -> Scan:
     name = f"{what} {header.path}"
     check_direction(header.grid, name)
     image, sha256 = voxels.load(header, what, pixel)
+    if header.grid.dimension == 2 and image.GetNumberOfComponentsPerPixel() == 2:
+        image = header.grid.stamp(with_third(image))
     if header.intent.code == INTENT_DISPLACEMENT and header.components == 3 and pixel is None:
         flipped = flip_ras(sitk.GetArrayFromImage(image))
         image = header.grid.stamp(sitk.GetImageFromArray(flipped, isVector=True))

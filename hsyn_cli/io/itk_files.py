@@ -12,6 +12,7 @@ from hsyn_cli.io import itk_calls
 from hsyn_cli.io.checks import read_error
 from hsyn_cli.io.headers import Header, dimensions
 from hsyn_cli.space import Grid
+from hsyn_cli.space.planes import raised
 
 
 def parse(path: Path, what: str) -> Header:
@@ -51,7 +52,7 @@ def load(header: Header, what: str, pixel: int | None) -> sitk.Image:
             image = reader.Execute()
     except (RuntimeError, ValueError, MemoryError) as error:
         raise read_error(f"{what} {header.path}", str(error), error) from error
-    return header.grid.stamp(image)
+    return header.grid.stamp(raised(image))
 
 
 def _grid(reader: sitk.ImageFileReader) -> Grid:

@@ -37,7 +37,8 @@ def _touching_border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     parts = sitk.GetArrayFromImage(
         sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), False)
     )
-    faces = [parts.take(end, axis) for axis in range(3) for end in (0, -1)]
+    wide = [axis for axis in range(3) if mask.shape[axis] > 1]
+    faces = [parts.take(end, axis) for axis in wide for end in (0, -1)]
     touching = np.unique(np.concatenate([face.ravel() for face in faces]))
     found: NDArray[np.bool_] = mask & np.isin(parts, touching[touching > 0])
     return found

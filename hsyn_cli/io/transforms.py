@@ -17,6 +17,7 @@ from hsyn_cli.io import atomic, files, itk_calls, nifti
 from hsyn_cli.io.checks import one_line
 from hsyn_cli.io.endings import ends, quoted
 from hsyn_cli.space import affine_from, affine_parts
+from hsyn_cli.space.planes import lowered_transform, raised_transform
 
 TEXT, MNI = b"#Insight Transform File", b"MNI Transform File"
 PARAMETERS = ("Parameters", "FixedParameters")  # keys of ITK's text files
@@ -26,11 +27,15 @@ TransformLike: TypeAlias = "sitk.Transform | str | os.PathLike[str]"
 
 @dataclass(frozen=True)
 class Transform:
-    """A linear transform, fixed point -> moving point (mm, LPS), and its file."""
+    """A linear transform, fixed point -> moving point (mm, LPS), and its file.
+
+    `dimension`: that in the file; here it is 3-D.
+    """
 
     transform: sitk.AffineTransform
     path: Path
     sha256: str
+    dimension: int = 3
 
 
 def read_transform(path: Path, what: str = "initial transform") -> Transform:
@@ -38,9 +43,9 @@ def read_transform(path: Path, what: str = "initial transform") -> Transform:
 
     Raises InputError.
     """
-    read, sha256 = read_any_transform(path, what)
+    read, sha256, dimension = read_any_transform(path, what)
     if not read.IsLinear():
-        text = f"{what} {path} is a 3-D {read.GetName()}, not a linear 3-D transform"
+        text = f"{what} {path} is a {read.GetName()}, not a linear transform"
         raise InputError(text, "give a rigid or affine transform")
     matrix, shift = affine_parts(read)
     if (
@@ -49,18 +54,21 @@ def read_transform(path: Path, what: str = "initial transform") -> Transform:
         or abs(np.linalg.det(matrix)) < 1e-6
     ):
         raise InputError(f"{what} {path} cannot be inverted", "check the program that made it")
-    return Transform(affine_from(matrix, shift), path, sha256)
+    return Transform(affine_from(matrix, shift), path, sha256, dimension)
 
 
 def as_affine_transform(source: TransformLike) -> sitk.AffineTransform:
     """A linear transform, in memory or a path, with the origin as its centre. Raises InputError."""
     if isinstance(source, str | os.PathLike):
         source = read_transform(Path(source)).transform
-    return affine_from(*affine_parts(source))
+    return affine_from(*affine_parts(raised_transform(source)))
 
 
-def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transform, str]:
-    """Any 3-D transform that ITK can read, and the file's SHA-256. Raises InputError."""
+def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transform, str, int]:
+    """Any 2-D or 3-D transform that ITK can read, the file's SHA-256, and its dimension.
+
+    A 2-D transform becomes a 3-D one, see `space.planes`. Raises InputError.
+    """
     name = f"{what} {path}"
     content: list[bytes] = []
     sha256 = files.fingerprint(path, what, content.append).sha256
@@ -76,16 +84,17 @@ def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transf
             hint += f"; a matrix of greedy or FSL becomes one by: {turned}"
         text = f": {str(error)[:80]}" if isinstance(error, ValueError) else ""
         raise InputError(f"{name} is not a transform that ITK can read{text}", hint) from error
-    if read.GetDimension() != 3:
-        raise InputError(
-            f"{what} {path} is {read.GetDimension()}-D, not 3-D", "give a transform of 3-D images"
-        )
     _check_numbers(read, counts, name)
-    return read, sha256
+    return raised_transform(read), sha256, read.GetDimension()
 
 
-def write_transform(transform: sitk.Transform, path: Path) -> None:
-    """Write a transform (.mat, .tfm, .txt, .h5), whole or not at all; raises OutputError."""
+def write_transform(transform: sitk.Transform, path: Path, dimension: int = 3) -> None:
+    """Write a transform (.mat, .tfm, .txt, .h5), whole or not at all; raises OutputError.
+
+    `dimension`: 2 writes what it does in the plane z = 0, see `space.planes`.
+    """
+    if dimension == 2:
+        transform = lowered_transform(transform)
     with atomic.replacing(path) as temporary:
         try:
             with itk_calls.writable(temporary) as name, itk_calls.silent():
@@ -175,8 +184,8 @@ def _whole(transform: sitk.Transform, counts: tuple[int, int]) -> bool:
     """
     if not transform.IsLinear() or type(transform) is sitk.Transform:
         return True
-    kind = type(transform)
+    kind, dimension = type(transform), transform.GetDimension()
     sized = (sitk.AffineTransform, sitk.TranslationTransform, sitk.ScaleTransform)
-    fresh = kind(3) if kind in sized else kind()
+    fresh = kind(dimension) if kind in sized else kind()
     fixed = len(fresh.GetFixedParameters())
-    return counts[0] == len(fresh.GetParameters()) and counts[1] in (fixed, min(fixed, 3))
+    return counts[0] == len(fresh.GetParameters()) and counts[1] in (fixed, min(fixed, dimension))

@@ -15,6 +15,7 @@ from hsyn_cli.io.checks import one_line
 from hsyn_cli.io.endings import MGH, NIFTI, ends
 from hsyn_cli.io.headers import INTENT_VECTOR, Intent, Timing
 from hsyn_cli.space import Grid, to_ras
+from hsyn_cli.space.planes import lowered, raised
 
 LARGEST = 32767  # voxels along an axis of NIfTI-1
 MM = 2  # NIfTI's code
@@ -29,8 +30,10 @@ def write_image(
 
     A vector image in NIfTI gets intent 1007; with three components, x, y, z in mm, LPS, it gets
     the name Displacement. `intent` sets another one in the header and changes no value.
-    `stacked`: vectors stand along the fourth axis, not the fifth.
+    `stacked`: vectors stand along the fourth axis, not the fifth. A slice that stands for a 2-D
+    image is written as one, see `space.planes`.
     """
+    image = raised(image)
     size = (
         image.GetNumberOfPixels()
         * image.GetNumberOfComponentsPerPixel()
@@ -39,11 +42,11 @@ def write_image(
     with atomic.replacing(path) as temporary:
         atomic.check_space(temporary.parent, size)
         if ends(path, NIFTI):
-            _write_nifti(image, temporary, nifti_head(image, intent, stacked=stacked))
+            _write_nifti(lowered(image), temporary, nifti_head(image, intent, stacked=stacked))
         elif ends(path, MGH):
             _write_mgh(image, temporary, path)
         else:
-            _write_by_itk(image, temporary, path)
+            _write_by_itk(lowered(image), temporary, path)
 
 
 def nifti_head(
@@ -59,8 +62,11 @@ def nifti_head(
     """
     import nibabel as nib
 
+    grid, image = Grid.of(image), lowered(image)
     vectors = image.GetNumberOfComponentsPerPixel()
     shape = list(image.GetSize())
+    if vectors > 1 or series is not None:
+        shape = list(grid.size)
     if vectors > 1:
         shape += [vectors] if stacked else [1, vectors]
     count, timing = series or (1, Timing(0.0))
@@ -73,17 +79,17 @@ def nifti_head(
     head = nib.Nifti1Header(endianness="<")
     head.set_data_dtype(_dtype(image))
     head.set_data_shape(shape)
-    matrix = to_ras(Grid.of(image))
+    matrix = to_ras(grid)
     head.set_qform(matrix, SCANNER)
     head.set_sform(matrix, SCANNER)
-    head["pixdim"][1:4] = image.GetSpacing()
+    head["pixdim"][1:4] = grid.spacing
     head["pixdim"][5:] = 0
     head["xyzt_units"] = MM | timing.unit
     head["pixdim"][4], head["toffset"] = timing.step, timing.start
     head["scl_slope"], head["scl_inter"], head["regular"] = 1, 0, b"r"
     head["vox_offset"], head["magic"] = 352, b"n+1"
     if intent is None:
-        name = fields_said.NAME if vectors == 3 else ""
+        name = fields_said.NAME if vectors == grid.dimension else ""
         intent = Intent(INTENT_VECTOR, name) if vectors > 1 else Intent()
     head["intent_code"], head["intent_p1"] = intent.code, intent.parameter
     head["intent_name"] = intent.name.encode()

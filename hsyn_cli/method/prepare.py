@@ -15,7 +15,7 @@ from hsyn_cli.anatomy.size import scaled_affine
 from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.config import presets
 from hsyn_cli.devices import choose_device
-from hsyn_cli.errors import UsageError
+from hsyn_cli.errors import InputError, UsageError
 from hsyn_cli.io.images import ImageLike, as_image, as_mask
 from hsyn_cli.io.transforms import TransformLike, as_affine_transform
 from hsyn_cli.method import similarity as similarities
@@ -30,6 +30,8 @@ from hsyn_cli.method.states import (
     check_search,
     check_transform,
 )
+from hsyn_cli.space import Grid
+from hsyn_cli.space.planes import BOTH_SLICES
 
 NETWORKS_FOR = "ncc"  # the similarity that the shipped networks were trained with
 OTHER_CONTRAST = "mind"  # the similarity of images that differ in contrast
@@ -73,6 +75,12 @@ def look(
 ) -> Pair:
     """Load the images and masks, and recognise what each image shows."""
     images = (as_image(moving, "moving image"), as_image(fixed, "fixed image"))
+    slices = [Grid.of(image).normal is not None for image in images]
+    if slices[0] != slices[1]:
+        text = "the {} image is a single slice, and the {} image a volume".format(
+            *(ROLES if slices[0] else ROLES[::-1])
+        )
+        raise InputError(text, BOTH_SLICES)
     masks = (
         None if moving_mask is None else as_mask(moving_mask, images[0], "moving mask"),
         None if fixed_mask is None else as_mask(fixed_mask, images[1], "fixed mask"),
@@ -92,6 +100,8 @@ def choose(pair: Pair, settings: Settings) -> Method:
     name = organs.checkpoint_for(settings.weights, pair.kinds, views)
     if settings.weights in (None, AUTO) and settings.similarity not in (AUTO, NETWORKS_FOR):
         name = organs.NONE
+    if name != organs.NONE and Grid.of(views[1]).normal is not None:
+        raise UsageError(f"checkpoint {name} is for volumes, not for slices", "leave out --model")
     networks = load_networks(name, settings.device)
     config, used = networks.sn.config, networks.checkpoint.name
     if settings.similarity not in (AUTO, config.similarity):

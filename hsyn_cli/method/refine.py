@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hsyn_cli.config.architecture import SNNetConfig
 from hsyn_cli.config.presets import RefineStage
+from hsyn_cli.fields.sampling import shrunk
 from hsyn_cli.fields.smoothing import gaussian, resize_smooth, separable
 from hsyn_cli.method.steps import PLAIN, pull
 
@@ -41,12 +42,16 @@ def refine(
     if not stages:
         return u
     first, whole = u, pair.shape[2:]
-    inner = (slice(None), slice(None), *(slice(border, n - border) for n in whole))
+    inner = (
+        slice(None),
+        slice(None),
+        *_without(border, whole),
+    )
     u = resize_smooth(first, whole)[inner]
     pair, masks = pair[inner], None if masks is None else masks[inner]
     work, done = sum(stage.steps.steps / stage.scale**3 for stage in stages) or 1.0, 0.0
     for stage in stages:
-        size = torch.Size(round(n / stage.scale) for n in pair.shape[2:])
+        size = shrunk(pair.shape[2:], stage.scale)
         voxel = spacing * stage.scale
         images = at_scale(pair, size)
         u = resize_smooth(u, size)
@@ -65,6 +70,11 @@ def refine(
     out = out.clone() if out is first else out
     out[inner] = u
     return out
+
+
+def _without(border: int, size: torch.Size) -> tuple[slice, ...]:
+    """The slices of a volume without its outermost voxels; a slice has no border along one axis."""
+    return tuple(slice(border, n - border) if n > 1 else slice(None) for n in size)
 
 
 def at_scale(images: Tensor, size: torch.Size) -> Tensor:

@@ -49,7 +49,8 @@ from hsyn_cli.method.states import (
     Settings,
     Transform,
 )
-from hsyn_cli.space import strided
+from hsyn_cli.space import Grid, strided
+from hsyn_cli.space.planes import lowered, lowered_transform
 
 FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
 UNMATCHED = "the images differ in contrast, and neither tells enough of the other for a match"
@@ -181,8 +182,7 @@ def halfway_fields(aligned: Aligned, method: Method, device: torch.device) -> Ha
     grid = aligned.subjects.grid(aligned.affine, spacing, preset.margin * spacing, multiple)
     scene = aligned.subjects.on(grid, aligned.affine, device)
     halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, scene.maps, scene.counts))
-    half_size = torch.Size(n // FIELD_STRIDE for n in scene.pair.shape[2:])
-    u = sampling.resize_linear(halves, half_size)
+    u = sampling.resize_linear(halves, sampling.shrunk(scene.pair.shape[2:], FIELD_STRIDE))
     if not torch.isfinite(u).all():
         raise WeightsError(
             f"checkpoint {method.networks.checkpoint.name} gives displacements that are no numbers",
@@ -256,14 +256,18 @@ def warp(
     forward, inverse = composed.totals.images(pair.unit)
     (moving, fixed), linear = pair.images, sitk.sitkLinear
     outside, beyond = pair.outside(method.organ)
+    warped = sitk.Resample(moving, fixed, as_transform(forward), linear, outside)
+    back = sitk.Resample(fixed, moving, as_transform(inverse), linear, beyond)
+    affine = scaled_affine(aligned.affine, pair.unit)
+    flat = Grid.of(fixed).dimension == 2
     return Registration(
-        moving=moving,
-        fixed=fixed,
-        affine=scaled_affine(aligned.affine, pair.unit),
-        forward_field=forward,
-        inverse_field=inverse,
-        warped=sitk.Resample(moving, fixed, as_transform(forward), linear, outside),
-        inverse_warped=sitk.Resample(fixed, moving, as_transform(inverse), linear, beyond),
+        moving=lowered(moving),
+        fixed=lowered(fixed),
+        affine=lowered_transform(affine) if flat else affine,
+        forward_field=lowered(forward),
+        inverse_field=lowered(inverse),
+        warped=lowered(Grid.of(fixed).stamp(warped)),
+        inverse_warped=lowered(Grid.of(moving).stamp(back)),
         working=joined.working.scaled(pair.unit),
         facts=facts.scaled(pair.unit),
         outside=outside,

@@ -20,6 +20,7 @@ from hsyn_cli.fields.mutual import RoundTrips
 from hsyn_cli.fields.totals import field_on, without_affine
 from hsyn_cli.io.checkpoints import CheckpointId
 from hsyn_cli.space import Grid, affine_parts
+from hsyn_cli.space.planes import lowered, raised, raised_transform
 
 FIT = 4  # steps that fit ANTs' 1InverseWarp to 1Warp
 
@@ -142,6 +143,8 @@ class WorkingFields:
 class Outcome:
     """The files of a registration. Fields are float32 vector images, mm LPS, pull-back.
 
+    All are 2-D if the images were 2-D.
+
     Attributes:
         affine: fixed point -> moving point.
         forward_field: total, on the fixed grid: fixed point p -> p + d(p) in the moving image.
@@ -177,7 +180,8 @@ class Registration(Outcome):
         """ANTs' 1Warp: forward, on the fixed grid, affine left out."""
         grid = Grid.of(self.fixed)
         u = from_image(self.forward_field)
-        return to_image(without_affine(u, grid, *affine_parts(self.affine)), grid)
+        affine = affine_parts(raised_transform(self.affine))
+        return lowered(to_image(without_affine(u, grid, *affine), grid))
 
     @property
     def inverse_warp_field(self) -> sitk.Image:
@@ -185,9 +189,9 @@ class Registration(Outcome):
         grid = Grid.of(self.fixed)
         u = from_image(self.warp_field)
         v = from_image(self.working.on(grid, "moving_to_fixed"))
-        contents = (foreground(self.fixed), foreground(self.warped))
+        contents = (foreground(raised(self.fixed)), foreground(raised(self.warped)))
         RoundTrips.of(u, grid, v, grid, contents, np.eye(3)).fit(FIT, moves=False)
-        return to_image(v, grid)
+        return lowered(to_image(v, grid))
 
     @property
     def midspace(self) -> Midspace:
@@ -195,8 +199,11 @@ class Registration(Outcome):
         grid = Grid.of(self.fixed)
         to_moving = self.working.on(grid, "mid_to_moving")
         to_fixed = self.working.on(grid, "mid_to_fixed")
-        chain = sitk.CompositeTransform([self.affine, as_transform(to_moving)])
+        affine = raised_transform(self.affine)
+        chain = sitk.CompositeTransform([affine, as_transform(to_moving)])
         straight, linear = as_transform(to_fixed), sitk.sitkLinear
-        moving = sitk.Resample(self.moving, self.fixed, chain, linear, self.outside)
-        fixed = sitk.Resample(self.fixed, self.fixed, straight, linear, self.inverse_outside)
-        return Midspace(to_moving, to_fixed, moving, fixed)
+        of_moving, of_fixed = raised(self.moving), raised(self.fixed)
+        moving = sitk.Resample(of_moving, of_fixed, chain, linear, self.outside)
+        fixed = sitk.Resample(of_fixed, of_fixed, straight, linear, self.inverse_outside)
+        images = (to_moving, to_fixed, grid.stamp(moving), grid.stamp(fixed))
+        return Midspace(*map(lowered, images))

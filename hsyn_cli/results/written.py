@@ -25,6 +25,8 @@ from hsyn_cli.results.run_folder import (
     read_report,
     targets,
 )
+from hsyn_cli.space import Grid
+from hsyn_cli.space.planes import raised
 from hsyn_cli.tools.labels import warp_labels
 
 
@@ -42,6 +44,7 @@ def write(
     time. If this raises OutputError, it leaves none of the files.
     """
     paths = {name: staging.path(path) for name, path in targets(wanted).items()}
+    dimension = Grid.of(result.fixed).dimension
     pictures = {
         "forward_field": result.forward_field,
         "inverse_field": result.inverse_field,
@@ -53,7 +56,7 @@ def write(
             "ants_warp": result.warp_field,
             "ants_inverse_warp": result.inverse_warp_field,
         }
-        write_transform(result.affine, paths["ants_affine"])
+        write_transform(result.affine, paths["ants_affine"], dimension)
     if wanted.midspace:
         half = result.midspace
         pictures |= {
@@ -63,8 +66,8 @@ def write(
             "mid_fixed": half.fixed,
         }
     if moving_labels is not None:
-        pictures["warped_labels"] = warp_labels(moving_labels, result.forward_field)
-    write_transform(result.affine, paths["affine"])
+        pictures["warped_labels"] = warp_labels(moving_labels, raised(result.forward_field))
+    write_transform(result.affine, paths["affine"], dimension)
     for name, picture in pictures.items():  # no threads: ITK's writer holds Python's lock
         writing.write_image(picture, paths[name])
     if wanted.ants_prefix is not None:

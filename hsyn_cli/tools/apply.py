@@ -16,6 +16,7 @@ from hsyn_cli.errors import UsageError
 from hsyn_cli.io import images
 from hsyn_cli.io.images import ImageLike, as_labels
 from hsyn_cli.space import Array, Grid
+from hsyn_cli.space.planes import lowered, raised
 from hsyn_cli.tools import chain, labels, lanczos
 from hsyn_cli.tools.chain import Given
 from hsyn_cli.tools.mapping import mapped_points
@@ -76,7 +77,7 @@ def move(
                 "a label map has one value per voxel, not vectors", "choose another --interpolation"
             )
         return labels.resample(image, reference, transform, int(settings.default))
-    moved = _resample(image, reference, transform, settings)
+    moved = reference.stamp(_resample(image, reference, transform, settings))
     if settings.reorient:
         moved = _reorient(moved, reference, transform)
     return _rounded(moved, image) if settings.keep_type and not exact else moved
@@ -183,9 +184,10 @@ def apply_field(
     """
     links = chain.read_any(transforms)
     grid = chain.grid_for(links, reference)
-    picture = image if isinstance(image, sitk.Image) else images.read_any(Path(image)).image
+    in_memory = isinstance(image, sitk.Image)
+    picture = raised(image) if in_memory else images.read_any(Path(image)).image
     if interpolation == "label":
         picture = as_labels(picture, "label map")
     chain.check_image(links, grid, Grid.of(picture), "given")
     settings = Settings(interpolation, default, keep_type, reorient)
-    return move(picture, grid, links.transform, settings)
+    return lowered(move(picture, grid, links.transform, settings))

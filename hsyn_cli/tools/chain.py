@@ -24,6 +24,7 @@ from hsyn_cli.io.endings import TRANSFORMS, ends
 from hsyn_cli.io.images import ImageLike, as_grid
 from hsyn_cli.io.transforms import read_any_transform, read_transform
 from hsyn_cli.space import Array, Grid, affine_from, affine_parts
+from hsyn_cli.space.planes import flattened, raised, raised_transform
 from hsyn_cli.tools.mapping import mapped_points
 
 INVERSE = re.compile(r"\[\s*(.+?)\s*,\s*([01])\s*\]")
@@ -41,12 +42,14 @@ Given: TypeAlias = str | Path | sitk.Transform | sitk.Image
 class Link:
     """One transform, point -> point, mm LPS.
 
-    `grid`: of a displacement field, outside which ITK does not move points.
+    `grid`: of a displacement field, outside which ITK does not move points. `dimension`: of the
+    points; 2-D ones have z = 0.
     """
 
     transform: sitk.Transform
     name: str
     grid: Grid | None = None
+    dimension: int = 3
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class Chain:
     def transform(self) -> sitk.CompositeTransform:
         """The whole chain as one transform, reference point -> point of the input image."""
         return _composite(self.links)
+
+    @property
+    def dimension(self) -> int:
+        """That of all its links."""
+        return self.links[0].dimension
 
     @property
     def grid(self) -> Grid | None:
@@ -99,6 +107,13 @@ def read(items: Sequence[Given]) -> Chain:
             warnings += lines
     if not links:
         raise UsageError("no transform is given", "give -t at least once")
+    first = links[0]
+    for link in links:
+        if link.dimension != first.dimension:
+            raise UsageError(
+                f"{first.name} is {first.dimension}-D, and {link.name} is {link.dimension}-D",
+                "give transforms of one dimension",
+            )
     return Chain(tuple(links), tuple(sources), tuple(warnings))
 
 
@@ -109,17 +124,27 @@ def read_any(transforms: Given | Sequence[Given]) -> Chain:
 
 def grid_for(chain: Chain, reference: ImageLike | None) -> Grid:
     """The grid of `reference`, by default of the first link. Raises UsageError if there is none."""
-    return reference_grid(chain, None) if reference is None else as_grid(reference)
+    if reference is None:
+        return reference_grid(chain, None)
+    return _of_dimension(chain, as_grid(reference), "the reference image")
 
 
 def reference_grid(chain: Chain, path: Path | None) -> Grid:
     """The grid of a file, by default of the first link. Raises UsageError if there is none."""
     if path is not None:
-        return images.read_grid(path)
+        return _of_dimension(chain, images.read_grid(path), f"reference image {path}")
     if chain.grid is None:
         text = "--reference is missing, and the first transform of the chain has no grid of its own"
         raise UsageError(text, "give -r, the image whose grid the output gets")
     return chain.grid
+
+
+def _of_dimension(chain: Chain, grid: Grid, name: str) -> Grid:
+    """`grid`. Raises GeometryError unless it has the dimension of the chain."""
+    if grid.dimension != chain.dimension:
+        text = f"{name} is {grid.dimension}-D, and the transform {chain.dimension}-D"
+        raise GeometryError(text, "give images and transforms of one dimension")
+    return grid
 
 
 def parse(text: str) -> tuple[Path, bool]:
@@ -140,13 +165,14 @@ def _read(path: Path, inverse: bool) -> tuple[list[Link], str, tuple[str, ...]]:
         if inverse:
             raise _no_inverse(name)
         return [_field(scan.image, name)], scan.sha256, scan.warnings
-    transform, sha256 = read_any_transform(path)
+    transform, sha256, dimension = read_any_transform(path)
     if transform.IsLinear():
         affine = read_transform(path, "transform").transform
-        return [Link(affine.GetInverse() if inverse else affine, name)], sha256, ()
+        affine = affine.GetInverse() if inverse else affine
+        return [Link(affine, name, dimension=dimension)], sha256, ()
     if inverse:
         raise _no_inverse(name)
-    return _links(transform, name), sha256, ()
+    return _links(transform, name, dimension), sha256, ()
 
 
 def _no_inverse(name: str) -> UsageError:
@@ -154,21 +180,25 @@ def _no_inverse(name: str) -> UsageError:
     return UsageError(f"[{name},1]: only linear transforms are inverted here", hint)
 
 
-def _links(transform: sitk.Transform, name: str) -> list[Link]:
+def _links(transform: sitk.Transform, name: str, dimension: int | None = None) -> list[Link]:
     """The parts of a transform of any kind, in the order in which points go through them."""
-    transform = transform.Downcast()
+    dimension = dimension or transform.GetDimension()
+    transform = raised_transform(transform).Downcast()
     if isinstance(transform, sitk.CompositeTransform):
         parts = [transform.GetNthTransform(k) for k in range(transform.GetNumberOfTransforms())]
-        return [link for part in reversed(parts) for link in _links(part, name)]
+        return [link for part in reversed(parts) for link in _links(part, name, dimension)]
     if isinstance(transform, sitk.DisplacementFieldTransform):
-        return [_field(transform.GetDisplacementField(), name)]
-    return [Link(transform, name)]
+        field = transform.GetDisplacementField()
+        return [_field(flattened(Grid.of(field)).stamp(field) if dimension == 2 else field, name)]
+    return [Link(transform, name, dimension=dimension)]
 
 
 def _field(field: sitk.Image, name: str) -> Link:
+    field = raised(field)
     checks.check_field(field, name)
+    grid = Grid.of(field)
     copy = sitk.Cast(field, sitk.sitkVectorFloat64) + 0.0  # the transform empties its image
-    return Link(sitk.DisplacementFieldTransform(copy), name, Grid.of(field))
+    return Link(sitk.DisplacementFieldTransform(copy), name, grid, grid.dimension)
 
 
 def _composite(links: Sequence[Link]) -> sitk.CompositeTransform:
@@ -202,6 +232,7 @@ def check_fields(chain: Chain, reference: Grid) -> tuple[str, ...]:
 
 def check_image(chain: Chain, reference: Grid, image: Grid, name: str) -> None:
     """Raise GeometryError if the chain takes no voxel of `reference` into the image."""
+    _of_dimension(chain, image, f"the image {name}")
     if reaching(chain.links, reference, image) == 0:
         text = f"the reference, taken through the chain, lies wholly outside the image {name}"
         raise GeometryError(text, MEET_HINT)
@@ -247,7 +278,8 @@ def move_points(chain: Chain, points: Array) -> tuple[Array, tuple[str, ...]]:
 def to_field(chain: Chain, reference: Grid) -> sitk.Image:
     """The whole chain as one displacement field on `reference`, float32, mm LPS."""
     grid = (reference.size, reference.origin, reference.spacing, reference.direction)
-    return sitk.TransformToDisplacementField(chain.transform, sitk.sitkVectorFloat32, *grid)
+    field = sitk.TransformToDisplacementField(chain.transform, sitk.sitkVectorFloat32, *grid)
+    return reference.stamp(field)
 
 
 def to_affine(chain: Chain) -> sitk.AffineTransform:

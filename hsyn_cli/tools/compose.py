@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from hsyn_cli.io import atomic, endings, files, writing
 from hsyn_cli.io.images import ImageLike
 from hsyn_cli.io.transforms import write_transform
+from hsyn_cli.space.planes import lowered
 from hsyn_cli.tools import chain
 from hsyn_cli.tools.chain import Chain, Given
 
@@ -32,7 +33,7 @@ def compose(transforms: Sequence[Given], reference: ImageLike | None = None) -> 
     links = chain.read_any(transforms)
     grid = chain.grid_for(links, reference)
     chain.check_fields(links, grid)
-    return chain.to_field(links, grid)
+    return lowered(chain.to_field(links, grid))
 
 
 def compose_files(
@@ -57,7 +58,7 @@ def compose_files(
         progress("reading", 0.0)
         links = chain.read(transforms)
         if linear:
-            write_transform(chain.to_affine(links), staging.path(out))
+            write_transform(chain.to_affine(links), staging.path(out), links.dimension)
         else:
             grid = chain.reference_grid(links, reference)
             progress("composing", 0.4)

@@ -19,7 +19,13 @@ from torch import Tensor
 from hsyn_cli.anatomy.intensity import foreground, resample_mask
 from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.errors import GeometryError, InputError
-from hsyn_cli.fields.folding import Folding, determinants, log_determinant, measure_folding
+from hsyn_cli.fields.folding import (
+    Folding,
+    determinants,
+    inner,
+    log_determinant,
+    measure_folding,
+)
 from hsyn_cli.fields.grids import ErrorStats, along_axes, from_image
 from hsyn_cli.fields.mutual import Mask, RoundTrips, Ways
 from hsyn_cli.fields.sampling import sample_points
@@ -128,8 +134,8 @@ def evaluate_images(
         )
     det, corner = determinants(along_axes(u, grid), grid.spacing)
     fold = measure_folding(grid, det, corner)
-    inner = (slice(1, -1),) * 3
-    logs = log_determinant(det[0][inner][torch.from_numpy(inside[inner])])
+    part = inner(inside.shape)
+    logs = log_determinant(det[0][part][torch.from_numpy(inside[part])])
     sdlogj = float(logs.std(correction=0)) if len(logs) else float("nan")
     inverse_fold = there = returned = None
     if inverse is not None:
@@ -166,7 +172,8 @@ def target_errors(u: Tensor, grid: Grid, landmarks: Array) -> Landmarks:
     """Errors of (N, 6) landmarks under a field (1, 3, Z, Y, X) on `grid`; all mm, LPS."""
     start, end = landmarks[:, :3], landmarks[:, 3:]
     index = grid.indices(start)
-    inside = ((index >= 0) & (index <= np.array(grid.size) - 1)).all(1)
+    room = np.where(np.array(grid.size) > 1, 0.0, 0.5)
+    inside = ((index >= -room) & (index <= np.array(grid.size) - 1 + room)).all(1)
     moved, _ = sample_points(u[0], torch.from_numpy(index[inside]).float())
     after = start[inside] + moved.numpy().astype(float) - end[inside]
     return Landmarks(
@@ -226,11 +233,16 @@ def evaluate(
 
 
 def read_landmarks(path: Path) -> Array:
-    """Read (N, 6) values, mm LPS, of the CSV columns fx, fy, fz, mx, my, mz. Raises InputError."""
+    """Read (N, 6) values, mm LPS, of the CSV columns fx, fy, fz, mx, my, mz. Raises InputError.
+
+    Without the columns fz and mz, all points lie in the plane z = 0.
+    """
     rows = files.read_table(path, "landmarks")
     hint = f"give the columns {', '.join(LANDMARKS)}, in mm, LPS"
     if not rows:
         raise InputError(f"landmarks {path}: no rows", hint)
+    flat = not {"fz", "mz"} & rows[0].keys()
+    rows = [{**row, "fz": "0", "mz": "0"} for row in rows] if flat else rows
     missing = [name for name in LANDMARKS if name not in rows[0]]
     if missing:
         raise InputError(f"landmarks {path}: no column {', '.join(missing)}", hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -23,6 +23,7 @@ from hsyn_cli.io.images import ImageLike, as_field, as_grid
 from hsyn_cli.method.di_net import DINet
 from hsyn_cli.method.networks import load_networks
 from hsyn_cli.space import Array, Grid
+from hsyn_cli.space.planes import lowered
 from hsyn_cli.tools.inversion import Inversion
 from hsyn_cli.tools.invert_fit import fitted
 from hsyn_cli.tools.invert_start import (
@@ -75,10 +76,11 @@ def invert(
     _, di, _ = load_networks(weights, chosen)
     with torch.no_grad():
         inversion = _invert(field, grid, tolerance, di, chosen, progress)
-    if not fit:
-        return inversion
-    progress("fit", 0.95)
-    return fitted(field, inversion, best_affine(field)[0], chosen)
+    if fit:
+        progress("fit", 0.95)
+        inversion = fitted(field, inversion, best_affine(field)[0], chosen)
+    inverse, residual = lowered(inversion.inverse), lowered(inversion.residual_map)
+    return replace(inversion, inverse=inverse, residual_map=residual)
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,12 @@ def best_affine(field: sitk.Image) -> tuple[Array, Array]:
     ends = points + values[tuple(zyx.T)]
     middle = points.mean(0)
     design = np.column_stack((points - middle, np.ones(len(points))))
-    fit = np.linalg.lstsq(design, ends, rcond=None)[0]
-    a: Array = fit[:3].T
+    # The points of a slice say nothing of the way across it, which stays as it is.
+    fit = np.linalg.lstsq(design, ends - points, rcond=None)[0]
+    a: Array = np.eye(3) + fit[:3].T
     if np.linalg.det(a) < 0.1 or np.linalg.cond(a) > 20:
         return np.eye(3), np.zeros(3)
-    return a, fit[3] - a @ middle
+    return a, middle + fit[3] - a @ middle
 
 
 def coarse_answer(di: DINet, u: Tensor, grid: Grid) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

@@ -21,6 +21,7 @@ from hsyn_cli.fields.folding import (
 from hsyn_cli.io import atomic, files, images, writing
 from hsyn_cli.io.images import ImageLike, as_field
 from hsyn_cli.space import Grid, field_from_lps
+from hsyn_cli.space.planes import lowered
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def jacobian(field: ImageLike, *, log: bool = False) -> Jacobian:
     u = torch.from_numpy(field_from_lps(field))[None]
     det, corner = determinants(u, grid.spacing)
     values = log_determinant(det[0]) if log else det[0]
-    image = grid.stamp(sitk.GetImageFromArray(values.float().numpy()))
+    image = lowered(grid.stamp(sitk.GetImageFromArray(values.float().numpy())))
     clipped = int((det < LEAST_FOR_LOG).sum()) if log else 0
     return Jacobian(image, measure_folding(grid, det, corner), log, clipped)
 

@@ -107,6 +107,7 @@ def warp_labels(
 
     transform = sitk.DisplacementFieldTransform(sitk.Cast(forward_field, sitk.sitkVectorFloat64))
     target = forward_field if reference is None else reference
-    return sitk.Resample(
+    warped = sitk.Resample(
         labels, target, transform, sitk.sitkNearestNeighbor, 0.0, labels.GetPixelID()
     )
+    return Grid.of(target).stamp(warped)

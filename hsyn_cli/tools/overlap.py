@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from hsyn_cli.space import Grid
+
 Mask = NDArray[np.bool_]
-Box = tuple[slice, slice, slice]  # z, y, x
+Box = tuple[slice, ...]  # z, y, x; of a slice without its normal
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,21 @@ def compare(
     """Scores of the ids of `fixed` above 0 in ascending order, without those in `ignore`."""
     a, b = (sitk.GetArrayViewFromImage(image) for image in (fixed, warped))
     boxes = [_boxes(image) for image in (fixed, warped)]
+    normal, spacing = Grid.of(fixed).normal, fixed.GetSpacing()
+    if normal is not None:  # a slice has no surface along its normal
+        a, b = (values.take(0, 2 - normal) for values in (a, b))
+        boxes = [{k: _without(box, 2 - normal) for k, box in each.items()} for each in boxes]
+        spacing = _without(spacing, normal)
     ids = [label for label in sorted(boxes[0]) if label > 0 and label not in ignore]
     scores = []
     for k, label in enumerate(ids):
         box = _union(boxes[0][label], boxes[1].get(label))
-        scores.append(_score(label, a[box] == label, b[box] == label, fixed.GetSpacing()))
+        scores.append(_score(label, a[box] == label, b[box] == label, spacing))
         progress((k + 1) / len(ids))
     return tuple(scores)
 
 
-def hd95(a: Mask, b: Mask, spacing: tuple[float, float, float]) -> float:
+def hd95(a: Mask, b: Mask, spacing: tuple[float, ...]) -> float:
     """The larger of the two directed 95th percentiles of surface distances, in mm.
 
     A directed distance leads from a surface voxel of one mask to the other surface. Surface voxels
@@ -57,7 +65,7 @@ def hd95(a: Mask, b: Mask, spacing: tuple[float, float, float]) -> float:
     return float(max(np.percentile(a_to_b, 95), np.percentile(b_to_a, 95)))
 
 
-def _score(label: int, a: Mask, b: Mask, spacing: tuple[float, float, float]) -> LabelScore:
+def _score(label: int, a: Mask, b: Mask, spacing: tuple[float, ...]) -> LabelScore:
     in_a, in_b, both = (int(np.count_nonzero(mask)) for mask in (a, b, a & b))
     return LabelScore(label, 2 * both / (in_a + in_b), hd95(a, b, spacing), in_a, in_b)
 
@@ -65,13 +73,13 @@ def _score(label: int, a: Mask, b: Mask, spacing: tuple[float, float, float]) ->
 def _surface(mask: Mask) -> Mask:
     """Voxels of a mask with a face on its outside. The array's outermost layer must be empty."""
     inner = mask.copy()
-    for axis in range(3):
+    for axis in range(mask.ndim):
         inner &= np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
     surface: Mask = mask & ~inner
     return surface
 
 
-def _distance(surface: Mask, spacing: tuple[float, float, float]) -> NDArray[np.float32]:
+def _distance(surface: Mask, spacing: tuple[float, ...]) -> NDArray[np.float32]:
     """Distance from each voxel to the nearest voxel of `surface`, in mm."""
     image = sitk.GetImageFromArray(surface.astype(np.uint8))
     image.SetSpacing(spacing)
@@ -82,7 +90,7 @@ def _distance(surface: Mask, spacing: tuple[float, float, float]) -> NDArray[np.
     return distances
 
 
-def _boxes(labels: sitk.Image) -> dict[int, Box]:
+def _boxes(labels: sitk.Image) -> Mapping[int, Box]:
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.ComputePerimeterOff()
     shapes.Execute(labels)
@@ -97,5 +105,10 @@ def _boxes(labels: sitk.Image) -> dict[int, Box]:
 def _union(a: Box, b: Box | None) -> Box:
     if b is None:
         return a
-    z, y, x = (slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
-    return z, y, x
+    return tuple(
+        slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True)
+    )
+
+
+def _without(values: tuple[Any, ...], axis: int) -> tuple[Any, ...]:
+    return (*values[:axis], *values[axis + 1 :])

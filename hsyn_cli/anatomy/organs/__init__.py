@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hsyn_cli.anatomy.size import Extents
 
 OTHER = "neither brain nor chest CT"
+SLICE = "single slice"
 AUTO = "auto"
 NONE = "none"  # the organ of all other images, and the name of no checkpoint
 DEFAULT = "brain"
@@ -38,7 +39,7 @@ class Look:
     """What an image shows.
 
     Attributes:
-        kind: one of an organ's `kinds`, or `OTHER`.
+        kind: one of an organ's `kinds`, `SLICE` or `OTHER`.
         grey: intensities of the image as given.
         region: the part to register, if the organ limits it: a float32 mask on a grid of its own.
     """
@@ -148,6 +149,8 @@ def find(name: str) -> Organ:
 def look(image: sitk.Image) -> Look:
     """What an image shows, by the first organ that recognises it; `DEFAULT` comes last."""
     grey = read_intensities(image)
+    if Grid.of(image).normal is not None:
+        return Look(SLICE, grey)
     for name in sorted(names(), key=lambda name: name == DEFAULT):
         look = find(name).recognise(image, grey)
         if look is not None:

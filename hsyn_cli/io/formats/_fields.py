@@ -14,6 +14,7 @@ from hsyn_cli.io.formats import Form, Layout, _affines
 from hsyn_cli.io.headers import Intent
 from hsyn_cli.io.transforms import read_any_transform
 from hsyn_cli.space import Array, Grid, convert_vectors
+from hsyn_cli.space.planes import flattened
 
 MEMORY = Form()  # a field in memory is of no other form: mm, LPS
 
@@ -120,7 +121,7 @@ def save(form: Form, vectors: Array, grid: Grid, path: Path) -> None:
 
 def _of_transform(path: Path) -> sitk.Image | None:
     """The field of an ITK transform, None if the transform is linear. Raises InputError."""
-    transform, _ = read_any_transform(path)
+    transform, _, dimension = read_any_transform(path)
     if transform.GetTransformEnum() == sitk.sitkComposite:
         chain = sitk.CompositeTransform(transform)
         if chain.GetNumberOfTransforms() == 1:
@@ -133,4 +134,5 @@ def _of_transform(path: Path) -> sitk.Image | None:
             f"{path} holds a chain or a spline ({transform.GetName()}), not one field",
             f"make one: hsyn compose -t {quoted(path)} -r FIXED -o field.nii.gz",
         )
-    return sitk.DisplacementFieldTransform(transform).GetDisplacementField()
+    field = sitk.DisplacementFieldTransform(transform).GetDisplacementField()
+    return flattened(Grid.of(field)).stamp(field) if dimension == 2 else field

@@ -37,7 +37,7 @@ class Itk(Form):
         from hsyn_cli.io.transforms import write_transform
 
         image = grid.stamp(sitk.GetImageFromArray(vectors, isVector=True))
-        write_transform(sitk.DisplacementFieldTransform(image), path)
+        write_transform(sitk.DisplacementFieldTransform(image), path, grid.dimension)
 
     def read_affine(self, path: Path, fixed: Grid | None, moving: Grid | None) -> Array:
         """A linear transform of ITK."""

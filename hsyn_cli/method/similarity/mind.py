@@ -6,6 +6,7 @@ small patches around it. Images of two modalities have similar contexts where th
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 
@@ -17,17 +18,12 @@ from hsyn_cli.method.similarity import Similarity, Term
 
 PATCH = 3  # voxels, the width of the patches
 OFFSETS = tuple(o for o in itertools.product((-1, 0, 1), repeat=3) if sum(map(abs, o)) == 1)
-PAIRS = tuple(  # of neighbours of a voxel, at a distance of the square root of 2
-    (i, j)
-    for i, j in itertools.combinations(OFFSETS, 2)
-    if sum((u - v) ** 2 for u, v in zip(i, j, strict=True)) == 2
-)
 NOISE = 1e-6  # least patch distance, for images in about [0, 1]
 BOUND = 1e3  # the local noise lies within this factor of the mean noise of an image
 
 
 class MIND(Similarity):
-    """The negative mean squared difference of both images' 12 descriptors, in [-1, 0]."""
+    """The negative mean squared difference of both images' descriptors, in [-1, 0]."""
 
     label = "MIND-SSC"
     same_contrast = False
@@ -52,16 +48,31 @@ SIMILARITY = MIND()
 
 
 def descriptors(image: Tensor) -> Tensor:
-    """(B, 1, Z, Y, X) -> (B, 12, Z, Y, X) in (0, 1]; the most similar pair of patches has 1."""
+    """(B, 1, Z, Y, X) -> (B, 12, Z, Y, X) in (0, 1]; the most similar pair of patches has 1.
+
+    A slice has 4 descriptors.
+    """
     box = box_operator(image, PATCH)
+    pairs = _pairs(tuple(n > 1 for n in image.shape[2:]))
     distances = torch.cat(
-        [separable((_moved(image, i) - _moved(image, j)).square_(), box) for i, j in PAIRS], dim=1
+        [separable((_moved(image, i) - _moved(image, j)).square_(), box) for i, j in pairs], dim=1
     )
     distances -= distances.amin(1, keepdim=True)
     noise = distances.mean(1, keepdim=True)
     usual = noise.mean().clamp_min(NOISE)
     noise = noise.clamp(usual / BOUND, usual * BOUND)
     return distances.div_(noise).neg_().exp_()
+
+
+@functools.cache
+def _pairs(wide: tuple[bool, ...]) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+    """Neighbours of a voxel along the axes that are `wide`, the square root of 2 apart."""
+    beside = [o for o in OFFSETS if all(w or not step for step, w in zip(o, wide, strict=True))]
+    return tuple(
+        (i, j)
+        for i, j in itertools.combinations(beside, 2)
+        if sum((u - v) ** 2 for u, v in zip(i, j, strict=True)) == 2
+    )
 
 
 def _moved(image: Tensor, offset: tuple[int, ...]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from torch import Tensor
 
 from hsyn_cli.anatomy.intensity import content_box, foreground, read_intensities, resample_mask
 from hsyn_cli.anatomy.view import view_of
-from hsyn_cli.fields.folding import determinant
+from hsyn_cli.fields.folding import determinant, inner
 from hsyn_cli.fields.grids import affine_displacement, as_transform, sample_mm
 from hsyn_cli.fields.sampling import rotate, sample_affine
 from hsyn_cli.method.result import Outcome
 from hsyn_cli.space import Grid, affine_parts, field_from_lps, working_grid
+from hsyn_cli.space.planes import raised, raised_transform
 
 MAX_VOXELS = 1_000_000  # of the page's grid: 1.6 mm for a brain
 MARGIN = 0.03  # around the fixed image's content, as a share of its longest side
@@ -98,6 +100,9 @@ def packed(array: NDArray[Any]) -> str:
 
 def page_volumes(run: Outcome) -> Volumes:
     """Make the volumes from the images and fields of a registration, on any grids."""
+    names = ("moving", "fixed", "forward_field", "inverse_field", "warped")
+    run = dataclasses.replace(run, **{name: raised(getattr(run, name)) for name in names})
+    run = dataclasses.replace(run, affine=raised_transform(run.affine))
     fixed, moving = view_of(run.fixed).image, view_of(run.moving).image
     grid = page_grid(fixed)
     windows = {"fixed": window(fixed), "moving": window(moving)}
@@ -140,8 +145,9 @@ def page_grid(fixed: sitk.Image) -> Grid:
     spacing = np.array(own.spacing)
     margin = MARGIN * float(((last - first) * spacing).max()) / spacing
     box = np.maximum(first - margin, 0), np.minimum(last + margin, np.array(own.size) - 1.0)
-    volume = ((box[1] - box[0] + 1) * spacing).prod()
-    voxel = max(float(spacing.min()), float(np.cbrt(volume / MAX_VOXELS)))
+    wide = [k for k in range(3) if k != own.normal]
+    volume = float(((box[1] - box[0] + 1) * spacing)[wide].prod())
+    voxel = max(float(spacing[wide].min()), (volume / MAX_VOXELS) ** (1 / len(wide)))
     return working_grid(own, box, voxel, 0.0, 1)
 
 
@@ -187,8 +193,9 @@ def _forward(field: sitk.Image, grid: Grid) -> tuple[Tensor, Bytes, int]:
     )
     octaves = both[0, 3].clamp(2**-OCTAVES, 2**OCTAVES).log2()
     codes = ((octaves / OCTAVES + 1) * (CODE_TOP / 2)).round().to(torch.uint8).numpy()
-    inside = det[0, 1:-1, 1:-1, 1:-1].numpy()  # without the outermost layer, as in the report
-    index = (np.argwhere(inside <= 0)[:, ::-1] + 1).astype(np.float64)
+    part = inner(det.shape[1:])  # without the outermost layer, as in the report
+    first = [side.start or 0 for side in part]
+    index = (np.argwhere(det[0][part].numpy() <= 0) + first)[:, ::-1].astype(np.float64)
     at = np.rint(grid.indices(own.points(index))).astype(int)
     x, y, z = at[((at >= 0) & (at < np.array(grid.size))).all(1)].T
     codes[z, y, x] = CODE_FOLDED
@@ -237,7 +244,9 @@ def _inverse_error(d: Tensor, moved: Tensor, inverse: sitk.Image) -> NDArray[np.
     back = torch.from_numpy(values).movedim(-1, 0)[None]
     error: NDArray[np.float32] = (sample_mm(back, grid, moved) + d).norm(dim=1)[0].numpy()
     index = grid.indices(moved[0].movedim(0, -1).numpy())
-    error[((index < 0) | (index > np.array(grid.size) - 1)).any(-1)] = np.nan
+    room = np.where(np.array(grid.size) > 1, 0.0, 0.5)  # the points of a slice are a little off it
+    outside = (index < -room) | (index > np.array(grid.size) - 1 + room)
+    error[outside.any(-1)] = np.nan
     return error
 
 

@@ -1,20 +1,8 @@
-"""All axis and unit conventions of hsyn live here; no other module flips an axis.
-
-* A *point* is in millimetres, LPS, as in SimpleITK.
-* An *index* is (x, y, z), continuous, with voxel centres on integers. Arrays are (z, y, x).
-* A *working grid* is isotropic, and its axes are those nearest to left, posterior, superior.
-  Networks and fields use only tensors on it: images (B, C, Z, Y, X), and displacement fields
-  (B, 3, Z, Y, X) with components x, y, z **along the working grid's axes, in mm**. A field may have
-  fewer voxels than its image. Stride s means one field voxel per s x s x s image voxels,
-  cell-centred, so field voxel i lies at image index ``s * i + (s - 1) / 2``.
-* On disk, a displacement field is a vector image in mm, LPS. The vector at a grid point leads to
-  the other image.
-"""
+"""Grids in space, and the fields on them; see the package for all conventions."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,25 +13,44 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 Array = NDArray[np.float64]
-Pair = tuple[Array, Array]  # `coordinates` of the fixed and of the moving grid
 Box = tuple[tuple[int, ...], tuple[int, ...]]  # first index x, y, z, and the index after the last
+DIMENSION = "hsyn.dimension"  # key of 3-D images that hold a 2-D one
 
 
 @dataclass(frozen=True)
 class Grid:
     """Where the voxels of an image lie: size, spacing (x, y, z; mm), origin (LPS, mm), direction.
 
-    The direction is a row-major 3 x 3 matrix.
+    The direction is a row-major 3 x 3 matrix. `dimension`: 2 for a 2-D image, see `planes`.
     """
 
     size: tuple[int, int, int]
     spacing: tuple[float, float, float]
     origin: tuple[float, float, float]
     direction: tuple[float, ...]
+    dimension: int = 3
 
     @classmethod
     def of(cls, image: sitk.Image) -> Grid:
-        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+        """The grid of an image; that of a 2-D image as in `planes`."""
+        place = (image.GetSize(), image.GetSpacing(), image.GetOrigin())
+        if image.GetDimension() == 2:
+            (size, spacing, origin), axes = place, np.eye(3)
+            axes[:2, :2] = np.reshape(image.GetDirection(), (2, 2))
+            return cls((*size, 1), (*spacing, 1.0), (*origin, 0.0), tuple(axes.ravel().tolist()), 2)
+        return cls(*place, image.GetDirection(), 2 if image.HasMetaDataKey(DIMENSION) else 3)
+
+    @property
+    def normal(self) -> int | None:
+        """The index axis along which a single slice has its one voxel; None for a volume."""
+        thin = [k for k, n in enumerate(self.size) if n == 1]
+        return thin[0] if len(thin) == 1 else None
+
+    @property
+    def voxel(self) -> float:
+        """The mean voxel size in mm; of a slice, that in its plane."""
+        sides = [s for k, s in enumerate(self.spacing) if k != self.normal]
+        return float(np.prod(sides) ** (1 / len(sides)))
 
     @property
     def axes(self) -> Array:
@@ -94,18 +101,24 @@ class Grid:
         moved = self.shifted(np.array([0.0, 0.0, first]))
         return replace(moved, size=(*self.size[:2], last - first))
 
-    def corners(self) -> Array:
-        """(8, 3): the centres of the corner voxels, mm LPS."""
-        return self.points(np.array(list(itertools.product(*[(0.0, n - 1.0) for n in self.size]))))
+    def corners(self, sides: bool = False) -> Array:
+        """(8, 3): the centres of the corner voxels, mm LPS.
+
+        `sides`: of a single slice, those of its two sides.
+        """
+        half = [0.5 if sides and k == self.normal else 0.0 for k in range(3)]
+        ends = [(-h, n - 1.0 + h) for n, h in zip(self.size, half, strict=True)]
+        return self.points(np.array(list(itertools.product(*ends))))
 
     def covered(self, points: Array) -> Box:
         """The part of the grid in the box around `points` (N, 3), mm LPS.
 
-        It is one voxel wider on each side, and at least 2 voxels wide.
+        It is one voxel wider on each side, and at least 2 voxels wide if the grid is.
         """
-        index, last = self.indices(points), np.array(self.size) - 2
-        first = np.clip(np.floor(index.min(0)).astype(int) - 1, 0, last)
-        end = np.clip(np.ceil(index.max(0)).astype(int) + 2, first + 2, last + 2)
+        index, size = self.indices(points), np.array(self.size)
+        least = np.minimum(size, 2)
+        first = np.clip(np.floor(index.min(0)).astype(int) - 1, 0, size - least)
+        end = np.clip(np.ceil(index.max(0)).astype(int) + 2, first + least, size)
         return tuple(map(int, first)), tuple(map(int, end))
 
     def part(self, box: Box) -> tuple[Grid, tuple[slice, ...]]:
@@ -142,6 +155,8 @@ class Grid:
         image.SetSpacing(self.spacing)
         image.SetOrigin(self.origin)
         image.SetDirection(self.direction)
+        if self.dimension == 2:
+            image.SetMetaData(DIMENSION, "2")
         return image
 
 
@@ -162,7 +177,7 @@ def working_grid(
     """An isotropic grid over a box of `image`, along the axes of `image` nearest to L, P, S.
 
     If `image` itself has that spacing, the voxel centres of both coincide, and resampling does not
-    interpolate.
+    interpolate. Over a slice, the grid is a slice whose normal is its last axis.
 
     Args:
         image: the grid to follow (the fixed image's).
@@ -172,19 +187,25 @@ def working_grid(
         multiple: sizes are rounded up to a multiple of this many voxels.
     """
     axes = nearest_lps(image.axes)
+    many = np.ones(3, bool)
+    if image.normal is not None:
+        across = int(np.abs(image.axes[:, image.normal] @ axes).argmax())
+        axes = axes[:, [*(k for k in range(3) if k != across), across]]
+        many[2] = False
     corners = np.array(list(itertools.product(*zip(*box, strict=True))))
     # In mm from voxel (0, 0, 0), along the new axes.
     along = (image.points(corners) - np.array(image.origin)) @ axes
-    low = np.floor((along.min(0) - margin) / spacing + 1e-6)
+    low = np.where(many, np.floor((along.min(0) - margin) / spacing + 1e-6), 0)
     count = np.ceil((along.max(0) + margin) / spacing - 1e-6) - low + 1
-    size = (np.ceil(count / multiple) * multiple).astype(int)
-    low -= (size - count) // 2
+    size = np.where(many, np.ceil(count / multiple) * multiple, 1).astype(int)
+    low -= np.where(many, (size - count) // 2, 0)
     origin = np.array(image.origin) + axes @ (low * spacing)
     return Grid(
         (int(size[0]), int(size[1]), int(size[2])),
         (spacing,) * 3,
         (origin[0], origin[1], origin[2]),
         tuple(axes.ravel()),
+        image.dimension,
     )
 
 
@@ -201,17 +222,18 @@ def shrink_factors(grid: Grid, mm: float) -> list[int]:
 
 
 def strided(grid: Grid, stride: float) -> Grid:
-    """The grid of a field with `stride` on `grid` (see the module); sizes must divide by it."""
-    if any(n % stride for n in grid.size):
+    """The grid of a field with `stride` on `grid` (see the package); sizes must divide by it."""
+    if any(n % stride for n in grid.size if n > 1):
         raise ValueError(f"grid {grid.size} does not divide by {stride}")
-    first = grid.points(np.full(3, (stride - 1) / 2))
-    size = [round(n / stride) for n in grid.size]
+    first = grid.points(np.where(np.array(grid.size) > 1, (stride - 1) / 2, 0.0))
+    size = [round(n / stride) if n > 1 else 1 for n in grid.size]
     spacing = [s * stride for s in grid.spacing]
     return Grid(
         (size[0], size[1], size[2]),
         (spacing[0], spacing[1], spacing[2]),
         (first[0], first[1], first[2]),
         grid.direction,
+        grid.dimension,
     )
 
 
@@ -234,104 +256,11 @@ def field_from_lps(image: sitk.Image) -> NDArray[np.float32]:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def from_xyz(vectors: NDArray[Any]) -> NDArray[Any]:
-    """(X, Y, Z, 3), axes as in nibabel -> (Z, Y, X, 3). Its own inverse."""
-    swapped: NDArray[Any] = vectors.transpose(2, 1, 0, 3)
-    return swapped
-
-
-RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # LPS mm -> RAS mm, and back
-SPACES = {  # of NRRD: their coordinates times these are LPS
-    "left-posterior-superior": (1.0, 1.0, 1.0), "lps": (1.0, 1.0, 1.0),
-    "right-anterior-superior": (-1.0, -1.0, 1.0), "ras": (-1.0, -1.0, 1.0),
-    "left-anterior-superior": (1.0, -1.0, 1.0), "las": (1.0, -1.0, 1.0),
-}  # fmt: skip
-
-
-def from_ras(matrix: Array, size: Sequence[int]) -> Grid:
-    """The grid of a header's matrix (4, 4), index -> mm RAS.
-
-    Axes that are not quite perpendicular become the nearest perpendicular ones.
-    """
-    lps = RAS @ matrix
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    axes = lps[:3, :3] / spacing
-    if shear(matrix) > 1e-6:
-        left, _, right = np.linalg.svd(axes)
-        axes = left @ right
-    axes = np.where(np.abs(axes) < 1e-12, 0.0, axes)
-    (nx, ny, nz), (sx, sy, sz), (x, y, z) = size, spacing.tolist(), lps[:3, 3].tolist()
-    return Grid((nx, ny, nz), (sx, sy, sz), (x, y, z), tuple(axes.ravel().tolist()))
-
-
-def to_ras(grid: Grid) -> Array:
-    """(4, 4): index -> mm RAS, as headers have it."""
-    return coordinates(grid, "ras")
-
-
-def shear(matrix: Array) -> float:
-    """How far the columns of a (4, 4) matrix are from perpendicular: the largest cosine."""
-    columns = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
-    return float(np.abs(columns.T @ columns - np.eye(3)).max())
-
-
-def flip_ras(vectors: NDArray[Any]) -> NDArray[Any]:
-    """(..., 3) vectors, RAS -> LPS and back, in place."""
-    with np.errstate(invalid="ignore"):  # NaN, which the caller refuses
-        vectors[..., :2] *= -1
-    return vectors
-
-
-def coordinates(grid: Grid, form: str) -> Array:
-    """(4, 4): index (x, y, z, 1) -> the coordinates in which a form counts displacements.
-
-    "itk": mm, LPS. "ras": mm, RAS. "voxel": the index itself. "fsl": index times spacing, with x
-    from the other end if the index axes are right-handed in space (a positive determinant of the
-    sform).
-    """
-    matrix = np.eye(4)
-    if form == "fsl":
-        matrix[:3, :3] = np.diag(grid.spacing)
-        if np.linalg.det(grid.axes) > 0:
-            matrix[0] = (-grid.spacing[0], 0, 0, (grid.size[0] - 1) * grid.spacing[0])
-    elif form in ("itk", "ras"):
-        matrix[:3, :3] = grid.index_to_point
-        matrix[:3, 3] = grid.origin
-        matrix = matrix if form == "itk" else RAS @ matrix
-    elif form != "voxel":
-        raise ValueError(f"unknown form {form!r}")
-    return matrix
-
-
-def convert_vectors(vectors: Array, source: Pair, target: Pair) -> Array:
-    """Displacements of one form as another: (Z, Y, X, 3), components x, y, z -> the same shape.
-
-    `source` and `target` are what a form makes of the fixed and of the moving grid, Cf and Cm: a
-    vector v at the fixed index i leads to the moving index j with Cm j = Cf i + v.
-    """
-    through = target[1] @ np.linalg.inv(source[1])
-    out: Array = vectors @ through[:3, :3].T
-    rest = (through @ source[0] - target[0])[:3]
-    if np.abs(rest).max() > 1e-9:  # 0 on one grid, and between itk and ras
-        z, y, x = (np.arange(n, dtype=float) for n in vectors.shape[:3])
-        out += x[:, None] * rest[:, 0]
-        out += y[:, None, None] * rest[:, 1]
-        out += z[:, None, None, None] * rest[:, 2] + rest[:, 3]
-    return out
-
-
-def convert_affine(matrix: Array, source: Pair, target: Pair) -> Array:
-    """(4, 4) from fixed to moving coordinates of one form -> of another; see `convert_vectors`."""
-    there = target[1] @ np.linalg.inv(source[1])
-    back = source[0] @ np.linalg.inv(target[0])
-    out: Array = there @ matrix @ back
-    return out
-
-
 def affine_parts(transform: Any) -> tuple[Array, Array]:
     """(A, t) of a SimpleITK linear transform, so that point -> A @ point + t, in mm LPS."""
-    t = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
-    a = np.stack([np.array(transform.TransformPoint(tuple(e))) - t for e in np.eye(3)], axis=1)
+    each = np.eye(transform.GetDimension())
+    t = np.array(transform.TransformPoint((0.0,) * len(each)))
+    a = np.stack([np.array(transform.TransformPoint(tuple(e))) - t for e in each], axis=1)
     return a, t
 
 
@@ -339,7 +268,7 @@ def affine_from(matrix: Array, translation: Array) -> sitk.AffineTransform:
     """point -> matrix @ point + translation, mm LPS."""
     import SimpleITK as sitk
 
-    out = sitk.AffineTransform(3)
+    out = sitk.AffineTransform(len(translation))
     out.SetMatrix(matrix.ravel().tolist())
     out.SetTranslation(translation.tolist())
     return out
