@@ -44,8 +44,8 @@ def test_transforms_that_cannot_be_used(tmp_path: Path) -> None:
     flat = sitk.AffineTransform(3)
     flat.SetMatrix((1, 0, 0, 0, 1, 0, 0, 1, 0))
     for transform, text in (
-        (sitk.AffineTransform(2), "2-D"),
-        (curved, "not a linear 3-D transform"),
+        (sitk.BSplineTransform(2), "2-D BSplineTransform cannot be used"),
+        (curved, "not a linear transform"),
         (flat, "cannot be inverted"),
     ):
         write_transform(transform, tmp_path / "t.tfm")

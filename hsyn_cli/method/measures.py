@@ -56,6 +56,7 @@ def tell(
         seconds={},
         folded_before_repair_percent=folded,
         shown=method.kinds,
+        dimension=composed.totals.fixed.dimension,
         warnings=(*method.warnings, *aligned.notes),
     )
 

@@ -15,7 +15,7 @@ from hsyn_cli.anatomy.size import scaled_affine
 from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.config import presets
 from hsyn_cli.devices import choose_device
-from hsyn_cli.errors import InputError, UsageError
+from hsyn_cli.errors import UsageError
 from hsyn_cli.io.images import ImageLike, as_image, as_mask
 from hsyn_cli.io.transforms import TransformLike, as_affine_transform
 from hsyn_cli.method import similarity as similarities
@@ -31,7 +31,7 @@ from hsyn_cli.method.states import (
     check_transform,
 )
 from hsyn_cli.space import Grid
-from hsyn_cli.space.planes import BOTH_SLICES
+from hsyn_cli.space.planes import check_alike
 
 NETWORKS_FOR = "ncc"  # the similarity that the shipped networks were trained with
 OTHER_CONTRAST = "mind"  # the similarity of images that differ in contrast
@@ -75,12 +75,7 @@ def look(
 ) -> Pair:
     """Load the images and masks, and recognise what each image shows."""
     images = (as_image(moving, "moving image"), as_image(fixed, "fixed image"))
-    slices = [Grid.of(image).normal is not None for image in images]
-    if slices[0] != slices[1]:
-        text = "the {} image is a single slice, and the {} image a volume".format(
-            *(ROLES if slices[0] else ROLES[::-1])
-        )
-        raise InputError(text, BOTH_SLICES)
+    check_alike(*images)
     masks = (
         None if moving_mask is None else as_mask(moving_mask, images[0], "moving mask"),
         None if fixed_mask is None else as_mask(fixed_mask, images[1], "fixed mask"),

@@ -63,6 +63,7 @@ class Facts:
         information, overlap: of both images, which nothing here optimises; see `anatomy.contrast`.
         lesions: {role: factor} of the volume of its lesion, where the field leads it.
         problems: why the result is not to be trusted; see `verdict`.
+        dimension: of the images and fields.
     """
 
     folding: Folding
@@ -87,6 +88,7 @@ class Facts:
     overlap: Scores = NOTHING
     problems: tuple[str, ...] = ()
     lesions: Mapping[str, float] = field(default_factory=dict)
+    dimension: int = 3
 
     def scaled(self, unit: float) -> Facts:
         """The facts with all lengths times `unit`."""

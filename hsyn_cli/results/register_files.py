@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hsyn_cli import plugins
 from hsyn_cli.devices import peak_memory_mb
-from hsyn_cli.errors import UsageError
+from hsyn_cli.errors import InputError, UsageError
 from hsyn_cli.io import atomic, endings
 from hsyn_cli.results.report import Report, Source, assemble
 from hsyn_cli.results.run_folder import Wanted, needed_bytes, targets
@@ -150,10 +150,18 @@ def read_inputs(inputs: Inputs) -> Checked:
     """Read every file of a registration. Raises InputError, GeometryError."""
     from hsyn_cli.io import images
     from hsyn_cli.io.transforms import read_transform
+    from hsyn_cli.space import Grid
+    from hsyn_cli.space.planes import check_alike
 
     o = inputs
     moving = images.read_image(o.moving, "moving image")
     fixed = images.read_image(o.fixed, "fixed image")
+    check_alike(moving.image, fixed.image)
+    start = read_transform(o.initial_transform) if o.initial_transform else None
+    dimension = Grid.of(fixed.image).dimension
+    if start is not None and start.dimension != dimension:
+        text = f"initial transform {start.path} is {start.dimension}-D, and the images are"
+        raise InputError(f"{text} {dimension}-D", f"give a {dimension}-D transform")
     return Checked(
         moving,
         fixed,
@@ -166,5 +174,5 @@ def read_inputs(inputs: Inputs) -> Checked:
         images.read_mask(o.moving_lesion, moving.image, "moving lesion")
         if o.moving_lesion
         else None,
-        read_transform(o.initial_transform) if o.initial_transform else None,
+        start,
     )

@@ -23,6 +23,7 @@ LATER = {
     "overlap",
     "problems",
     "lesions",
+    "dimension",
 }  # new in a schema
 
 
@@ -64,15 +65,17 @@ def assemble(
         inputs=inputs,
         outputs={name: str(path) for name, path in outputs.items()},
         warnings=(*warnings, *facts.warnings),
-        apply=apply_lines(inputs["moving"].path, inputs["fixed"].path, outputs),
+        apply=apply_lines(inputs["moving"].path, inputs["fixed"].path, outputs, facts.dimension),
         seconds_total=seconds_total,
         peak_memory_mb=peak_memory_mb,
         versions=versions(),
     )
 
 
-def apply_lines(moving: str, fixed: str, outputs: Mapping[str, Path]) -> dict[str, str]:
-    """Commands that warp the moving image onto the fixed one.
+def apply_lines(
+    moving: str, fixed: str, outputs: Mapping[str, Path], dimension: int = 3
+) -> dict[str, str]:
+    """Commands that warp the moving image onto the fixed one; `dimension`: of both.
 
     The commands for ANTs and SimpleITK go into a shell, that for Slicer into its console. Absolute
     paths make them work in any folder.
@@ -89,7 +92,7 @@ def apply_lines(moving: str, fixed: str, outputs: Mapping[str, Path]) -> dict[st
     )
     return {
         "antsApplyTransforms": (
-            f"antsApplyTransforms -d 3 -i {shlex.quote(m)} -r {shlex.quote(f)} {chain} "
+            f"antsApplyTransforms -d {dimension} -i {shlex.quote(m)} -r {shlex.quote(f)} {chain} "
             "-o moved.nii.gz"
         ),
         "SimpleITK": f"python -c {shlex.quote(program)}",

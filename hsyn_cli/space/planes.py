@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from hsyn_cli.errors import GeometryError
+from hsyn_cli.errors import GeometryError, InputError
 from hsyn_cli.space.grid import DIMENSION, Array, Grid, affine_from, affine_parts, nearest_lps
 
 PARALLEL = 0.9998  # cosine of a degree
@@ -37,6 +37,15 @@ def raised(image: sitk.Image) -> sitk.Image:
     return flattened(Grid.of(out)).stamp(out)
 
 
+def check_alike(moving: sitk.Image, fixed: sitk.Image) -> None:
+    """Raise InputError for a single slice and a volume."""
+    slices = [Grid.of(image).normal is not None for image in (moving, fixed)]
+    if slices[0] != slices[1]:
+        roles = ("moving", "fixed") if slices[0] else ("fixed", "moving")
+        text = f"the {roles[0]} image is a single slice, and the {roles[1]} image a volume"
+        raise InputError(text, BOTH_SLICES)
+
+
 def with_third(image: sitk.Image) -> sitk.Image:
     """Vectors (x, y) as (x, y, 0)."""
     parts = [sitk.VectorIndexSelectionCast(image, k) for k in range(2)]
@@ -54,7 +63,10 @@ def lowered(image: sitk.Image) -> sitk.Image:
 
 
 def raised_transform(transform: sitk.Transform) -> sitk.Transform:
-    """A 2-D transform as a 3-D one that leaves z as it is; any other transform as it is."""
+    """A 2-D transform as a 3-D one that leaves z as it is; any other transform as it is.
+
+    Raises InputError for a 2-D spline.
+    """
     if transform.GetDimension() != 2:
         return transform
     transform = transform.Downcast()
@@ -65,6 +77,9 @@ def raised_transform(transform: sitk.Transform) -> sitk.Transform:
         return out
     if isinstance(transform, sitk.DisplacementFieldTransform):
         return sitk.DisplacementFieldTransform(raised(transform.GetDisplacementField()))
+    if not transform.IsLinear():
+        text = f"a 2-D {transform.GetName()} cannot be used"
+        raise InputError(text, "give a linear transform or a 2-D displacement field")
     matrix, shift = np.eye(3), np.zeros(3)
     matrix[:2, :2], shift[:2] = affine_parts(transform)
     return affine_from(matrix, shift)

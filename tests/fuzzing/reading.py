@@ -70,7 +70,7 @@ def _read(case: Case, path: Path) -> dict[str, Any]:
     if case.use == "series":
         return _series(path)
     if case.use == "transform":
-        transform, sha256 = transforms.read_any_transform(path)
+        transform, sha256, _ = transforms.read_any_transform(path)
         return {"points": _through(transform), "sha256": sha256}
     fixed, moving = (_grid_of(*grid) for grid in case.grids) if case.grids else (None, None)
     found = formats.read(path, case.option, fixed, moving)

@@ -53,9 +53,9 @@ def descriptors(image: Tensor) -> Tensor:
     A slice has 4 descriptors.
     """
     box = box_operator(image, PATCH)
-    pairs = _pairs(tuple(n > 1 for n in image.shape[2:]))
+    beside = pairs(tuple(n > 1 for n in image.shape[2:]))
     distances = torch.cat(
-        [separable((_moved(image, i) - _moved(image, j)).square_(), box) for i, j in pairs], dim=1
+        [separable((_moved(image, i) - _moved(image, j)).square_(), box) for i, j in beside], dim=1
     )
     distances -= distances.amin(1, keepdim=True)
     noise = distances.mean(1, keepdim=True)
@@ -65,7 +65,7 @@ def descriptors(image: Tensor) -> Tensor:
 
 
 @functools.cache
-def _pairs(wide: tuple[bool, ...]) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+def pairs(wide: tuple[bool, ...]) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
     """Neighbours of a voxel along the axes that are `wide`, the square root of 2 apart."""
     beside = [o for o in OFFSETS if all(w or not step for step, w in zip(o, wide, strict=True))]
     return tuple(

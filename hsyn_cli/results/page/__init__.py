@@ -19,6 +19,7 @@ from hsyn_cli.results.page import tables
 if TYPE_CHECKING:
     from hsyn_cli.results.page.volumes import Volumes
 
+SIDES = " The patient's left is on the right."
 STEPS = {
     "affine": "after the affine step",
     "rigid": "after the rigid step",
@@ -52,6 +53,7 @@ def make_page(report: Mapping[str, Any], volumes: Volumes) -> str:
         folds=tables.escaped(tables.folds(report, volumes.folded)),
         spacing=f"{volumes.grid.spacing[0]:.3g}",
         windows=tables.escaped(tables.windows(volumes.windows)),
+        sides="" if volumes.grid.normal is not None else SIDES,
         warnings=tables.warnings(report),
         tables=tables.all_tables(report),
         lines=tables.lines_to_paste(report),

@@ -33,3 +33,18 @@ for (const button of document.querySelectorAll(".copy")) button.onclick = () => 
 const checked = (name) => find(`[name=${name}]:checked`).value;
 const mm = (value) => `${Number(value.toPrecision(3))} mm`;
 const choose = (view) => { find(`[name=view][value=${view}]`).checked = true; };
+
+// The planes to show: three of a volume, and of a slice its own one, whose axes are the first two.
+function planesOf({ size, axes, dimension }) {
+  const planes = {
+    axial: { axis: 2, across: 0, down: 1, up: false, edges: "RLAP", letters: "SI" },
+    coronal: { axis: 1, across: 0, down: 2, up: true, edges: "RLSI", letters: "PA" },
+    sagittal: { axis: 0, across: 1, down: 2, up: true, edges: "APSI", letters: "LR" },
+  };
+  if (size[2] > 1) return planes;
+  const flat = { axis: 2, across: 0, down: 1 };
+  if (dimension === 2) return { image: { ...flat, up: false, edges: "    ", letters: "  " } };
+  const normal = [2, 5, 8].map((k) => Math.abs(axes[k]));
+  const name = ["sagittal", "coronal", "axial"][normal.indexOf(Math.max(...normal))];
+  return { [name]: { ...planes[name], ...flat } };
+}

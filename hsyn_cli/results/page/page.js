@@ -12,11 +12,7 @@
   const volume = { determinant: await unpack(data.determinant), error: await unpack(data.error) };
   for (const name in data.images) volume[name] = await unpack(data.images[name]);
   const bend = new Int8Array((await unpack(data.bend)).buffer);
-  const planes = {
-    axial: { axis: 2, across: 0, down: 1, up: false, edges: "RLAP", letters: "SI" },
-    coronal: { axis: 1, across: 0, down: 2, up: true, edges: "RLSI", letters: "PA" },
-    sagittal: { axis: 0, across: 1, down: 2, up: true, edges: "APSI", letters: "LR" },
-  };
+  const planes = planesOf(data);
   const middle = size.map((n) => n >> 1);
   let at = middle.slice(), panels = [], swapped = false, colours;
 
@@ -216,7 +212,7 @@
       return holder;
     }));
     for (const caption of document.querySelectorAll("[data-for]")) caption.hidden = caption.dataset.for !== checked("view");
-    for (const p of Object.values(planes)) p.slider.parentElement.hidden = !shown.includes(p);
+    for (const p of Object.values(planes)) p.slider.parentElement.hidden = !shown.includes(p) || size[p.axis] === 1;
     find("#sliders").classList.toggle("one", shown.length === 1);
     find("#flip").hidden = checked("view") !== "flicker";
     find("#before").hidden = !volume.aligned || ["grid", "jacobian", "error"].includes(checked("view"));
@@ -269,6 +265,7 @@
     find("#sliders").append(label);
     Object.assign(plane, { name, slider, output });
   }
+  find("#planes").hidden = Object.keys(planes).length === 1;
   find("#aligned-name").textContent = data.aligned;
   jump("#to-lowest", data.lowest && index(data.lowest));
   jump("#to-largest", largestError());

@@ -70,6 +70,7 @@ class Volumes:
         """Convert to JSON-ready data, with arrays as base64 of their gzipped bytes."""
         return {
             "size": self.grid.size,
+            "dimension": self.grid.dimension,
             "spacing": self.grid.spacing[0],
             "origin": self.grid.origin,
             "axes": self.grid.direction,
