@@ -4,7 +4,7 @@ The command line prints the message and the hint of an error, and exits with its
 
 HsynError             1    never raised itself; any other exception is a bug and exits with 1, too
   UsageError          2    options that contradict each other, unknown preset
-  InputError          3    a file is missing, unreadable, not 3-D, too thin, constant, or holds NaN
+  InputError          3    a file is missing, unreadable, too thin, constant, or holds NaN
   GeometryError       4    no overlap in space, sheared or singular direction, mask of another grid
   OutputError         5    folder not writable, disk full, or an output exists without --force
   WeightsError        6    unknown checkpoint, wrong hash, missing tensors

@@ -109,7 +109,7 @@ def test_json_takes_any_name() -> None:
 def test_the_page_takes_any_name() -> None:
     report = to_dict(assembled(page=Path("a\udce9") / "report.html"))
     windows = {"fixed": (0.0, 1.0), "moving": (0.0, 1.0)}
-    grid = SimpleNamespace(spacing=(1.0, 1.0, 1.0))
+    grid = SimpleNamespace(spacing=(1.0, 1.0, 1.0), normal=None)
     pictures = SimpleNamespace(to_dict=dict, folded=0, grid=grid, windows=windows)
     text = page.make_page(report, pictures)  # type: ignore[arg-type]
     assert rb"a\udce9/report.html" in text.encode()

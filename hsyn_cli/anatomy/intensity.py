@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CT_WINDOW = (-1000.0, 200.0)  # HU that become 0 (air) and 1 (above all vessels)
 NO_AIR = -940.0  # HU; brighter voxels are not air
 CONTENT = 0.02  # of the range; brighter voxels are content
+BRIGHT = 0.1  # of the range; brighter voxels are no noise
 PERCENTILE = 99.5  # if no checkpoint gives another one
 
 
@@ -79,6 +80,25 @@ def grown_box(whole: Grid, own: Grid, box: tuple[Array, Array], mm: float) -> tu
     return (there.min(0) - widths).clip(0, end), (there.max(0) + widths).clip(0, end)
 
 
+def cut_faces(image: sitk.Image, grey: Intensities) -> list[tuple[float, float]]:
+    """How much of what an image shows goes on beyond each of its faces, for the axes x, y, z.
+
+    It is the bright area of a face, as a share of the largest bright area across that axis. A slice
+    has no faces along its normal.
+    """
+    import SimpleITK as sitk
+
+    values = sitk.GetArrayViewFromImage(image)
+    bright = values > grey.low + BRIGHT * (grey.high - grey.low)
+    shares = []
+    for axis in (2, 1, 0):
+        areas = bright.sum(tuple(k for k in range(3) if k != axis))
+        most = max(int(areas.max()), 1)
+        wide = len(areas) > 1
+        shares.append((areas[0] / most, areas[-1] / most) if wide else (0.0, 0.0))
+    return shares
+
+
 def content_ends(image: sitk.Image, grey: Intensities | None = None) -> Array:
     """(N, 3) indices x, y, z of the first and last content voxel on every line along x.
 
@@ -101,8 +121,12 @@ def resample_image(
     grid: Grid,
     transform: sitk.Transform | None = None,
     grey: Intensities | None = None,
+    goes_on: bool = False,
 ) -> Tensor:
-    """`image` on a working grid, linear, scaled to [0, 1] by `grey` -> (1, 1, Z, Y, X)."""
+    """`image` on a working grid, linear, scaled to [0, 1] by `grey` -> (1, 1, Z, Y, X).
+
+    Beyond its border it is dark, or, if it `goes_on` there, as at the border.
+    """
     import SimpleITK as sitk
 
     grey = grey or read_intensities(image)
@@ -111,7 +135,9 @@ def resample_image(
         image = _smoothed(image, 0.5 * grid.spacing[0])
     reference = grid.empty_image(sitk.sitkUInt8)
     transform = transform or sitk.Transform()
-    moved = sitk.Resample(image, reference, transform, sitk.sitkLinear, grey.low, sitk.sitkFloat32)
+    moved = sitk.Resample(
+        image, reference, transform, sitk.sitkLinear, grey.low, sitk.sitkFloat32, goes_on
+    )
     values = torch.from_numpy(sitk.GetArrayFromImage(moved))
     span = max(grey.high - grey.low, 1e-12)
     return values.sub_(grey.low).div_(span).clamp_(0, 1)[None, None]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,6 +13,7 @@ from torch import Tensor
 from hsyn_cli.anatomy.intensity import (
     Intensities,
     content_ends,
+    cut_faces,
     grown_box,
     resample_image,
     resample_mask,
@@ -22,8 +24,10 @@ from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_parts, working_grid
 
 ROLES = ("moving", "fixed")
+CUT = 0.05  # of the largest area across an axis; smaller areas at the border are no cut
 LESION_EDGE = 2  # working voxels beside a lesion that do not count
 BYTE = sitk.sitkUInt8
+Greys = tuple[Intensities, Intensities]
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,14 @@ class Scene:
         pair: both images, (2, 1, Z, Y, X) in [0, 1].
         maps: maps of what the images show, (2, C, ...); C may be 0.
         counts: (2, 1, ...), 0 where an image does not count; None: all counts.
+        others: further channels of both images, (2, N - 1, ...); N may be 1.
     """
 
     grid: Grid
     pair: Tensor
     maps: Tensor
     counts: Tensor | None
+    others: Tensor
 
     @property
     def spacing(self) -> float:
@@ -57,14 +63,22 @@ class Subjects:
         masks: the user's masks.
         regions: the parts to register, if the organ limits them.
         lesions: where an image shows what the other one cannot have.
+        others: views and intensities of further channels of both images.
     """
 
     views: Images
-    grey: tuple[Intensities, Intensities]
+    grey: Greys
     masks: Masks
     regions: Images | None
     organ: Organ
     lesions: Masks = (None, None)
+    others: tuple[tuple[Images, Greys], ...] = ()
+
+    @property
+    def channels(self) -> tuple[Subjects, ...]:
+        """Each channel as a pair of its own."""
+        others = (replace(self, views=v, grey=grey, others=()) for v, grey in self.others)
+        return (replace(self, others=()), *others)
 
     @property
     def counted(self) -> Masks:
@@ -117,6 +131,27 @@ class Subjects:
         sides = zip(grids, thickest, strict=True)
         return all(grid.voxel < 7 / 6 * mm and most <= 2 * mm for grid, most in sides)
 
+    @property
+    def cut(self) -> tuple[bool, bool]:
+        """Whether the border cuts what an image shows; regions lie inside."""
+        if self.regions is not None:
+            return False, False
+        moving, fixed = (
+            bool(max(max(ends) for ends in cut_faces(view, grey)) > CUT)
+            for view, grey in zip(self.views, self.grey, strict=True)
+        )
+        return moving, fixed
+
+    def _scanned(self, counts: Tensor | None, grid: Grid, chains: Chains) -> Tensor | None:
+        """`counts` without what lies beyond the border of a cut image: it must not pull."""
+        if not any(self.cut):
+            return counts
+        rows = []
+        for view, chain, cut in zip(self.views, chains, self.cut, strict=True):
+            everywhere = sitk.Cast(view == view, BYTE) if cut else None
+            rows.append(resample_mask(everywhere, grid, chain))
+        return torch.cat(rows) if counts is None else torch.cat(rows) * counts
+
     def _beside_lesions(self, counts: Tensor | None, grid: Grid, chains: Chains) -> Tensor | None:
         """`counts` without each image's lesion, which must not pull."""
         if self.lesions == (None, None):
@@ -135,19 +170,27 @@ class Subjects:
         Raises GeometryError if no part of the moving image lies there.
         """
         chains: Chains = (transform, None)
-        sides = zip(self.views, chains, self.grey, strict=True)
-        pair = torch.cat([resample_image(view, grid, chain, grey) for view, chain, grey in sides])
-        if not pair[0].any():
+        channels = [
+            torch.cat(
+                [
+                    resample_image(view, grid, chain, grey, cut)
+                    for view, chain, grey, cut in zip(views, chains, greys, self.cut, strict=True)
+                ]
+            )
+            for views, greys in ((self.views, self.grey), *self.others)
+        ]
+        pair, others = channels[0], torch.cat((channels[0][:, :0], *channels[1:]), dim=1)
+        maps = self.organ.maps(self.regions, grid, chains)
+        counts = self.organ.counts(self.views, self.masks, grid, chains, maps)
+        counts = self._beside_lesions(self._scanned(counts, grid, chains), grid, chains)
+        if not (pair[0] if counts is None else pair[0] * counts[0]).any():
             raise GeometryError(
                 "after the alignment, no part of the moving image lies on the fixed image",
                 "check the headers, the masks and the --initial-transform",
             )
-        maps = self.organ.maps(self.regions, grid, chains)
-        counts = self.organ.counts(self.views, self.masks, grid, chains, maps)
-        counts = self._beside_lesions(counts, grid, chains)
         maps = pair[:, :0] if maps is None else maps
         counts = None if counts is None else counts.to(device)
-        return Scene(grid, pair.to(device), maps.to(device), counts)
+        return Scene(grid, pair.to(device), maps.to(device), counts, others.to(device))
 
 
 def _all(mask: sitk.Image | None, like: sitk.Image) -> sitk.Image:
@@ -162,12 +205,14 @@ def prepare_subjects(
     organ: Organ,
     percentile: float,
     lesions: Masks = (None, None),
+    others: Sequence[Images] = (),
 ) -> Subjects:
     """Prepare two images for their organ.
 
     Args:
         images, masks, looks: moving and fixed.
         percentile: of the grey values, see `read_intensities`.
+        others: further channels of both images.
 
     Raises:
         InputError: an image cannot show the organ. UsageError: the masks do not go together.
@@ -176,7 +221,14 @@ def prepare_subjects(
         organ.check(look.grey, f"the {role} image")
     views = (organ.prepare(images[0], looks[0]), organ.prepare(images[1], looks[1]))
     grey = (organ.window(views[0], percentile), organ.window(views[1], percentile))
-    return Subjects(views, grey, masks, organ.regions(masks, looks), organ, lesions)
+    beside = []
+    for moving, fixed in others:
+        both = (organ.prepare(moving, looks[0]), organ.prepare(fixed, looks[1]))
+        beside.append(
+            (both, (organ.window(both[0], percentile), organ.window(both[1], percentile)))
+        )
+    regions = organ.regions(masks, looks)
+    return Subjects(views, grey, masks, regions, organ, lesions, tuple(beside))
 
 
 def pair_box(

@@ -5,7 +5,7 @@ Steps follow them (see `steps`), and SN-Net takes the force that remains as an i
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +20,12 @@ PLAIN = InputConfig()
 
 @torch.no_grad()
 def forces(
-    a: Tensor, b: Tensor, window: int, name: str = "ncc", inputs: InputConfig = PLAIN
+    a: Tensor,
+    b: Tensor,
+    window: int,
+    name: str = "ncc",
+    inputs: InputConfig = PLAIN,
+    channels: Sequence[float] = (1.0,),
 ) -> tuple[Tensor, Tensor]:
     """The displacements at which to sample `a`, and `b`, so that they become more alike.
 
@@ -28,36 +33,45 @@ def forces(
     squared difference of the maps beside the images, damped as in Thirion's demons.
 
     Args:
-        a, b: (B, 1 + C, Z, Y, X), intensities in about [0, 1], and C maps.
-        name: of the similarity.
+        a, b: (B, N + C, Z, Y, X), intensities of N channels in about [0, 1], and C maps.
+        name: of the similarity. channels: N weights of the channels, with the sum 1.
 
     Returns:
         (B, 3, Z, Y, X) twice, in voxels.
     """
     image, maps = similarity.find(name), similarity.find(MAPS)
-    terms = [image.terms(a[:, :1], b[:, :1], window, inputs.epsilon)]
-    terms += [maps.terms(a[:, k : k + 1], b[:, k : k + 1], 1, 0.0) for k in range(1, a.shape[1])]
+    weights = (*channels, *(1.0,) * (a.shape[1] - len(channels)))
     step_a, step_b = _Damped(a), _Damped(b)
-    for of_a, of_b in itertools.chain(*terms):
-        step_a.add(of_a)
-        step_b.add(of_b)
+    for k, (weight, one, other) in enumerate(
+        zip(weights, a.split(1, 1), b.split(1, 1), strict=True)
+    ):
+        if not weight:
+            continue
+        if k < len(channels):
+            terms = image.terms(one, other, window, inputs.epsilon)
+        else:
+            terms = maps.terms(one, other, 1, 0.0)
+        for of_a, of_b in terms:
+            step_a.add(of_a, weight)
+            step_b.add(of_b, weight)
     return step_a.step(inputs.damping), step_b.step(inputs.damping)
 
 
 class _Damped:
     """Sum of residual g over all terms / (sum of |g|^2 + residual^2, + damping); g is the slope.
 
-    The terms of a similarity come one after another to save memory.
+    Both sums are weighted. The terms of a similarity come one after another to save memory.
     """
 
     def __init__(self, images: Tensor) -> None:
         self.pull = images.new_zeros(len(images), 3, *images.shape[2:])
         self.size = torch.zeros_like(images[:, :1])
 
-    def add(self, term: Term) -> None:
+    def add(self, term: Term, weight: float) -> None:
         slope = _slope(term)
-        self.size += slope.square().sum(1, keepdim=True).addcmul_(term.residual, term.residual)
-        self.pull.addcmul_(slope, term.residual)
+        size = slope.square().sum(1, keepdim=True).addcmul_(term.residual, term.residual)
+        self.size.add_(size, alpha=weight)
+        self.pull.addcmul_(slope, term.residual, value=weight)
 
     def step(self, damping: float) -> Tensor:
         return self.pull.div_(self.size.add_(damping))

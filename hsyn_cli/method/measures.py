@@ -57,6 +57,7 @@ def tell(
         folded_before_repair_percent=folded,
         shown=method.kinds,
         dimension=composed.totals.fixed.dimension,
+        channels=settings.channels,
         warnings=(*method.warnings, *aligned.notes),
     )
 
@@ -90,6 +91,11 @@ def measured(subjects: Subjects, working: WorkingFields, scene: Scene, method: M
         float(value(sampling.downsample(image, 2), small, 5, weight)) for image in states
     )
     coarse = max(1, round(LOOK_MM / scene.spacing))
+    if scene.counts is not None and any(subjects.cut):  # the images go on beyond their borders
+        there, here = scene.counts.chunk(2)
+        aligned, fixed = aligned * there, fixed * here
+        warped = sampling.warp(aligned, working.fixed_to_moving, scene.spacing)
+        states = (apart.to(fixed.device), aligned, warped)
     still = _values(fixed, coarse)
     shown = [Shown.in_values(_values(image, coarse), still) for image in states]
     return Joined(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import starmap
 
 import torch
 
@@ -24,6 +26,7 @@ from hsyn_cli.method.states import (
     AUTO,
     Aligned,
     Method,
+    Other,
     Pair,
     Settings,
     Transform,
@@ -48,8 +51,9 @@ def begin(
     similarity: str = AUTO,
     transform: Transform = "deformable",
     search: Search = "near",
+    channels: tuple[float, ...] = (1.0,),
 ) -> Settings:
-    """Check the settings, then set up the device and the seed."""
+    """Check the settings, then set up the device and the seed. `channels`: see `weights_of`."""
     presets.find(preset)
     presets.check_smoothness(smoothness)
     affine_step.check_kind(affine)
@@ -62,8 +66,9 @@ def begin(
     torch.manual_seed(seed)
     where = choose_device(device)
     return Settings(
-        preset, weights, affine, start, where, seed, smoothness, similarity, transform, search
-    )
+        preset, weights, affine, start, where, seed, smoothness, similarity, transform, search,
+        channels,
+    )  # fmt: skip
 
 
 def look(
@@ -72,10 +77,18 @@ def look(
     moving_mask: ImageLike | None,
     fixed_mask: ImageLike | None,
     lesions: tuple[ImageLike | None, ImageLike | None] = (None, None),
+    others: Iterable[tuple[ImageLike, ImageLike]] = (),
 ) -> Pair:
-    """Load the images and masks, and recognise what each image shows."""
+    """Load the images and masks, and recognise what each image shows.
+
+    `others`: further channels, moving first.
+    """
     images = (as_image(moving, "moving image"), as_image(fixed, "fixed image"))
     check_alike(*images)
+    beside = tuple(starmap(_other, others))
+    for other in beside:
+        for channel, image in zip(other.images, images, strict=True):
+            check_alike(channel, image)
     masks = (
         None if moving_mask is None else as_mask(moving_mask, images[0], "moving mask"),
         None if fixed_mask is None else as_mask(fixed_mask, images[1], "fixed mask"),
@@ -86,7 +99,16 @@ def look(
         for role, lesion, image in zip(ROLES, lesions, images, strict=True)
     )
     looks = (organs.look(views[0].image), organs.look(views[1].image))
-    return Pair(images, views, masks, looks, lesions=(moving, fixed))
+    return Pair(images, views, masks, looks, lesions=(moving, fixed), others=beside)
+
+
+def _other(moving: ImageLike, fixed: ImageLike) -> Other:
+    """A further channel."""
+    images = (
+        as_image(moving, "moving image of a further channel"),
+        as_image(fixed, "fixed image of a further channel"),
+    )
+    return Other(images, (view_of(images[0]), view_of(images[1])))
 
 
 def choose(pair: Pair, settings: Settings) -> Method:
@@ -108,6 +130,7 @@ def choose(pair: Pair, settings: Settings) -> Method:
     smoothness = settings.smoothness * measure.smoothness
     config = replace(config, spacing=pair.voxel or config.spacing)
     networks.sn.config = config.smoother(smoothness)
+    networks.sn.channels = settings.channels
     preset = presets.find(settings.preset, config.organ).smoother(smoothness)
     if settings.transform != "deformable":
         preset = replace(preset, fit=0)  # an affine map has an exact inverse
@@ -135,8 +158,9 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
         method.networks.sn.config = replace(method.networks.sn.config, spacing=sized.voxel)
     percentile = method.networks.sn.config.inputs.percentile
     views = (sized.views[0].image, sized.views[1].image)
+    others = [(other.views[0].image, other.views[1].image) for other in sized.others]
     subjects = prepare_subjects(
-        views, sized.masks, sized.looks, method.organ, percentile, sized.lesions
+        views, sized.masks, sized.looks, method.organ, percentile, sized.lesions, others
     )
     start = settings.start and scaled_affine(settings.start, 1 / sized.unit)
     finest = 2 if settings.transform == "deformable" else 1
@@ -146,7 +170,8 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
     )  # fmt: skip
     shown = contrast.Shown.of(subjects, affine)
     free = settings.similarity == AUTO and settings.weights in (None, AUTO, organs.NONE)
-    if free and not shown.same_contrast:
+    each = (contrast.Shown.of(channel, affine) for channel in subjects.channels)
+    if free and not all(channel.same_contrast for channel in each):
         chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)
         return align(pair, choose(pair, chosen), chosen)
     notes = tuple(filter(None, (note,)))

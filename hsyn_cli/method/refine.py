@@ -27,17 +27,20 @@ def refine(
     config: SNNetConfig = PLAIN,
     progress: Callable[[float], None] = lambda fraction: None,
     border: int = 0,
+    channels: Sequence[float] = (1.0,),
 ) -> Tensor:
     """Refined half-way fields, as fine as the pair; without stages, `u` itself.
 
     Args:
         u: (2, 3, Z/s, Y/s, X/s) half-way fields in mm, mid to moving first.
-        pair: (2, 1 + C, Z, Y, X) moving and fixed on the working grid, in [0, 1], and their maps.
+        pair: (2, N + C, Z, Y, X) moving and fixed on the working grid, in [0, 1]: their channels
+            and their maps.
         spacing: working voxel in mm.
         masks: (2, 1, Z, Y, X), 1 where an image counts. A force acts only where both images count.
         config: of SN-Net, see `forces.pull`.
         progress: called with the share of the work that is done.
         border: this many voxels at each side of the pair keep their field.
+        channels: N weights, with the sum 1.
     """
     if not stages:
         return u
@@ -62,7 +65,10 @@ def refine(
             done += share
             progress(done)
 
-        u = pull(images, u, voxel, stage.steps, config=config, counts=counts, step_done=step_done)
+        u = pull(
+            images, u, voxel, stage.steps, config=config, counts=counts, channels=channels,
+            step_done=step_done,
+        )  # fmt: skip
     u = resize_smooth(u, pair.shape[2:])
     if not border:
         return u

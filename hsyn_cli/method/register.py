@@ -8,7 +8,7 @@ are the paper's (Sha et al., MICCAI 2024). Refinement, repair and exact inversio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import SimpleITK as sitk
@@ -16,11 +16,12 @@ import torch
 
 from hsyn_cli.anatomy.contrast import LOOK_MM
 from hsyn_cli.anatomy.intensity import foreground
-from hsyn_cli.anatomy.organs import NONE
+from hsyn_cli.anatomy.organs import NONE, Images
 from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.scene import Subjects
 from hsyn_cli.anatomy.size import scaled_affine
 from hsyn_cli.config import presets
+from hsyn_cli.config.channels import channels_of, listed, weights_of
 from hsyn_cli.devices import return_memory, use_threads
 from hsyn_cli.errors import WeightsError
 from hsyn_cli.fields import repair as folds
@@ -35,7 +36,13 @@ from hsyn_cli.method.clock import Clock, Progress
 from hsyn_cli.method.matching import match
 from hsyn_cli.method.measures import measured, tell
 from hsyn_cli.method.networks import invert_half
-from hsyn_cli.method.prepare import NETWORKS_FOR, align, begin, choose, look
+from hsyn_cli.method.prepare import (
+    NETWORKS_FOR,
+    align,
+    begin,
+    choose,
+    look,
+)
 from hsyn_cli.method.result import Facts, Registration, WorkingFields
 from hsyn_cli.method.states import (
     AUTO,
@@ -58,9 +65,10 @@ FINER_MULTIPLE = 12  # sizes then divide by 4 at 3/4 of the voxel size, too
 
 
 def register(
-    moving: ImageLike,
-    fixed: ImageLike,
+    moving: ImageLike | Sequence[ImageLike],
+    fixed: ImageLike | Sequence[ImageLike],
     *,
+    channel_weights: Sequence[float] | None = None,
     preset: str = "default",
     weights: str | None = None,
     device: str = "auto",
@@ -78,9 +86,13 @@ def register(
     smoothness: float = 1.0,
     progress: Progress = lambda step, fraction: None,
 ) -> Registration:
-    """Register `moving` to `fixed`, two scalar 3-D images of any grid, in memory or as paths.
+    """Register `moving` to `fixed`, two scalar images of any grid, in memory or as paths.
+
+    Both are volumes, single slices or 2-D images, and so is what comes back. Several channels of
+    each share one field. The affine step, the networks and the measures go by the first.
 
     Args:
+        channel_weights: how much each channel pulls; None: all the same.
         preset: "fast" (networks and exact inverse), "default" or "accurate" (with refinement).
         weights: "auto" (or None) goes by what the images show. Else an organ ("brain", "lung"),
             "none" for no networks, or a checkpoint's name or path.
@@ -101,13 +113,15 @@ def register(
         UsageError, InputError, DeviceError, WeightsError, GeometryError: see `errors`.
     """
     use_threads(threads)
+    channels = channels_of(listed(moving), listed(fixed))
     settings = begin(
         preset, weights, device, seed, initial_transform, affine, smoothness, similarity, transform,
-        search,
+        search, weights_of(channel_weights, len(channels)),
     )  # fmt: skip
     clock = Clock(progress, presets.find(preset).work)
     with clock.step("checks"):
-        pair = look(moving, fixed, moving_mask, fixed_mask, (moving_lesion, fixed_lesion))
+        lesions = (moving_lesion, fixed_lesion)
+        pair = look(*channels[0], moving_mask, fixed_mask, lesions, channels[1:])
     with clock.step("load networks"):
         method = choose(pair, settings)
     with clock.step("affine"):
@@ -130,7 +144,7 @@ def give_one_contrast(
     """Give images of different contrast one, if MIND's coarse steps tell how; see `matching`."""
     same = method.similarity.same_contrast or settings.similarity != AUTO
     trained = method.networks.checkpoint.name != NONE  # for this similarity
-    if same or trained or settings.transform != "deformable":
+    if same or trained or pair.others or settings.transform != "deformable":
         return aligned, method
     halves = halfway_fields(aligned, method, settings.device)
     small = sampling.downsample(halves.scene.pair, FIELD_STRIDE)
@@ -181,7 +195,8 @@ def halfway_fields(aligned: Aligned, method: Method, device: torch.device) -> Ha
     spacing = method.spacing
     grid = aligned.subjects.grid(aligned.affine, spacing, preset.margin * spacing, multiple)
     scene = aligned.subjects.on(grid, aligned.affine, device)
-    halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, scene.maps, scene.counts))
+    maps = torch.cat((scene.others, scene.maps), dim=1)
+    halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, maps, scene.counts))
     u = sampling.resize_linear(halves, sampling.shrunk(scene.pair.shape[2:], FIELD_STRIDE))
     if not torch.isfinite(u).all():
         raise WeightsError(
@@ -200,11 +215,12 @@ def refine(
         grid = strided(scene.grid, preset.finer)
         scene = aligned.subjects.on(grid, aligned.affine, scene.pair.device)
     images = sn.look(scene.pair) if preset.refinement else scene.pair
-    images = torch.cat((images, scene.maps), dim=1) if scene.maps.shape[1] else images
+    if scene.others.shape[1] or scene.maps.shape[1]:
+        images = torch.cat((images[:, :1], scene.others, images[:, 1:], scene.maps), dim=1)
     return_memory()
     u = refinement.refine(
         halves.u, images, scene.spacing, preset.refinement, scene.counts, sn.config, share_done,
-        method.organ.rim,
+        method.organ.rim, sn.channels,
     )  # fmt: skip
     refined = Halves(scene, u)
     return replace(refined, u=folds.taper(u, round(preset.margin * method.spacing / refined.voxel)))
@@ -254,22 +270,31 @@ def warp(
 ) -> Registration:
     """Warp each image onto the other by the total fields, all in the geometry of the images."""
     forward, inverse = composed.totals.images(pair.unit)
-    (moving, fixed), linear = pair.images, sitk.sitkLinear
-    outside, beyond = pair.outside(method.organ)
-    warped = sitk.Resample(moving, fixed, as_transform(forward), linear, outside)
-    back = sitk.Resample(fixed, moving, as_transform(inverse), linear, beyond)
+    ways = (as_transform(forward), as_transform(inverse))
+    moving, fixed = pair.images
+
+    def both(one: sitk.Image, other: sitk.Image, dark: tuple[float, float]) -> Images:
+        return _moved(one, fixed, ways[0], dark[0]), _moved(other, moving, ways[1], dark[1])
+
+    outside = pair.outside(method.organ)
+    warped, back = both(moving, fixed, outside)
     affine = scaled_affine(aligned.affine, pair.unit)
-    flat = Grid.of(fixed).dimension == 2
     return Registration(
         moving=lowered(moving),
         fixed=lowered(fixed),
-        affine=lowered_transform(affine) if flat else affine,
+        affine=lowered_transform(affine) if Grid.of(fixed).dimension == 2 else affine,
         forward_field=lowered(forward),
         inverse_field=lowered(inverse),
-        warped=lowered(Grid.of(fixed).stamp(warped)),
-        inverse_warped=lowered(Grid.of(moving).stamp(back)),
+        warped=warped,
+        inverse_warped=back,
         working=joined.working.scaled(pair.unit),
         facts=facts.scaled(pair.unit),
-        outside=outside,
-        inverse_outside=beyond,
+        outside=outside[0],
+        inverse_outside=outside[1],
+        others=tuple(both(*other.images, other.outside(method.organ)) for other in pair.others),
     )
+
+
+def _moved(image: sitk.Image, like: sitk.Image, way: sitk.Transform, dark: float) -> sitk.Image:
+    """`image` on the grid of `like`, `dark` outside it."""
+    return lowered(Grid.of(like).stamp(sitk.Resample(image, like, way, sitk.sitkLinear, dark)))

@@ -64,6 +64,7 @@ class Facts:
         lesions: {role: factor} of the volume of its lesion, where the field leads it.
         problems: why the result is not to be trusted; see `verdict`.
         dimension: of the images and fields.
+        channels: the weight of each channel of the images, with the sum 1.
     """
 
     folding: Folding
@@ -89,6 +90,7 @@ class Facts:
     problems: tuple[str, ...] = ()
     lesions: Mapping[str, float] = field(default_factory=dict)
     dimension: int = 3
+    channels: tuple[float, ...] = (1.0,)
 
     def scaled(self, unit: float) -> Facts:
         """The facts with all lengths times `unit`."""
@@ -169,6 +171,7 @@ class Registration(Outcome):
         working: the fields on the working grid, from which the total fields come.
         outside: grey value of the warped moving image beyond the border of the moving image.
         inverse_outside: the same for the fixed image.
+        others: further channels, each as its warped and its inversely warped image.
     """
 
     inverse_warped: sitk.Image
@@ -176,6 +179,7 @@ class Registration(Outcome):
     facts: Facts
     outside: float = 0.0
     inverse_outside: float = 0.0
+    others: tuple[tuple[sitk.Image, sitk.Image], ...] = ()
 
     @property
     def warp_field(self) -> sitk.Image:

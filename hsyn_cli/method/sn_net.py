@@ -36,6 +36,7 @@ class SNNet(nn.Module):
             for v in config.levels
         )
         self.tissue = None if config.tissue is None else TissueNet(config.tissue)
+        self.channels: tuple[float, ...] = (1.0,)  # weights of a pair's channels in the steps
 
     def forward(
         self,
@@ -48,7 +49,8 @@ class SNNet(nn.Module):
         """Two images (B, 1, Z, Y, X) on one grid -> (u_mid_to_moving, u_mid_to_fixed), in mm.
 
         Intensities are in [0, 1]. The fields are (B, 3, Z/s, Y/s, X/s) at the stride s of the last
-        level used (`depth` levels, or all). The force steps also use `maps` (2B, C, Z, Y, X).
+        level used (`depth` levels, or all). The force steps also use `maps` (2B, C, Z, Y, X), of
+        which the first are further channels of the images, if there are `channels`.
         Where `counts` (2B, 1, Z, Y, X) are 0, no force acts. Both have moving first.
         """
         pair = torch.cat((moving, fixed))
@@ -106,7 +108,9 @@ class SNNet(nn.Module):
         else:
             u = resize_smooth(u.detach(), pair.shape[2:])
         voxel = self.config.spacing * spec.scale
-        return pull(pair, u, voxel, spec.steps, config=self.config, counts=counts)
+        return pull(
+            pair, u, voxel, spec.steps, config=self.config, counts=counts, channels=self.channels
+        )
 
     def step(self, level: int, pair: Tensor, u: Tensor | None) -> Tensor:
         """Run one level's net: warp by the field so far, predict a residual in mean space, compose.

@@ -6,6 +6,7 @@ compositions. The other states are ours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hsyn_cli.anatomy.contrast import Shown
+from hsyn_cli.anatomy.hounsfield import in_hounsfield
 from hsyn_cli.anatomy.organs import Look, Organ
 from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.scene import ROLES, Scene, Subjects
@@ -52,7 +54,7 @@ def check_transform(transform: str, affine: str) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """The user's choices."""
+    """The user's choices. `channels`: the weights of the channels, with the sum 1."""
 
     preset: str
     weights: str | None
@@ -64,6 +66,20 @@ class Settings:
     similarity: str = AUTO
     transform: Transform = "deformable"
     search: Search = "near"
+    channels: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True)
+class Other:
+    """A further channel of both images, moving first."""
+
+    images: tuple[sitk.Image, sitk.Image]
+    views: tuple[View, View]
+
+    def outside(self, organ: Organ) -> tuple[float, float]:
+        """As `Pair.outside`."""
+        greys = [in_hounsfield(sitk.GetArrayViewFromImage(view.image)) for view in self.views]
+        return _outside(self.views, greys, organ)
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,7 @@ class Pair:
     unit: float = 1.0
     voxel: float | None = None
     lesions: tuple[sitk.Image | None, sitk.Image | None] = (None, None)
+    others: tuple[Other, ...] = ()
 
     def sized(self, organ: Organ) -> Pair:
         """The pair in the unit of length of an organ. `self` has the unit 1 mm."""
@@ -91,7 +108,14 @@ class Pair:
         voxel = None if voxel is None else voxel / unit
         if unit == 1:
             return replace(self, voxel=voxel)
-        views = [replace(view, image=scaled(view.image, 1 / unit)) for view in self.views]
+        views, *more = (
+            [replace(view, image=scaled(view.image, 1 / unit)) for view in both]
+            for both in (self.views, *(other.views for other in self.others))
+        )
+        others = [
+            replace(other, views=(both[0], both[1]))
+            for other, both in zip(self.others, more, strict=True)
+        ]
         masks, lesions = (
             [mask and scaled(mask, 1 / unit) for mask in both]
             for both in (self.masks, self.lesions)
@@ -104,6 +128,7 @@ class Pair:
             masks=(masks[0], masks[1]),
             looks=(looks[0], looks[1]),
             lesions=(lesions[0], lesions[1]),
+            others=tuple(others),
             unit=unit,
             voxel=voxel,
         )
@@ -127,12 +152,18 @@ class Pair:
 
     def outside(self, organ: Organ) -> tuple[float, float]:
         """Grey values of warped images beyond the border of their source image."""
-        usual = (AIR if look.grey.hounsfield else organ.outside for look in self.looks)
-        moving, fixed = (
-            other if view.outside is None else view.outside
-            for view, other in zip(self.views, usual, strict=True)
-        )
-        return moving, fixed
+        return _outside(self.views, [look.grey.hounsfield for look in self.looks], organ)
+
+
+def _outside(
+    views: Sequence[View], hounsfield: Sequence[bool], organ: Organ
+) -> tuple[float, float]:
+    usual = (AIR if hu else organ.outside for hu in hounsfield)
+    moving, fixed = (
+        other if view.outside is None else view.outside
+        for view, other in zip(views, usual, strict=True)
+    )
+    return moving, fixed
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ def pull(
     *,
     config: SNNetConfig = PLAIN,
     counts: Tensor | None = None,
+    channels: Sequence[float] = (1.0,),
     step_done: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Half-way fields after `steps` from `u`: the mean of both forces pulls both images together.
@@ -50,12 +51,13 @@ def pull(
     volume change becomes smoother everywhere (see `fields.regularity`).
 
     Args:
-        pair: (2B, 1 + C, Z, Y, X) in [0, 1], moving images first, each with its C maps. voxel: its
-            voxel in mm.
+        pair: (2B, N + C, Z, Y, X) in [0, 1], moving images first, each with N channels and C maps.
+            voxel: its voxel in mm.
         u: (2B, 3, ...) in mm, mid to moving first, on voxels as fine as the pair's or coarser.
         config: its `symmetric` (False moves the moving images alone), `similarity` and `inputs`.
         counts: (2B, 1, Z, Y, X), 0 where an image does not count. Warped by `u`, it stops the
             force there.
+        channels: N weights, with the sum 1.
         step_done: called after each step.
     """
     u = resize_smooth(u, pair.shape[2:]).clone(memory_format=torch.contiguous_format)
@@ -63,21 +65,21 @@ def pull(
     if counts is not None:
         of_moving, of_fixed = warp(counts, u, voxel).chunk(2)
         weight = of_moving * of_fixed
-    pair = pair if steps.tissue else pair[:, :1]
+    pair = pair if steps.tissue else pair[:, : len(channels)]
     of_step = gaussian(pair, pair.shape[2:], steps.step_sigma)
     to_moving, to_fixed = (1.0, -1.0) if config.symmetric else (2.0, 0.0)
-    voxels = _lively(pair, u, voxel)
+    voxels = _lively(_brightest(pair, channels), u, voxel)
     motion, usual = torch.zeros_like(u[: len(u) // 2]), None
     for _ in range(steps.steps):
         if u[0, 0].numel() > LARGE:
             return_memory()
         seen = _seen(pair, u, voxel, voxels)
-        force, contrast = _pulls(seen, voxel, steps, config)
+        force, contrast = _pulls(seen, voxel, steps, config, channels)
         if weight is not None:
             force *= weight
             contrast *= weight
         if steps.calm and usual is None:
-            usual = _usual(contrast, seen)
+            usual = _usual(contrast, _brightest(seen, channels))
         del seen
         for moved, pulled in zip(_parts(motion), _parts(force), strict=True):
             moved.mul_(steps.momentum).add_(separable(pulled, of_step))
@@ -143,11 +145,13 @@ def _seen(pair: Tensor, u: Tensor, voxel: float, voxels: Voxels | None) -> Tenso
     return out
 
 
-def _pulls(seen: Tensor, voxel: float, steps: Steps, config: SNNetConfig) -> tuple[Tensor, Tensor]:
+def _pulls(
+    seen: Tensor, voxel: float, steps: Steps, config: SNNetConfig, channels: Sequence[float]
+) -> tuple[Tensor, Tensor]:
     """The mean force on the moving images in mm (B, 3, Z, Y, X), and the contrast (B, 1, Z, Y, X).
 
     The contrast is the local variance of the mean of both images, or, where their contrasts differ,
-    the mean of both variances.
+    the mean of both variances; of several channels, the weighted mean.
     """
     moving, fixed = seen.chunk(2)
     force = moving.new_zeros(len(moving), 3, *moving.shape[2:])
@@ -155,18 +159,23 @@ def _pulls(seen: Tensor, voxel: float, steps: Steps, config: SNNetConfig) -> tup
     measure = similarity.find(config.similarity)
     beyond = max(measure.reach(steps.window), steps.window // 2) + 1
 
+    of_moving, of_fixed = _brightest(seen, channels).chunk(2)
+
     def work(first: int, last: int) -> None:
-        part = _content(moving, fixed, first, last, beyond)
+        part = _content(of_moving, of_fixed, first, last, beyond)
         if part is None:
             return
         z, y, x = part
-        a, b = (_weighted(image[..., z, y, x], steps.tissue) for image in (moving, fixed))
+        a, b = (
+            _weighted(image[..., z, y, x], steps.tissue, len(channels)) for image in (moving, fixed)
+        )
         inner = slice(first - z.start, last - z.start)
-        forward, backward = forces(a, b, steps.window, config.similarity, config.inputs)
+        forward, backward = forces(a, b, steps.window, config.similarity, config.inputs, channels)
         pulled = forward.sub_(backward).mul_(steps.rate * voxel / 2)
         force[:, :, first:last, y, x] = pulled[:, :, inner]
-        spread = _contrast(a[:, :1], b[:, :1], steps.window, measure.same_contrast)
-        contrast[:, :, first:last, y, x] = spread[:, :, inner]
+        for weight, one, other in zip(channels, a.split(1, 1), b.split(1, 1), strict=False):
+            spread = _contrast(one, other, steps.window, measure.same_contrast)
+            contrast[:, :, first:last, y, x].add_(spread[:, :, inner], alpha=weight)
 
     each_slab(work, moving.shape[2], _deep(moving), moving.device)
     return force, contrast
@@ -186,26 +195,32 @@ def _variance(image: Tensor, window: int) -> Tensor:
     return separable(image.square(), box).addcmul_(mean, mean, value=-1).clamp_min_(0)
 
 
-def _weighted(images: Tensor, weight: float) -> Tensor:
-    """Images (B, 1 + C, Z, Y, X) whose C maps count `weight` times in a squared difference."""
-    if images.shape[1] == 1:
+def _weighted(images: Tensor, weight: float, n: int) -> Tensor:
+    """Images (B, n + C, Z, Y, X) whose C maps count `weight` times in a squared difference."""
+    if images.shape[1] == n:
         return images
-    return torch.cat((images[:, :1], images[:, 1:] * weight**0.5), dim=1)
+    return torch.cat((images[:, :n], images[:, n:] * weight**0.5), dim=1)
+
+
+def _brightest(images: Tensor, channels: Sequence[float]) -> Tensor:
+    """(B, 1, Z, Y, X): the largest of the channels that count; 0 where all are empty."""
+    used = [k for k, weight in enumerate(channels) if weight]  # the first is among them
+    return images[:, :1] if len(used) == 1 else images[:, used].amax(1, keepdim=True)
 
 
 def _lively(pair: Tensor, u: Tensor, voxel: float) -> Voxels | None:
-    """The voxels near content; None if that is most of the grid.
+    """The voxels near content of (2B, 1, Z, Y, X) images; None if that is most of the grid.
 
     Away from content, warped images stay empty, and no force acts.
     """
-    full = (warp(pair[:, :1], u, voxel) > 0).any(0, keepdim=True).float()
+    full = (warp(pair, u, voxel) > 0).any(0, keepdim=True).float()
     near = separable(full, box_operator(full, 2 * NEAR + 1))[0, 0] > 1e-6
     return Voxels.of(near) if near.count_nonzero() < MOST * near.numel() else None
 
 
 def _usual(contrast: Tensor, seen: Tensor) -> Tensor:
     """The median contrast inside the images of each pair, (B, 1, 1, 1, 1)."""
-    moving, fixed = seen[:, :1].chunk(2)
+    moving, fixed = seen.chunk(2)
     inside = moving + fixed > 2 * INSIDE
     values = [c[i].median() if i.any() else c.max() for c, i in zip(contrast, inside, strict=True)]
     return torch.stack(values).clamp_min_(1e-12).view(-1, 1, 1, 1, 1)

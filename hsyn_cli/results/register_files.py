@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hsyn_cli import plugins
 from hsyn_cli.devices import peak_memory_mb
@@ -26,7 +26,7 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files of a registration."""
+    """The files of a registration. `others`: further channels, moving first."""
 
     moving: Path
     fixed: Path
@@ -36,11 +36,17 @@ class Inputs:
     fixed_lesion: Path | None = None
     moving_lesion: Path | None = None
     initial_transform: Path | None = None
+    others: tuple[tuple[Path, Path], ...] = ()
 
     @property
     def given(self) -> dict[str, Path]:
-        """{role: path} of the files given."""
-        return {name: path for name, path in vars(self).items() if path is not None}
+        """{role: path} of the files given; further channels are moving_2, fixed_2 and so on."""
+        named = {name: path for name, path in vars(self).items() if name != "others"}
+        for k, pair in enumerate(self.others, 2):
+            named |= {
+                f"{role}_{k}": path for role, path in zip(("moving", "fixed"), pair, strict=True)
+            }
+        return {name: path for name, path in named.items() if path is not None}
 
 
 @dataclass(frozen=True)
@@ -55,21 +61,29 @@ class Checked:
     fixed_lesion: Scan | None
     moving_lesion: Scan | None
     initial_transform: Transform | None
+    others: tuple[tuple[Scan, Scan], ...] = ()
+
+    @property
+    def sources(self) -> dict[str, Scan | Transform | None]:
+        """{role: what was read}, as `Inputs.given`."""
+        found = {name: read for name, read in vars(self).items() if name != "others"}
+        for k, (moving, fixed) in enumerate(self.others, 2):
+            found |= {f"moving_{k}": moving, f"fixed_{k}": fixed}
+        return found
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about their headers."""
-        scans = (
-            self.moving, self.fixed, self.moving_labels, self.fixed_mask, self.moving_mask,
-            self.fixed_lesion, self.moving_lesion,
-        )  # fmt: skip
-        return tuple(line for scan in scans if scan is not None for line in scan.warnings)
+        return tuple(
+            line for read in self.sources.values() for line in getattr(read, "warnings", ())
+        )
 
 
 def register_files(
     inputs: Inputs,
     wanted: Wanted,
     *,
+    channel_weights: Sequence[float] | None = None,
     preset: str = "default",
     model: str = "auto",
     affine: Literal["affine", "rigid", "none"] = "affine",
@@ -99,7 +113,9 @@ def register_files(
         from hsyn_cli.method.register import register
 
         result = register(
-            read.moving.image, read.fixed.image, preset=preset, weights=model, device=device,
+            [read.moving.image, *(moving.image for moving, _ in read.others)],
+            [read.fixed.image, *(fixed.image for _, fixed in read.others)],
+            channel_weights=channel_weights, preset=preset, weights=model, device=device,
             threads=threads, seed=seed, affine=affine, transform=transform, similarity=similarity,
             search=search, smoothness=smoothness,
             fixed_mask=read.fixed_mask and read.fixed_mask.image,
@@ -110,13 +126,14 @@ def register_files(
             progress=lambda step, fraction: progress(step, BEFORE_WRITING * fraction),
         )  # fmt: skip
         progress("writing", BEFORE_WRITING)
+        sources: dict[str, Any] = read.sources
         from hsyn_cli.results.written import write
 
         def make_report() -> Report:
             return assemble(
                 result.facts,
                 inputs={
-                    name: Source(str(path.absolute()), getattr(read, name).sha256)
+                    name: Source(str(path.absolute()), sources[name].sha256)
                     for name, path in inputs.given.items()
                 },
                 outputs=paths,
@@ -175,4 +192,11 @@ def read_inputs(inputs: Inputs) -> Checked:
         if o.moving_lesion
         else None,
         start,
+        tuple(
+            (
+                images.read_image(there, f"moving image {k}"),
+                images.read_image(here, f"fixed image {k}"),
+            )
+            for k, (there, here) in enumerate(o.others, 2)
+        ),
     )

@@ -24,6 +24,7 @@ LATER = {
     "problems",
     "lesions",
     "dimension",
+    "channels",
 }  # new in a schema
 
 

@@ -23,6 +23,7 @@ FOLDER_FILES = {
     "inverse_field": "inverse_field.nii.gz",
     "affine": "affine.mat",
 }
+WARPED = ("warped", "inverse_warped")  # of further channels: with _2, _3, ... at the end
 MIDSPACE_FILES = {
     "mid_to_moving_field": "mid_to_moving_field.nii.gz",
     "mid_to_fixed_field": "mid_to_fixed_field.nii.gz",
@@ -42,13 +43,19 @@ PAGE_BYTES = 10_000_000  # for images of noise; a brain takes 3 MB
 
 @dataclass(frozen=True)
 class Wanted:
-    """The files to write. `ants_prefix`: an output prefix of ANTs, e.g. "out/sub1_" or "out/"."""
+    """The files to write.
+
+    Attributes:
+        ants_prefix: an output prefix of ANTs, e.g. "out/sub1_" or "out/".
+        channels: how many channels both images have.
+    """
 
     folder: Path
     ants_prefix: str | None = None
     midspace: bool = False
     labels: bool = False
     html: bool = True
+    channels: int = 1
 
 
 def targets(wanted: Wanted) -> dict[str, Path]:
@@ -58,6 +65,8 @@ def targets(wanted: Wanted) -> dict[str, Path]:
         names |= MIDSPACE_FILES
     if wanted.labels:
         names["warped_labels"] = "warped_labels.nii.gz"
+    for k in range(2, wanted.channels + 1):
+        names |= {f"{name}_{k}": f"{name}_{k}.nii.gz" for name in WARPED}
     paths = {name: wanted.folder / file for name, file in names.items()}
     if wanted.ants_prefix is not None:
         paths |= {name: Path(wanted.ants_prefix + suffix) for name, suffix in ANTS_SUFFIXES.items()}
@@ -69,7 +78,7 @@ def targets(wanted: Wanted) -> dict[str, Path]:
 def needed_bytes(wanted: Wanted, moving_voxels: int, fixed_voxels: int) -> int:
     """Most disk space of a run: all outputs uncompressed, and a second copy of the largest."""
     image, field = 4, 12  # bytes per voxel: float32, three of them
-    total = (image + field) * (moving_voxels + fixed_voxels)
+    total = (wanted.channels * image + field) * (moving_voxels + fixed_voxels)
     if wanted.ants_prefix is not None:
         total += image * (moving_voxels + fixed_voxels) + 2 * field * fixed_voxels
     if wanted.midspace:

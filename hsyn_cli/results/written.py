@@ -21,6 +21,7 @@ from hsyn_cli.results.run_folder import (
     FOLDER_FILES,
     MIDSPACE_FILES,
     PAGE,
+    WARPED,
     Wanted,
     read_report,
     targets,
@@ -65,6 +66,8 @@ def write(
             "mid_moving": half.moving,
             "mid_fixed": half.fixed,
         }
+    for k, images_of in enumerate(result.others, 2):
+        pictures |= {f"{name}_{k}": i for name, i in zip(WARPED, images_of, strict=True)}
     if moving_labels is not None:
         pictures["warped_labels"] = warp_labels(moving_labels, raised(result.forward_field))
     write_transform(result.affine, paths["affine"], dimension)
@@ -79,6 +82,9 @@ def write(
     if page_data is not None:
         atomic.write_text(paths["page"], page.make_page(to_dict(report), page_data))
     optional = {PAGE, "warped_labels.nii.gz", *MIDSPACE_FILES.values()}
+    optional |= {
+        path.name for name in WARPED for path in wanted.folder.glob(f"{name}_[0-9]*.nii.gz")
+    }
     unwanted = optional - {path.name for path in paths.values()}
     staging.remove(wanted.folder / name for name in sorted(unwanted))  # from an earlier run
     staging.commit()

@@ -91,8 +91,8 @@ class Organ:
         """`image` as the later steps use it."""
         return image
 
-    def fine_enough(self, images: Images) -> bool:
-        """Whether images of these voxels gain from the networks."""
+    def suits(self, images: Images) -> bool:
+        """Whether images of these voxels, and of so much of the body, gain from the networks."""
         return True
 
     def unit(self, extents: Extents) -> float:
@@ -164,7 +164,7 @@ def checkpoint_for(
     """Name or path of the checkpoint for `model`: an organ, a name, a path, or `AUTO`.
 
     `AUTO` (or None) goes by the {role: kind} of the images. It is `NONE` if no organ has both, or
-    if the `images` are too coarse for it. Raises InputError if they show different organs.
+    if the `images` are too coarse for it or slabs. Raises InputError if they show different organs.
     """
     if model not in (None, AUTO, *names()):
         return str(model)
@@ -175,7 +175,7 @@ def checkpoint_for(
         hint = "check that these are the right files; --model NAME registers them anyway"
         raise InputError(" and ".join(looks_like(kinds)), hint)
     organ = find(fitting[0] if fitting else NONE)
-    fits = set(kinds.values()) <= set(organ.kinds) and (images is None or organ.fine_enough(images))
+    fits = set(kinds.values()) <= set(organ.kinds) and (images is None or organ.suits(images))
     return (fits and organ.checkpoint) or NONE
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hsyn_cli.anatomy.intensity import Intensities
+from hsyn_cli.anatomy.intensity import BRIGHT, Intensities, cut_faces, read_intensities
 from hsyn_cli.anatomy.organs import Images, Look, Organ, looks_like
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ BRAIN, HEAD = "skull-stripped brain", "whole head"
 LEAST_LITRES = 0.03  # the brains of smaller animals look different
 SMALL_LITRES = 0.25  # human brains have more, those of newborns, too
 COARSE_MM = 2.1  # voxels; networks for detail of 1 mm gain nothing from coarser images
-BRIGHT = 0.1  # of the range
+SLAB = 0.5  # of the largest area across an axis; a slab has more on both of its faces
 HEAD_LITRES = 2.0  # of bright voxels; a brain has less, in adults up to 1.7 litres
 MOST_LITRES = 12.0  # a head with its neck has less; heads have 3 litres and more
 
@@ -56,8 +56,10 @@ class Brain(Organ):
 
         return without_bias(image) if look.kind == BRAIN else image
 
-    def fine_enough(self, images: Images) -> bool:
-        return min(float(np.prod(image.GetSpacing())) for image in images) < COARSE_MM**3
+    def suits(self, images: Images) -> bool:
+        if min(float(np.prod(image.GetSpacing())) for image in images) >= COARSE_MM**3:
+            return False
+        return not any(_slab(image) for image in images)
 
     def unit(self, extents: Extents) -> float:
         from hsyn_cli.anatomy.size import unit_of
@@ -68,6 +70,11 @@ class Brain(Organ):
     def remarks(self, kinds: Mapping[str, str]) -> Iterator[str]:
         if set(kinds.values()) == {BRAIN, HEAD}:
             yield f"{' and '.join(looks_like(kinds))}: skull-strip both images or neither"
+
+
+def _slab(image: sitk.Image) -> bool:
+    """Whether an image shows a part between two planes alone."""
+    return any(min(ends) > SLAB for ends in cut_faces(image, read_intensities(image)))
 
 
 ORGAN = Brain()

@@ -19,6 +19,7 @@ from hsyn_cli.cli.options import (
     threads_option,
 )
 from hsyn_cli.config import presets
+from hsyn_cli.config.channels import channels_of, weights_of
 from hsyn_cli.errors import UsageError
 
 Transform = Literal["rigid", "affine", "deformable"]
@@ -29,9 +30,32 @@ ORGANS = [name for name in plugins.names("hsyn_cli.anatomy.organs") if name != "
 
 @click.command(cls=GroupedCommand, short_help="Register a moving image to a fixed one, both ways.")
 @option(
-    "-m", "--moving", type=FILE, required=True, heading=INPUT, help="Moving image, which is warped."
+    "-m",
+    "--moving",
+    type=FILE,
+    required=True,
+    multiple=True,
+    heading=INPUT,
+    help="Moving image, which is warped. Give further channels of it, such as T2 beside T1, by "
+    "further -m and -f, in one order; the first pair drives the affine step.",
 )
-@option("-f", "--fixed", type=FILE, required=True, heading=INPUT, help="Fixed image, the target.")
+@option(
+    "-f",
+    "--fixed",
+    type=FILE,
+    required=True,
+    multiple=True,
+    heading=INPUT,
+    help="Fixed image, the target.",
+)
+@option(
+    "--weight",
+    type=click.FloatRange(0),
+    multiple=True,
+    metavar="W",
+    heading=INPUT,
+    help="How much a channel pulls, one for each -m.  [default: all the same]",
+)
 @option(
     "--moving-labels",
     type=FILE,
@@ -199,9 +223,10 @@ def register(
     preset: str, model: str, transform: Transform, similarity: str, search: Search, rigid: bool,
     no_affine: bool, smoothness: float,
     max_folding: float | None, on_failure: str,
-    device: str, threads: int | None, seed: int, quiet: bool, as_json: bool, **inputs: Any,
+    device: str, threads: int | None, seed: int, quiet: bool, as_json: bool,
+    moving: tuple[Path, ...], fixed: tuple[Path, ...], weight: tuple[float, ...], **inputs: Any,
 ) -> None:  # fmt: skip
-    """Register a moving 3-D image to a fixed one, both ways.
+    """Register a moving image to a fixed one, 3-D or 2-D, both ways.
 
     hsyn writes warped.nii.gz, inverse_warped.nii.gz, forward_field.nii.gz (fixed grid),
     inverse_field.nii.gz (moving grid), affine.mat, report.json and report.html to the output
@@ -214,6 +239,7 @@ def register(
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --ants-prefix out/m_to_f_
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --preset fast --json
       hsyn register -m t2.nii.gz -f t1.nii.gz -o out/ --transform rigid
+      hsyn register -m a_t1.nii.gz -f b_t1.nii.gz -m a_t2.nii.gz -f b_t2.nii.gz -o out/
       hsyn register -m exhale.nii.gz -f inhale.nii.gz -o out/ --model lung
     """
     if transform != "deformable" and (no_affine or (rigid and transform != "rigid")):
@@ -227,11 +253,16 @@ def register(
     from hsyn_cli.results.report import check_folding, check_problems, to_json
     from hsyn_cli.results.run_folder import Wanted
 
-    labels = inputs["moving_labels"] is not None
-    wanted = Wanted(out, ants_prefix, save_midspace, labels=labels, html=not no_html)
+    (first, *others), labels = channels_of(moving, fixed), inputs["moving_labels"] is not None
+    weights_of(weight, len(moving))
+    wanted = Wanted(
+        out, ants_prefix, save_midspace, labels, html=not no_html, channels=len(moving)
+    )  # fmt: skip
     with progress_bar(quiet) as progress:
         report = api.register_files(
-            Inputs(**inputs), wanted, preset=preset, model=model, device=device, threads=threads,
+            Inputs(first[0], first[1], others=tuple(others), **inputs), wanted,
+            channel_weights=weight or None, preset=preset, model=model,
+            device=device, threads=threads,
             affine="none" if no_affine else "rigid" if rigid else "affine",
             transform=transform, similarity=similarity, search=search, smoothness=smoothness,
             seed=seed, force=force, progress=progress,
