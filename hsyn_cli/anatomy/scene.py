@@ -20,6 +20,7 @@ from hsyn_cli.anatomy.intensity import (
     widened,
 )
 from hsyn_cli.anatomy.organs import Chains, Images, Look, Masks, Organ
+from hsyn_cli.anatomy.thick import thinned
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_parts, working_grid
 
@@ -219,11 +220,14 @@ def prepare_subjects(
     """
     for role, look in zip(ROLES, looks, strict=True):
         organ.check(look.grey, f"the {role} image")
-    views = (organ.prepare(images[0], looks[0]), organ.prepare(images[1], looks[1]))
+    views = (
+        thinned(organ.prepare(images[0], looks[0])),
+        thinned(organ.prepare(images[1], looks[1])),
+    )
     grey = (organ.window(views[0], percentile), organ.window(views[1], percentile))
     beside = []
     for moving, fixed in others:
-        both = (organ.prepare(moving, looks[0]), organ.prepare(fixed, looks[1]))
+        both = (thinned(organ.prepare(moving, looks[0])), thinned(organ.prepare(fixed, looks[1])))
         beside.append(
             (both, (organ.window(both[0], percentile), organ.window(both[1], percentile)))
         )

@@ -14,6 +14,7 @@ from hsyn_cli.anatomy.placement import place
 from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.scene import ROLES, prepare_subjects
 from hsyn_cli.anatomy.size import scaled_affine
+from hsyn_cli.anatomy.thick import SMOOTHER, is_thick
 from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.config import presets
 from hsyn_cli.devices import choose_device
@@ -127,7 +128,8 @@ def choose(pair: Pair, settings: Settings) -> Method:
             raise UsageError(text, "leave out --similarity, or give --model none")
         config = replace(config, similarity=settings.similarity)
     measure = similarities.find(config.similarity)
-    smoothness = settings.smoothness * measure.smoothness
+    thick = any(map(is_thick, views))
+    smoothness = settings.smoothness * measure.smoothness * (SMOOTHER if thick else 1)
     config = replace(config, spacing=pair.voxel or config.spacing)
     networks.sn.config = config.smoother(smoothness)
     networks.sn.channels = settings.channels
