@@ -97,6 +97,7 @@ class FakeResult:
     inverse_warp_field: sitk.Image
     midspace: FakeMidspace
     facts: Facts = FACTS
+    others: tuple[Any, ...] = ()
 
 
 def fake_result() -> FakeResult:
@@ -127,7 +128,10 @@ def replace_pipeline(monkeypatch: pytest.MonkeyPatch, register: Callable[..., An
 def register(
     *more: str, moving: str = "m.nii.gz", fixed: str = "f.nii.gz", out: str = "out"
 ) -> int:
-    return run(["register", "-m", moving, "-f", fixed, "-o", out, *more])
+    """`hsyn register` on a pair; `more` may name another moving or fixed image."""
+    images = [("-m", moving), ("-f", fixed)]
+    usual = [word for pair in images if pair[0] not in more for word in pair]
+    return run(["register", *usual, "-o", out, *more])
 
 
 SIZE = (7, 9, 5)

@@ -135,11 +135,13 @@ def test_the_pipeline_gets_what_was_asked_for(here: Path, calls: list[dict[str, 
     (call,) = calls
     assert isinstance(call.pop("initial_transform"), sitk.AffineTransform)
     assert call.pop("fixed_mask").GetPixelID() == sitk.sitkUInt8
-    assert call["moving"].GetPixelID() == sitk.sitkFloat32
-    assert call["moving"][1, 2, 3] == pytest.approx(grid_image(SIZE, 1)[1, 2, 3])
-    assert call["fixed"][1, 2, 3] == pytest.approx(grid_image(SIZE, 2)[1, 2, 3])
+    (moving,), (fixed,) = call["moving"], call["fixed"]  # one channel of each
+    assert moving.GetPixelID() == sitk.sitkFloat32
+    assert moving[1, 2, 3] == pytest.approx(grid_image(SIZE, 1)[1, 2, 3])
+    assert fixed[1, 2, 3] == pytest.approx(grid_image(SIZE, 2)[1, 2, 3])
     plain = {key: call[key] for key in call if key not in ("moving", "fixed", "progress")}
     assert plain == {
+        "channel_weights": None,
         "preset": "fast",
         "weights": "auto",
         "device": "cpu",

@@ -89,6 +89,9 @@ def test_information_is_high_where_one_image_explains_the_other() -> None:
         0.05
     )
     assert np.isnan(information(images["t1"], np.zeros((24, 24, 24))))
+    silhouette = np.where(images["t1"] > 0.1, 0.5, 0.0)
+    assert information(images["t1"], silhouette) == 0
+    assert np.isnan(information(silhouette, silhouette))
     half = images["t1"].copy()
     half[:12] = 0
     assert Shown.in_values(half, images["t1"]).overlap == 1

@@ -85,7 +85,7 @@ def information(moving: Values, fixed: Values) -> float:
     """Mutual information of aligned grey values in [0, 1], as a share of the smaller entropy.
 
     Over the voxels inside the content of both images: silhouettes do not count. What few voxels
-    gain by chance is subtracted (Miller 1955). NaN: few voxels, or an image of one grey value.
+    gain by chance is subtracted (Miller 1955). NaN: few voxels, or two images of one grey value.
     """
     contents = (moving > DARKEST, fixed > DARKEST)
     both = _inside(contents[0]) & _inside(contents[1])
@@ -100,7 +100,9 @@ def information(moving: Values, fixed: Values) -> float:
     found = of_moving + of_fixed - of_both
     found -= (chance[2] - chance[0] - chance[1]) / (2 * counts.sum())
     least = min(of_moving, of_fixed)
-    return max(found, 0.0) / least if least else math.nan
+    if least:
+        return max(found, 0.0) / least
+    return math.nan if max(of_moving, of_fixed) == 0 else 0.0  # one of the two tells nothing
 
 
 def _inside(content: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -239,7 +239,7 @@ def register(
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --ants-prefix out/m_to_f_
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --preset fast --json
       hsyn register -m t2.nii.gz -f t1.nii.gz -o out/ --transform rigid
-      hsyn register -m a_t1.nii.gz -f b_t1.nii.gz -m a_t2.nii.gz -f b_t2.nii.gz -o out/
+      hsyn register -m at1.nii -f bt1.nii -m at2.nii -f bt2.nii -o out/
       hsyn register -m exhale.nii.gz -f inhale.nii.gz -o out/ --model lung
     """
     if transform != "deformable" and (no_affine or (rigid and transform != "rigid")):
