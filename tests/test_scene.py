@@ -101,7 +101,9 @@ def test_lungs_in_one_image_alone_are_no_map() -> None:
 
 def test_a_brain_is_seen_as_it_is_and_masks_count_only_if_given() -> None:
     image, mask = chest()
-    brain = sitk.Maximum(image, 0.0)
+    ends = [4, 4, 4]
+    mask = sitk.ConstantPad(mask, ends, ends, 0)
+    brain = sitk.ConstantPad(sitk.Maximum(image, 0.0), ends, ends, 0.0)
     bare = Subjects((brain, brain), (None, None), (None, None), "brain")
     assert bare.views == (brain, brain)
     assert seen(bare).counts is None
@@ -109,6 +111,23 @@ def test_a_brain_is_seen_as_it_is_and_masks_count_only_if_given() -> None:
     masked = seen(Subjects((brain, brain), (mask, None), (None, None), "brain")).counts
     assert masked is not None
     assert 0 < float(masked[0].mean()) < 1 == float(masked[1].mean())
+
+
+def test_an_image_that_its_border_cuts_counts_up_to_there_and_goes_on() -> None:
+    image, _ = chest()
+    whole = sitk.ConstantPad(sitk.Maximum(image, 0.0), [4] * 3, [4] * 3, 0.0)
+    slab = whole[:, :, whole.GetSize()[2] // 2 :]
+    subjects = Subjects((slab, whole), (None, None), (None, None), "none")
+    assert subjects.cut == (True, False)
+    scene = seen(subjects)
+    assert scene.counts is not None
+    grid, low = scene.grid, Grid.of(slab).points(np.array([0.0, 0.0, -0.5]))[2]
+    heights = np.array([grid.points(np.array([0.0, 0.0, k]))[2] for k in range(grid.size[2])])
+    below = torch.from_numpy(heights < low - 4)
+    assert below.any()
+    assert float(scene.counts[0, 0][below].max()) == 0
+    assert float(scene.counts[1].min()) == 1
+    assert float(scene.pair[0, 0][below].mean()) > 0.05  # as at the border
 
 
 def test_images_that_miss_each_other_are_refused() -> None:

@@ -11,15 +11,21 @@ from numpy.typing import NDArray
 
 from hsyn_cli.anatomy.intensity import resample_image
 from hsyn_cli.anatomy.scene import Subjects
+from hsyn_cli.space import Grid
 
 Values = NDArray[np.float32]
 
-LOOK_MM = 4.0  # voxel size of the comparison
+LOOK_MM, SLICE_LOOK_MM = 4.0, 2.0  # voxel size of the comparison, and that of a slice
 DARKEST = 0.1  # of the range; darker voxels may be background
 DARK = 35.0  # percent of the content, the darkest, in which fluid lies
 LEAST = 0.45  # relation of equal contrasts; see the guide "experiments"
 FEW = 100  # voxels; fewer tell nothing
-BINS = 32  # of the grey values
+BINS, SLICE_BINS = 32, 16  # of the grey values; a slice has fewer voxels
+
+
+def look_mm(grid: Grid) -> float:
+    """The voxel size in mm at which two images are compared."""
+    return LOOK_MM if grid.normal is None else SLICE_LOOK_MM
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Shown:
 
         Two images in Hounsfield units have the same contrast by definition.
         """
-        grid = subjects.grid(affine, LOOK_MM, 0.0, 1)
+        grid = subjects.grid(affine, look_mm(Grid.of(subjects.views[1])), 0.0, 1)
         sides = zip(subjects.views, (affine, None), subjects.grey, strict=True)
         moving, fixed = (
             resample_image(view, grid, chain, grey)[0, 0].numpy() for view, chain, grey in sides
@@ -93,7 +99,8 @@ def information(moving: Values, fixed: Values) -> float:
         both = contents[0] & contents[1]
     if both.sum() < FEW:
         return math.nan
-    counts, _, _ = np.histogram2d(moving[both], fixed[both], BINS, ((0, 1), (0, 1)))
+    bins = SLICE_BINS if min(moving.shape) == 1 else BINS
+    counts, _, _ = np.histogram2d(moving[both], fixed[both], bins, ((0, 1), (0, 1)))
     parts = (counts.sum(1), counts.sum(0), counts.ravel())
     of_moving, of_fixed, of_both = map(_entropy, parts)
     chance = [np.count_nonzero(part) - 1 for part in parts]
@@ -101,7 +108,7 @@ def information(moving: Values, fixed: Values) -> float:
     found -= (chance[2] - chance[0] - chance[1]) / (2 * counts.sum())
     least = min(of_moving, of_fixed)
     if least:
-        return max(found, 0.0) / least
+        return float(max(found, 0.0) / least)
     return math.nan if max(of_moving, of_fixed) == 0 else 0.0  # one of the two tells nothing
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import SimpleITK as sitk
@@ -132,7 +134,7 @@ class Subjects:
         sides = zip(grids, thickest, strict=True)
         return all(grid.voxel < 7 / 6 * mm and most <= 2 * mm for grid, most in sides)
 
-    @property
+    @cached_property
     def cut(self) -> tuple[bool, bool]:
         """Whether the border cuts what an image shows; regions lie inside."""
         if self.regions is not None:
@@ -143,27 +145,27 @@ class Subjects:
         )
         return moving, fixed
 
-    def _scanned(self, counts: Tensor | None, grid: Grid, chains: Chains) -> Tensor | None:
-        """`counts` without what lies beyond the border of a cut image: it must not pull."""
+    def _scanned(self, grid: Grid, chains: Chains) -> Tensor | None:
+        """0 beyond the border of a cut image, where it must not pull; None: no image is cut."""
         if not any(self.cut):
-            return counts
+            return None
         rows = []
         for view, chain, cut in zip(self.views, chains, self.cut, strict=True):
             everywhere = sitk.Cast(view == view, BYTE) if cut else None
             rows.append(resample_mask(everywhere, grid, chain))
-        return torch.cat(rows) if counts is None else torch.cat(rows) * counts
+        return torch.cat(rows)
 
-    def _beside_lesions(self, counts: Tensor | None, grid: Grid, chains: Chains) -> Tensor | None:
-        """`counts` without each image's lesion, which must not pull."""
+    def _beside_lesions(self, grid: Grid, chains: Chains) -> Tensor | None:
+        """0 in each image's lesion, which must not pull; None: there is none."""
         if self.lesions == (None, None):
-            return counts
+            return None
         rows = []
         for lesion, chain in zip(self.lesions, chains, strict=True):
             own = resample_mask(None, grid)
             if lesion is not None:
                 own = own - widened(resample_mask(lesion, grid, chain), LESION_EDGE)
             rows.append(own)
-        return torch.cat(rows) if counts is None else torch.cat(rows) * counts
+        return torch.cat(rows)
 
     def on(self, grid: Grid, transform: sitk.AffineTransform, device: torch.device) -> Scene:
         """Both images on `grid`, the moving one through `transform` (fixed -> moving point).
@@ -183,12 +185,14 @@ class Subjects:
         pair, others = channels[0], torch.cat((channels[0][:, :0], *channels[1:]), dim=1)
         maps = self.organ.maps(self.regions, grid, chains)
         counts = self.organ.counts(self.views, self.masks, grid, chains, maps)
-        counts = self._beside_lesions(self._scanned(counts, grid, chains), grid, chains)
-        if not (pair[0] if counts is None else pair[0] * counts[0]).any():
+        scanned = self._scanned(grid, chains)
+        if not (pair[0] if scanned is None else pair[0] * scanned[0]).any():
             raise GeometryError(
                 "after the alignment, no part of the moving image lies on the fixed image",
                 "check the headers, the masks and the --initial-transform",
             )
+        parts = [v for v in (counts, scanned, self._beside_lesions(grid, chains)) if v is not None]
+        counts = math.prod(parts[1:], start=parts[0]) if parts else None
         maps = pair[:, :0] if maps is None else maps
         counts = None if counts is None else counts.to(device)
         return Scene(grid, pair.to(device), maps.to(device), counts, others.to(device))

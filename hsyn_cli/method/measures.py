@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from hsyn_cli.anatomy.contrast import LOOK_MM, Shown, Values
+from hsyn_cli.anatomy.contrast import Shown, Values, look_mm
 from hsyn_cli.anatomy.intensity import resample_image
 from hsyn_cli.anatomy.scene import ROLES, Scene, Subjects
 from hsyn_cli.devices import device_name
@@ -90,7 +90,7 @@ def measured(subjects: Subjects, working: WorkingFields, scene: Scene, method: M
     before, affine, after = (
         float(value(sampling.downsample(image, 2), small, 5, weight)) for image in states
     )
-    coarse = max(1, round(LOOK_MM / scene.spacing))
+    coarse = max(1, round(look_mm(scene.grid) / scene.spacing))
     if scene.counts is not None and any(subjects.cut):  # the images go on beyond their borders
         there, here = scene.counts.chunk(2)
         aligned, fixed = aligned * there, fixed * here
