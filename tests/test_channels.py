@@ -15,7 +15,7 @@ from samples import EXAMPLES, picture
 
 from hsyn_cli.cli import run
 from hsyn_cli.config.channels import channels_of, weights_of
-from hsyn_cli.errors import UsageError
+from hsyn_cli.errors import GeometryError, UsageError
 from hsyn_cli.method.forces import forces
 from hsyn_cli.method.register import register
 from hsyn_cli.space import Grid
@@ -160,3 +160,35 @@ def test_the_files_of_several_channels(
     assert "2 weights for 1 channel" in capfd.readouterr().err
     assert run([*line.split(), "--force", "-m", "m2.nii.gz"]) == 2
     assert "2 moving and 1 fixed images" in capfd.readouterr().err
+
+
+def test_files_that_only_look_like_those_of_a_channel_stay(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    sitk.WriteImage(pair[0], "out/warped_2.nii.gz")  # the user's own, and an input
+    sitk.WriteImage(pair[1], "f.nii.gz")
+    Path("out/warped_2mm.nii.gz").write_bytes(b"mine")
+    line = "register -m out/warped_2.nii.gz -f f.nii.gz -o out --preset fast --quiet --no-html"
+    for more in ([], ["--force"]):
+        assert run([*line.split(), *more]) == 0
+        assert Path("out/warped_2mm.nii.gz").read_bytes() == b"mine"
+        assert Path("out/warped_2.nii.gz").is_file()
+
+
+def test_a_channel_counts_as_far_as_it_was_scanned(pair: Pair) -> None:
+    """Equal images, of which a further channel of one is a slab: hardly anything moves."""
+    image = pair[0]
+    inside = sitk.GetArrayFromImage(image) > 20
+    found = quick([image, image[:, :, 10:22]], [image, image], affine="none")
+    off = np.linalg.norm(fields(found), axis=-1)[inside]
+    assert off.mean() < 0.1 * MM
+    assert off.max() < MM
+
+
+def test_a_channel_that_lies_elsewhere_is_refused(pair: Pair) -> None:
+    away = sitk.Image(pair[0])
+    away.SetOrigin((900.0, 0.0, 0.0))
+    with pytest.raises(GeometryError, match="no part of the moving image"):
+        quick([pair[0], away], list(pair))

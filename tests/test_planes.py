@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -18,6 +19,7 @@ from hsyn_cli.fields.folding import determinants, measure_folding
 from hsyn_cli.io import images, writing
 from hsyn_cli.space import Grid, affine_parts
 from hsyn_cli.space.planes import Plane, lowered, lowered_transform, raised, raised_transform
+from hsyn_cli.tools.evaluate import read_landmarks
 
 Slices = dict[str, sitk.Image]
 NAMES = ("moving", "fixed", "moving_labels", "fixed_labels")
@@ -369,3 +371,63 @@ def test_the_determinant_of_a_slice_is_that_of_its_plane(axis: int) -> None:
     assert folding.min_det == pytest.approx(float(least.min()))
     assert folding.voxels == int((least <= 0).sum())
     assert grid.contains(np.array(folding.min_det_at_mm))
+
+
+# ---- what is refused, and what is not
+
+
+def test_2d_images_and_slices_in_space_do_not_mix(pair: Slices, volumes: Slices) -> None:
+    with pytest.raises(InputError, match="the moving image is 2-D, and the fixed image 3-D"):
+        api.register(pair["moving"], cut(volumes["fixed"], 2))
+
+
+def test_colours_keep_their_third_number(folder: Path, pair: Slices) -> None:
+    grey = sitk.Cast(pair["moving"], sitk.sitkUInt8)
+    sitk.WriteImage(sitk.Compose([grey, grey, grey // 2]), str(folder / "rgb.nrrd"))
+    line = f"apply-field -i {folder}/rgb.nrrd -t {folder}/out/forward_field.nii.gz"
+    assert run([*line.split(), "-o", f"{folder}/moved.nrrd"]) == 0
+    moved_one = values(folder / "moved.nrrd")
+    assert moved_one.shape[-1] == 3
+    assert moved_one[..., 2].max() > 50
+
+
+def test_label_maps_of_floats_stay_2d(folder: Path, pair: Slices) -> None:
+    floats = sitk.Cast(pair["moving_labels"], sitk.sitkFloat32)
+    sitk.WriteImage(floats, str(folder / "floats.nii.gz"))
+    line = f"apply-field -i {folder}/floats.nii.gz -t {folder}/out/forward_field.nii.gz"
+    assert run([*line.split(), "-o", f"{folder}/f.nii.gz", "--interpolation", "label"]) == 0
+    assert (values(folder / "f.nii.gz") == values(folder / "labels.nii.gz")).all()
+
+
+def test_forms_without_2d_fields_say_so(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    line = f"convert {folder}/out/forward_field.nii.gz {folder}/no.nii.gz --to fsl"
+    assert run([*line.split(), "--moving", f"{folder}/moving.nii.gz"]) == 2
+    assert "has no 2-D fields" in capfd.readouterr().err
+
+
+def test_points_and_landmarks_of_a_plane_need_no_z(folder: Path) -> None:
+    (folder / "p.csv").write_text("x,y\n80,110\n100,150\n")
+    line = f"apply-field --points {folder}/p.csv -t {folder}/out/affine.mat -o {folder}/q.csv"
+    assert run(line.split()) == 0
+    moved_ones = np.loadtxt(folder / "q.csv", delimiter=",", skiprows=1)
+    linear = sitk.ReadTransform(str(folder / "out" / "affine.mat"))
+    assert moved_ones[0] == pytest.approx(linear.TransformPoint((80.0, 110.0)), abs=1e-3)
+    (folder / "l.csv").write_text("fx,fy,mx,my\n160,200,161,202\n")
+    found = api.evaluate(
+        folder / "out" / "forward_field.nii.gz", folder / "fixed.nii.gz", landmarks=folder / "l.csv"
+    )
+    assert found.landmarks is not None
+    assert found.landmarks.before.mean_mm == pytest.approx(5**0.5)
+    with pytest.raises(InputError, match="no column"):
+        read_landmarks(folder / "l.csv")
+
+
+def test_a_2d_file_that_stands_upright_gets_its_own_axes(tmp_path: Path) -> None:
+    matrix = np.array([[2.0, 0, 0, 5], [0, 0, 1, 6], [0, 3.0, 0, 7], [0, 0, 0, 1]])
+    numbers = np.arange(30, dtype=np.float32).reshape(5, 6)
+    nib.Nifti1Image(numbers, matrix).to_filename(tmp_path / "a.nii.gz")
+    scan = images.read_image(tmp_path / "a.nii.gz")
+    grid = Grid.of(scan.image)
+    assert grid.spacing[:2] == pytest.approx((2, 3))
+    assert grid.direction == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    assert any("own axes" in line for line in scan.warnings)

@@ -9,7 +9,7 @@ from samples import DIRECTIONS, EXAMPLES
 
 from hsyn_cli.anatomy.intensity import cut_faces, read_intensities
 from hsyn_cli.anatomy.organs import find
-from hsyn_cli.anatomy.thick import is_thick, thinned
+from hsyn_cli.anatomy.thick import thinned
 from hsyn_cli.method.register import register
 from hsyn_cli.space import Grid
 
@@ -34,9 +34,9 @@ def test_thinned_slices_keep_their_means_and_their_place(axis: int) -> None:
     factors[axis] = 6
     fine = smooth_image((size[0], size[1], size[2]))
     thick = sitk.BinShrink(fine, factors)
-    found = thinned(thick)
-    assert is_thick(thick)
-    assert not is_thick(fine)
+    found = thinned(thick, 1.0)
+    assert thinned(fine, 1.0) is fine
+    assert thinned(thick, 4.0) is thick  # as thin as the working voxels
     assert Grid.of(found).same_as(Grid.of(fine), 1e-3)
     again, first = (sitk.GetArrayFromImage(i) for i in (sitk.BinShrink(found, factors), thick))
     inner = first > 60
@@ -50,7 +50,7 @@ def test_thinned_slices_are_nearer_to_the_truth_than_linear_ones() -> None:
     thick = sitk.BinShrink(fine, (1, 1, 6))
     truth = sitk.GetArrayFromImage(fine)
     linear = sitk.GetArrayFromImage(sitk.Resample(thick, fine, sitk.Transform(), sitk.sitkLinear))
-    ours = sitk.GetArrayFromImage(thinned(thick))
+    ours = sitk.GetArrayFromImage(thinned(thick, 1.0))
     inside = sitk.GetArrayFromImage(sitk.BinaryErode(fine > 1, (2, 2, 6))) > 0
     off = [np.abs(values - truth)[inside].mean() for values in (ours, linear)]
     assert off[0] < 0.6 * off[1]
@@ -59,12 +59,12 @@ def test_thinned_slices_are_nearer_to_the_truth_than_linear_ones() -> None:
 
 def test_usual_voxels_and_slices_stay() -> None:
     image = smooth_image()
-    assert thinned(image) is image
+    assert thinned(image, 1.0) is image
     image.SetSpacing((1.0, 1.0, 1.9))
-    assert thinned(image) is image
+    assert thinned(image, 1.0) is image
     image.SetSpacing((1.0, 1.0, 9.0))
     single = image[:, :, 20:21]
-    assert thinned(single) is single
+    assert thinned(single, 1.0) is single
 
 
 @pytest.fixture(scope="module")

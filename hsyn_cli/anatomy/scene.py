@@ -28,6 +28,7 @@ from hsyn_cli.space import Array, Grid, affine_parts, working_grid
 
 ROLES = ("moving", "fixed")
 CUT = 0.05  # of the largest area across an axis; smaller areas at the border are no cut
+OTHERS_EDGE = 4  # working voxels inside the border of a cut channel, where the first one tells
 LESION_EDGE = 2  # working voxels beside a lesion that do not count
 BYTE = sitk.sitkUInt8
 Greys = tuple[Intensities, Intensities]
@@ -40,8 +41,10 @@ class Scene:
     Attributes:
         pair: both images, (2, 1, Z, Y, X) in [0, 1].
         maps: maps of what the images show, (2, C, ...); C may be 0.
-        counts: (2, 1, ...), 0 where an image does not count; None: all counts.
+        counts: (2, 1, ...), 0 where an image does not count; None: all counts. The border can cut
+            further channels earlier: then (2, N, ...), where 0 stops the pull of a channel alone.
         others: further channels of both images, (2, N - 1, ...); N may be 1.
+        scanned: (2, 1, ...), 0 beyond the borders of cut images; None: none is cut.
     """
 
     grid: Grid
@@ -49,6 +52,7 @@ class Scene:
     maps: Tensor
     counts: Tensor | None
     others: Tensor
+    scanned: Tensor | None = None
 
     @property
     def spacing(self) -> float:
@@ -67,6 +71,7 @@ class Subjects:
         regions: the parts to register, if the organ limits them.
         lesions: where an image shows what the other one cannot have.
         others: views and intensities of further channels of both images.
+        thick: whether an image has thick slices, which the views have not.
     """
 
     views: Images
@@ -76,8 +81,9 @@ class Subjects:
     organ: Organ
     lesions: Masks = (None, None)
     others: tuple[tuple[Images, Greys], ...] = ()
+    thick: bool = False
 
-    @property
+    @cached_property
     def channels(self) -> tuple[Subjects, ...]:
         """Each channel as a pair of its own."""
         others = (replace(self, views=v, grey=grey, others=()) for v, grey in self.others)
@@ -145,6 +151,19 @@ class Subjects:
         )
         return moving, fixed
 
+    def _seen(self, grid: Grid, chains: Chains) -> tuple[Tensor, Tensor | None]:
+        """The first channel of both images on `grid`, and `_scanned`. Raises GeometryError."""
+        sides = zip(self.views, chains, self.grey, self.cut, strict=True)
+        pair = torch.cat([resample_image(v, grid, way, grey, cut) for v, way, grey, cut in sides])
+        scanned = self._scanned(grid, chains)
+        if not (pair[0] if scanned is None else pair[0] * scanned[0]).any():
+            raise GeometryError(
+                "after the alignment, no part of the moving image lies on the fixed image",
+                "check the headers, the masks and the --initial-transform; all channels of an "
+                "image must be aligned",
+            )
+        return pair, scanned
+
     def _scanned(self, grid: Grid, chains: Chains) -> Tensor | None:
         """0 beyond the border of a cut image, where it must not pull; None: no image is cut."""
         if not any(self.cut):
@@ -173,29 +192,22 @@ class Subjects:
         Raises GeometryError if no part of the moving image lies there.
         """
         chains: Chains = (transform, None)
-        channels = [
-            torch.cat(
-                [
-                    resample_image(view, grid, chain, grey, cut)
-                    for view, chain, grey, cut in zip(views, chains, greys, self.cut, strict=True)
-                ]
-            )
-            for views, greys in ((self.views, self.grey), *self.others)
-        ]
-        pair, others = channels[0], torch.cat((channels[0][:, :0], *channels[1:]), dim=1)
+        seen, scans = zip(*(channel._seen(grid, chains) for channel in self.channels), strict=True)
+        pair, others, scanned = seen[0], torch.cat((seen[0][:, :0], *seen[1:]), dim=1), scans[0]
         maps = self.organ.maps(self.regions, grid, chains)
         counts = self.organ.counts(self.views, self.masks, grid, chains, maps)
-        scanned = self._scanned(grid, chains)
-        if not (pair[0] if scanned is None else pair[0] * scanned[0]).any():
-            raise GeometryError(
-                "after the alignment, no part of the moving image lies on the fixed image",
-                "check the headers, the masks and the --initial-transform",
-            )
         parts = [v for v in (counts, scanned, self._beside_lesions(grid, chains)) if v is not None]
         counts = math.prod(parts[1:], start=parts[0]) if parts else None
         maps = pair[:, :0] if maps is None else maps
+        if any(scan is not None for scan in scans[1:]):  # a column for each channel
+            one = torch.ones_like(pair)
+            rows = [
+                one if scan is None else 1 - widened(1 - scan, OTHERS_EDGE) for scan in scans[1:]
+            ]
+            counts = torch.cat((one if counts is None else counts, *rows), dim=1)
         counts = None if counts is None else counts.to(device)
-        return Scene(grid, pair.to(device), maps.to(device), counts, others.to(device))
+        scanned = None if scanned is None else scanned.to(device)
+        return Scene(grid, pair.to(device), maps.to(device), counts, others.to(device), scanned)
 
 
 def _all(mask: sitk.Image | None, like: sitk.Image) -> sitk.Image:
@@ -211,6 +223,7 @@ def prepare_subjects(
     percentile: float,
     lesions: Masks = (None, None),
     others: Sequence[Images] = (),
+    mm: float = 1.0,
 ) -> Subjects:
     """Prepare two images for their organ.
 
@@ -218,25 +231,28 @@ def prepare_subjects(
         images, masks, looks: moving and fixed.
         percentile: of the grey values, see `read_intensities`.
         others: further channels of both images.
+        mm: the working voxel.
 
     Raises:
         InputError: an image cannot show the organ. UsageError: the masks do not go together.
     """
     for role, look in zip(ROLES, looks, strict=True):
         organ.check(look.grey, f"the {role} image")
-    views = (
-        thinned(organ.prepare(images[0], looks[0])),
-        thinned(organ.prepare(images[1], looks[1])),
-    )
+    given = (organ.prepare(images[0], looks[0]), organ.prepare(images[1], looks[1]))
+    views = (thinned(given[0], mm), thinned(given[1], mm))
+    thick = any(view is not image for view, image in zip(views, given, strict=True))
     grey = (organ.window(views[0], percentile), organ.window(views[1], percentile))
     beside = []
     for moving, fixed in others:
-        both = (thinned(organ.prepare(moving, looks[0])), thinned(organ.prepare(fixed, looks[1])))
+        both = (
+            thinned(organ.prepare(moving, looks[0]), mm),
+            thinned(organ.prepare(fixed, looks[1]), mm),
+        )
         beside.append(
             (both, (organ.window(both[0], percentile), organ.window(both[1], percentile)))
         )
     regions = organ.regions(masks, looks)
-    return Subjects(views, grey, masks, regions, organ, lesions, tuple(beside))
+    return Subjects(views, grey, masks, regions, organ, lesions, tuple(beside), thick)
 
 
 def pair_box(

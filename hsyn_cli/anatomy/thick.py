@@ -14,21 +14,26 @@ import SimpleITK as sitk
 
 from hsyn_cli.space import Array, Grid
 
-THICK = 2.0  # times the smallest voxel size; thinner slices stay
+THICK = 2.0  # times the width of the voxels; thinner slices stay
 MOST_PARTS = 12  # of a slice
 SMOOTHER = 1.25  # fields; a field on thick slices cannot be the inverse of a rougher one
 MOST_VOXELS = 3e7
 
 
-def thinned(image: sitk.Image) -> sitk.Image:
+def thinned(image: sitk.Image, mm: float) -> sitk.Image:
     """An image with thick slices in about as thin parts as its voxels are wide; else the image.
 
     The parts stay within the range of the image, and background stays background.
+
+    Args:
+        mm: the working voxel; finer parts are of no use.
     """
     grid = Grid.of(image)
-    axis, ratio = _thickest(grid)
+    wide = [k for k in range(3) if k != grid.normal]
+    axis = max(wide, key=lambda k: grid.spacing[k])
+    ratio = grid.spacing[axis] / max(mm, *(grid.spacing[k] for k in wide if k != axis))
     parts = min(round(ratio), MOST_PARTS, int(MOST_VOXELS // image.GetNumberOfPixels()))
-    if not is_thick(image) or parts < 2:
+    if ratio <= THICK or parts < 2:
         return image
     values = sitk.GetArrayViewFromImage(image).astype(np.float32)
     along = np.moveaxis(values, 2 - axis, 0)
@@ -38,18 +43,6 @@ def thinned(image: sitk.Image) -> sitk.Image:
     fine[flat] = low
     out = sitk.GetImageFromArray(np.ascontiguousarray(np.moveaxis(fine, 0, 2 - axis)))
     return _parted(grid, axis, parts).stamp(out)
-
-
-def is_thick(image: sitk.Image) -> bool:
-    """Whether an image has thick slices."""
-    return _thickest(Grid.of(image))[1] > THICK
-
-
-def _thickest(grid: Grid) -> tuple[int, float]:
-    """The axis of the largest voxel size, and how often that holds the smallest."""
-    wide = [k for k in range(3) if k != grid.normal]
-    axis = max(wide, key=lambda k: grid.spacing[k])
-    return axis, grid.spacing[axis] / min(grid.spacing[k] for k in wide)
 
 
 def _parted(grid: Grid, axis: int, parts: int) -> Grid:

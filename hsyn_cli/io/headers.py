@@ -19,7 +19,7 @@ from hsyn_cli.errors import GeometryError, InputError
 from hsyn_cli.io import files
 from hsyn_cli.io.endings import ANALYZE, MGH, NIFTI, ends
 from hsyn_cli.space import RAS, Array, Grid, from_ras, shear
-from hsyn_cli.space.planes import flattened
+from hsyn_cli.space.planes import flattened, lies_flat
 
 HEAD_BYTES = 552  # NIfTI-2's header, and the size of its first extension
 STACKS = ((3,), (1, 3))  # axes after the third in an image of three numbers per voxel
@@ -27,6 +27,7 @@ ROUNDED = 4e-3  # shear that rounding to three digits can make
 VISIBLE = 0.1  # voxels; smaller differences of geometry are not told
 SHORTEST = 1e-9  # mm of a voxel
 LARGEST = 1 << 40  # voxels along an axis
+STANDS = "the plane of this 2-D image is not that of x and y; hsyn takes its own axes for them"
 SINGULAR = 1e-3  # determinant of the axes
 INTENT_VECTOR = 1007  # NIFTI_INTENT_VECTOR: ITK writes it, and ANTs needs it for a field
 INTENT_DISPLACEMENT = 1006  # NIFTI_INTENT_DISPVECT: vectors in RAS
@@ -156,7 +157,8 @@ def _flat(header: Header) -> Header:
     field = header.dim[2:] == (1, 1, 2)
     if header.axes != 2 and not field:
         return header
-    return replace(header, axes=2, grid=flattened(header.grid))
+    notes = header.notes if lies_flat(header.grid) else (*header.notes, STANDS)
+    return replace(header, axes=2, grid=flattened(header.grid), notes=notes)
 
 
 def dimensions(sizes: list[int], name: str) -> tuple[int, ...]:

@@ -84,7 +84,7 @@ def _checked_mask(image: sitk.Image, reference: sitk.Image, name: str) -> sitk.I
     check_grid(image, reference, name)
     values = sitk.GetArrayViewFromImage(image)
     check_finite(values, float(values.min()), float(values.max()), name)
-    mask = sitk.Cast(image != 0, sitk.sitkUInt8)
+    mask = Grid.of(image).stamp(sitk.Cast(image != 0, sitk.sitkUInt8))
     if not sitk.GetArrayViewFromImage(mask).any():
         text = f"{name} is empty (every voxel is 0)"
         raise InputError(text, "a mask must be nonzero where the image counts")
@@ -140,7 +140,8 @@ def whole_numbers(scan: Scan, what: str = "label map") -> Scan:
             "rounded",
         )
     integer = sitk.sitkInt32 if low >= -(2**31) and high < 2**31 else sitk.sitkInt64
-    return Scan(sitk.Cast(scan.image, integer), scan.path, scan.sha256, warnings)
+    labels = Grid.of(scan.image).stamp(sitk.Cast(scan.image, integer))
+    return Scan(labels, scan.path, scan.sha256, warnings)
 
 
 def read_field(path: Path, what: str = "displacement field", *, either_way: bool = False) -> Scan:
@@ -209,7 +210,8 @@ def _read_vectors(path: Path, what: str, named: bool) -> tuple[Scan, Header]:
     values = sitk.GetArrayViewFromImage(scan.image)
     check_finite(values, float(values.min()), float(values.max()), name)
     if scan.image.GetPixelID() != sitk.sitkVectorFloat32:
-        scan = Scan(sitk.Cast(scan.image, sitk.sitkVectorFloat32), path, scan.sha256, scan.warnings)
+        image = Grid.of(scan.image).stamp(sitk.Cast(scan.image, sitk.sitkVectorFloat32))
+        scan = Scan(image, path, scan.sha256, scan.warnings)
     return scan, header
 
 

@@ -36,15 +36,17 @@ class PointFile:
     sha256: str
 
 
-def read(path: Path, what: str = "points") -> PointFile:
-    """Read a .csv or .vtk file.
+def read(path: Path, what: str = "points", dimension: int = 3) -> PointFile:
+    """Read a .csv or .vtk file. `dimension`: in 2-D, a .csv may lack the column z; z is then 0.
 
     Raises InputError if the file is unreadable, lacks a column, has text for a number or no points.
     """
     content: list[bytes] = []
     sha256 = files.fingerprint(path, what, content.append).sha256
     data, name = b"".join(content), f"{what} {path}"
-    points, rewritten = (_vtk if data.startswith(b"# vtk") else _csv)(data, name)
+    points, rewritten = (
+        _vtk(data, name) if data.startswith(b"# vtk") else _csv(data, name, dimension == 2)
+    )
     if not len(points):
         raise InputError(f"{name} holds no points", "give a file with at least one")
     return PointFile(points, rewritten, sha256)
@@ -53,7 +55,7 @@ def read(path: Path, what: str = "points") -> PointFile:
 Parsed = tuple[Array, Callable[[Array], bytes]]
 
 
-def _csv(data: bytes, name: str) -> Parsed:
+def _csv(data: bytes, name: str, flat: bool) -> Parsed:
     text = data.decode("utf-8-sig", "surrogateescape")
     if "\0" in text:
         raise InputError(f"{name} is not a text file", "give a .csv or a legacy .vtk file")
@@ -63,19 +65,20 @@ def _csv(data: bytes, name: str) -> Parsed:
         rows.append(row)
         lines.append(reader.line_num)
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    missing = [axis for axis in AXES if axis not in header]
+    axes = AXES[:2] if flat and "z" not in header else AXES
+    missing = [axis for axis in axes if axis not in header]
     if missing:
         hint = f"the first line must name the columns, e.g. {HEADER}; coordinates in mm, LPS"
         raise InputError(f"{name} has no column {', '.join(missing)}", hint)
-    columns = [header.index(axis) for axis in AXES]
+    columns = [header.index(axis) for axis in axes]
     filled = [k for k, row in enumerate(rows) if k and any(cell.strip() for cell in row)]
-    points = np.array([_row(rows[k], columns, f"{name} line {lines[k]}") for k in filled]).reshape(
-        -1, 3
-    )
+    points = np.zeros((len(filled), 3))
+    for point, k in zip(points, filled, strict=True):
+        point[: len(columns)] = _row(rows[k], columns, f"{name} line {lines[k]}")
 
     def rewritten(moved: Array) -> bytes:
         for k, point in zip(filled, moved, strict=True):
-            for column, value in zip(columns, point, strict=True):
+            for column, value in zip(columns, point, strict=False):
                 rows[k][column] = f"{value:.6f}"
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows(rows)
@@ -88,7 +91,7 @@ def _row(row: list[str], columns: list[int], line: str) -> list[float]:
     if len(row) <= max(columns):
         raise InputError(f"{line} has only {len(row)} column(s)", "complete the line or remove it")
     return [
-        _number(row[k], f"{line}, column {axis}") for axis, k in zip(AXES, columns, strict=True)
+        _number(row[k], f"{line}, column {axis}") for axis, k in zip(AXES, columns, strict=False)
     ]
 
 

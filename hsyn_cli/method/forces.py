@@ -25,7 +25,7 @@ def forces(
     window: int,
     name: str = "ncc",
     inputs: InputConfig = PLAIN,
-    channels: Sequence[float] = (1.0,),
+    channels: Sequence[float | Tensor] = (1.0,),
 ) -> tuple[Tensor, Tensor]:
     """The displacements at which to sample `a`, and `b`, so that they become more alike.
 
@@ -34,7 +34,8 @@ def forces(
 
     Args:
         a, b: (B, N + C, Z, Y, X), intensities of N channels in about [0, 1], and C maps.
-        name: of the similarity. channels: N weights of the channels, with the sum 1.
+        name: of the similarity. channels: N weights of the channels, with the sum 1, or a weight
+            for each voxel, (B, 1, Z, Y, X).
 
     Returns:
         (B, 3, Z, Y, X) twice, in voxels.
@@ -45,7 +46,7 @@ def forces(
     for k, (weight, one, other) in enumerate(
         zip(weights, a.split(1, 1), b.split(1, 1), strict=True)
     ):
-        if not weight:
+        if isinstance(weight, float) and weight == 0:
             continue
         if k < len(channels):
             terms = image.terms(one, other, window, inputs.epsilon)
@@ -67,11 +68,13 @@ class _Damped:
         self.pull = images.new_zeros(len(images), 3, *images.shape[2:])
         self.size = torch.zeros_like(images[:, :1])
 
-    def add(self, term: Term, weight: float) -> None:
-        slope = _slope(term)
-        size = slope.square().sum(1, keepdim=True).addcmul_(term.residual, term.residual)
+    def add(self, term: Term, weight: float | Tensor) -> None:
+        slope, residual = _slope(term), term.residual
+        size = slope.square().sum(1, keepdim=True).addcmul_(residual, residual)
+        if isinstance(weight, Tensor):
+            size, residual, weight = size * weight, residual * weight, 1.0
         self.size.add_(size, alpha=weight)
-        self.pull.addcmul_(slope, term.residual, value=weight)
+        self.pull.addcmul_(slope, residual, value=weight)
 
     def step(self, damping: float) -> Tensor:
         return self.pull.div_(self.size.add_(damping))

@@ -84,15 +84,15 @@ def measured(subjects: Subjects, working: WorkingFields, scene: Scene, method: M
     apart = resample_image(subjects.views[0], scene.grid, None, subjects.grey[0])
     warped = sampling.warp(aligned, working.fixed_to_moving, scene.spacing)
     states = (apart.to(fixed.device), aligned, warped)
-    weight = None if scene.counts is None else sampling.downsample(scene.counts[1:], 2)
+    weight = None if scene.counts is None else sampling.downsample(scene.counts[1:, :1], 2)
     small = sampling.downsample(fixed, 2)
     value = method.similarity.value
     before, affine, after = (
         float(value(sampling.downsample(image, 2), small, 5, weight)) for image in states
     )
     coarse = max(1, round(look_mm(scene.grid) / scene.spacing))
-    if scene.counts is not None and any(subjects.cut):  # the images go on beyond their borders
-        there, here = scene.counts.chunk(2)
+    if scene.scanned is not None:  # the images go on beyond their borders
+        there, here = scene.scanned.chunk(2)
         aligned, fixed = aligned * there, fixed * here
         warped = sampling.warp(aligned, working.fixed_to_moving, scene.spacing)
         states = (apart.to(fixed.device), aligned, warped)

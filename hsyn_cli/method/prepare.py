@@ -12,9 +12,9 @@ from hsyn_cli.anatomy import affine as affine_step
 from hsyn_cli.anatomy import contrast, organs
 from hsyn_cli.anatomy.placement import place
 from hsyn_cli.anatomy.poses import Kind, Search
-from hsyn_cli.anatomy.scene import ROLES, prepare_subjects
+from hsyn_cli.anatomy.scene import ROLES, Subjects, prepare_subjects
 from hsyn_cli.anatomy.size import scaled_affine
-from hsyn_cli.anatomy.thick import SMOOTHER, is_thick
+from hsyn_cli.anatomy.thick import SMOOTHER
 from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.config import presets
 from hsyn_cli.devices import choose_device
@@ -128,8 +128,7 @@ def choose(pair: Pair, settings: Settings) -> Method:
             raise UsageError(text, "leave out --similarity, or give --model none")
         config = replace(config, similarity=settings.similarity)
     measure = similarities.find(config.similarity)
-    thick = any(map(is_thick, views))
-    smoothness = settings.smoothness * measure.smoothness * (SMOOTHER if thick else 1)
+    smoothness = settings.smoothness * measure.smoothness
     config = replace(config, spacing=pair.voxel or config.spacing)
     networks.sn.config = config.smoother(smoothness)
     networks.sn.channels = settings.channels
@@ -160,9 +159,16 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
         method.networks.sn.config = replace(method.networks.sn.config, spacing=sized.voxel)
     percentile = method.networks.sn.config.inputs.percentile
     views = (sized.views[0].image, sized.views[1].image)
-    others = [(other.views[0].image, other.views[1].image) for other in sized.others]
+    beside = [(other.views[0].image, other.views[1].image) for other in sized.others]
     subjects = prepare_subjects(
-        views, sized.masks, sized.looks, method.organ, percentile, sized.lesions, others
+        views,
+        sized.masks,
+        sized.looks,
+        method.organ,
+        percentile,
+        sized.lesions,
+        beside,
+        method.spacing,
     )
     start = settings.start and scaled_affine(settings.start, 1 / sized.unit)
     finest = 2 if settings.transform == "deformable" else 1
@@ -172,9 +178,19 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
     )  # fmt: skip
     shown = contrast.Shown.of(subjects, affine)
     free = settings.similarity == AUTO and settings.weights in (None, AUTO, organs.NONE)
-    each = (contrast.Shown.of(channel, affine) for channel in subjects.channels)
-    if free and not all(channel.same_contrast for channel in each):
+    others = zip(subjects.channels[1:], settings.channels[1:], strict=True)
+    rest = (contrast.Shown.of(channel, affine) for channel, weight in others if weight)
+    if free and not (shown.same_contrast and all(other.same_contrast for other in rest)):
         chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)
         return align(pair, choose(pair, chosen), chosen)
     notes = tuple(filter(None, (note,)))
-    return sized, method, Aligned(subjects, affine, notes, shown)
+    return sized, smoother_if_thick(method, subjects), Aligned(subjects, affine, notes, shown)
+
+
+def smoother_if_thick(method: Method, subjects: Subjects) -> Method:
+    """The method for thick slices, if an image has such; see `anatomy.thick`."""
+    if not subjects.thick:
+        return method
+    sn = method.networks.sn
+    sn.config = sn.config.smoother(SMOOTHER)
+    return replace(method, preset=method.preset.smoother(SMOOTHER))

@@ -14,7 +14,7 @@ from dataclasses import replace
 import SimpleITK as sitk
 import torch
 
-from hsyn_cli.anatomy.contrast import LOOK_MM
+from hsyn_cli.anatomy.contrast import look_mm
 from hsyn_cli.anatomy.intensity import foreground
 from hsyn_cli.anatomy.organs import NONE, Images
 from hsyn_cli.anatomy.poses import Kind, Search
@@ -36,13 +36,7 @@ from hsyn_cli.method.clock import Clock, Progress
 from hsyn_cli.method.matching import match
 from hsyn_cli.method.measures import measured, tell
 from hsyn_cli.method.networks import invert_half
-from hsyn_cli.method.prepare import (
-    NETWORKS_FOR,
-    align,
-    begin,
-    choose,
-    look,
-)
+from hsyn_cli.method.prepare import NETWORKS_FOR, align, begin, choose, look, smoother_if_thick
 from hsyn_cli.method.result import Facts, Registration, WorkingFields
 from hsyn_cli.method.states import (
     AUTO,
@@ -154,7 +148,8 @@ def give_one_contrast(
         return replace(aligned, notes=(*aligned.notes, UNMATCHED)), method
     chosen = replace(settings, weights=NONE, similarity=NETWORKS_FOR)
     subjects, notes = found.applied(aligned.subjects), (*aligned.notes, found.note)
-    return replace(aligned, subjects=subjects, notes=notes), choose(pair, chosen)
+    method = smoother_if_thick(choose(pair, chosen), subjects)
+    return replace(aligned, subjects=subjects, notes=notes), method
 
 
 def deform(
@@ -180,7 +175,8 @@ def leave(
 ) -> tuple[Joined, float]:
     """No displacement beside the affine."""
     with clock.step("composition"), torch.no_grad():
-        grid = aligned.subjects.grid(aligned.affine, LOOK_MM, LOOK_MM, 2)
+        mm = look_mm(Grid.of(aligned.subjects.views[1]))
+        grid = aligned.subjects.grid(aligned.affine, mm, mm, 2)
         scene = aligned.subjects.on(grid, aligned.affine, device)
         none = scene.pair.new_zeros(1, 3, *scene.pair.shape[2:])
         working = WorkingFields(grid, none, none, none, none)

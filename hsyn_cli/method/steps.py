@@ -56,7 +56,7 @@ def pull(
         u: (2B, 3, ...) in mm, mid to moving first, on voxels as fine as the pair's or coarser.
         config: its `symmetric` (False moves the moving images alone), `similarity` and `inputs`.
         counts: (2B, 1, Z, Y, X), 0 where an image does not count. Warped by `u`, it stops the
-            force there.
+            force there. Or (2B, N, ...): after the first, of each further channel alone.
         channels: N weights, with the sum 1.
         step_done: called after each step.
     """
@@ -74,10 +74,10 @@ def pull(
         if u[0, 0].numel() > LARGE:
             return_memory()
         seen = _seen(pair, u, voxel, voxels)
-        force, contrast = _pulls(seen, voxel, steps, config, channels)
+        force, contrast = _pulls(seen, voxel, steps, config, channels, weight)
         if weight is not None:
-            force *= weight
-            contrast *= weight
+            force *= weight[:, :1]
+            contrast *= weight[:, :1]
         if steps.calm and usual is None:
             usual = _usual(contrast, _brightest(seen, channels))
         del seen
@@ -146,7 +146,12 @@ def _seen(pair: Tensor, u: Tensor, voxel: float, voxels: Voxels | None) -> Tenso
 
 
 def _pulls(
-    seen: Tensor, voxel: float, steps: Steps, config: SNNetConfig, channels: Sequence[float]
+    seen: Tensor,
+    voxel: float,
+    steps: Steps,
+    config: SNNetConfig,
+    channels: Sequence[float],
+    weight: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The mean force on the moving images in mm (B, 3, Z, Y, X), and the contrast (B, 1, Z, Y, X).
 
@@ -170,15 +175,23 @@ def _pulls(
             _weighted(image[..., z, y, x], steps.tissue, len(channels)) for image in (moving, fixed)
         )
         inner = slice(first - z.start, last - z.start)
-        forward, backward = forces(a, b, steps.window, config.similarity, config.inputs, channels)
+        local = _local(channels, None if weight is None else weight[..., z, y, x])
+        forward, backward = forces(a, b, steps.window, config.similarity, config.inputs, local)
         pulled = forward.sub_(backward).mul_(steps.rate * voxel / 2)
         force[:, :, first:last, y, x] = pulled[:, :, inner]
-        for weight, one, other in zip(channels, a.split(1, 1), b.split(1, 1), strict=False):
-            spread = _contrast(one, other, steps.window, measure.same_contrast)
-            contrast[:, :, first:last, y, x].add_(spread[:, :, inner], alpha=weight)
+        for share, one, other in zip(local, a.split(1, 1), b.split(1, 1), strict=False):
+            spread = _contrast(one, other, steps.window, measure.same_contrast) * share
+            contrast[:, :, first:last, y, x].add_(spread[:, :, inner])
 
     each_slab(work, moving.shape[2], _deep(moving), moving.device)
     return force, contrast
+
+
+def _local(channels: Sequence[float], counts: Tensor | None) -> list[float | Tensor]:
+    """The weight of each channel; a (B, 1, Z, Y, X) tensor where its own border cuts it."""
+    if counts is None or counts.shape[1] == 1:
+        return list(channels)
+    return [channels[0], *(w * counts[:, k : k + 1] for k, w in enumerate(channels[1:], 1))]
 
 
 def _contrast(a: Tensor, b: Tensor, window: int, same: bool) -> Tensor:

@@ -13,6 +13,7 @@ from hsyn_cli.errors import InputError, UsageError
 from hsyn_cli.io import atomic, files, images
 from hsyn_cli.results import scores
 from hsyn_cli.results.run_folder import FOLDER_FILES, read_report
+from hsyn_cli.space import Grid
 from hsyn_cli.tools.evaluate import Evaluation, Progress, evaluate_images, read_landmarks
 
 
@@ -103,13 +104,15 @@ def evaluate_pair(
     mask = None
     if pair.fixed_mask:
         mask = images.read_mask(pair.fixed_mask, fixed, "fixed mask").image
+    forward = images.read_field(pair.forward, "forward field").image
+    dimension = Grid.of(forward).dimension
     return evaluate_images(
-        images.read_field(pair.forward, "forward field").image,
+        forward,
         fixed,
         inverse=images.read_field(pair.inverse, "inverse field").image if pair.inverse else None,
         fixed_labels=labels[0],
         moving_labels=labels[1],
-        landmarks=read_landmarks(pair.landmarks) if pair.landmarks else None,
+        landmarks=read_landmarks(pair.landmarks, dimension) if pair.landmarks else None,
         fixed_mask=mask,
         ignore=ignore,
         progress=lambda step, part: progress(step, 0.1 + 0.9 * part),

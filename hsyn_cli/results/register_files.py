@@ -143,7 +143,8 @@ def register_files(
             )
 
         labels = read.moving_labels and read.moving_labels.image
-        return write(result, wanted, staging, make_report, moving_labels=labels)
+        kept = list(inputs.given.values())
+        return write(result, wanted, staging, make_report, moving_labels=labels, keep=kept)
 
 
 def check_folder(folder: Path) -> None:

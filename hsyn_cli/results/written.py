@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,13 @@ def write(
     make_report: Callable[[], Report],
     *,
     moving_labels: sitk.Image | None = None,
+    keep: Iterable[Path] = (),
 ) -> Report:
     """Write all files, put them in place together, and return the report.
 
     `make_report` runs after all other files but the page are written, so that it includes their
-    time. If this raises OutputError, it leaves none of the files.
+    time. `keep`: files that stay, even if an earlier run wrote them. If this raises
+    OutputError, it leaves none of the files.
     """
     paths = {name: staging.path(path) for name, path in targets(wanted).items()}
     dimension = Grid.of(result.fixed).dimension
@@ -82,13 +85,26 @@ def write(
     if page_data is not None:
         atomic.write_text(paths["page"], page.make_page(to_dict(report), page_data))
     optional = {PAGE, "warped_labels.nii.gz", *MIDSPACE_FILES.values()}
-    optional |= {
-        path.name for name in WARPED for path in wanted.folder.glob(f"{name}_[0-9]*.nii.gz")
-    }
+    optional |= _channel_files(wanted.folder)
     unwanted = optional - {path.name for path in paths.values()}
-    staging.remove(wanted.folder / name for name in sorted(unwanted))  # from an earlier run
+    old = {wanted.folder / name for name in unwanted}  # from an earlier run
+    staging.remove(path for path in sorted(old) if not any(_same(path, kept) for kept in keep))
     staging.commit()
     return report
+
+
+def _channel_files(folder: Path) -> set[str]:
+    """The names of the files of further channels that an earlier run lists in its report.json."""
+    try:
+        outputs = read_report(folder)["outputs"]
+    except (InputError, KeyError):
+        return set()
+    wanted = re.compile(rf"(?:{'|'.join(WARPED)})_\d+")
+    return {Path(path).name for name, path in outputs.items() if wanted.fullmatch(name)}
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 @dataclass(frozen=True)

@@ -7,24 +7,37 @@ vectors have z = 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from hsyn_cli.errors import GeometryError, InputError
 from hsyn_cli.space.grid import DIMENSION, Array, Grid, affine_from, affine_parts, nearest_lps
 
+ROUNDING = 1e-3  # mm, and of the other components
 PARALLEL = 0.9998  # cosine of a degree
 BOTH_SLICES = "give two slices or two volumes"
 BOTH_FLAT = "save both as 2-D images"
 
 
 def flattened(grid: Grid) -> Grid:
-    """The grid of a 2-D image: its axes and its place in the plane z = 0."""
+    """The grid of a 2-D image: its axes and its place in the plane z = 0.
+
+    Where the image stands across that plane, it gets the axes x and y.
+    """
     axes = np.eye(3)
-    axes[:2, :2] = grid.axes[:2, :2]
+    if lies_flat(grid):
+        axes[:2, :2] = grid.axes[:2, :2]
     (sx, sy, _), (x, y, _) = grid.spacing, grid.origin
     return Grid(grid.size, (sx, sy, 1.0), (x, y, 0.0), tuple(axes.ravel().tolist()), 2)
+
+
+def lies_flat(grid: Grid) -> bool:
+    """Whether the first two axes of a grid span the plane z = 0."""
+    flat = grid.axes[:2, :2]
+    return bool(np.abs(flat.T @ flat - np.eye(2)).max() < ROUNDING)
 
 
 def raised(image: sitk.Image) -> sitk.Image:
@@ -38,12 +51,16 @@ def raised(image: sitk.Image) -> sitk.Image:
 
 
 def check_alike(moving: sitk.Image, fixed: sitk.Image) -> None:
-    """Raise InputError for a single slice and a volume."""
+    """Raise InputError for a slice and a volume, and for a 2-D image and a slice in space."""
     slices = [Grid.of(image).normal is not None for image in (moving, fixed)]
     if slices[0] != slices[1]:
         roles = ("moving", "fixed") if slices[0] else ("fixed", "moving")
         text = f"the {roles[0]} image is a single slice, and the {roles[1]} image a volume"
         raise InputError(text, BOTH_SLICES)
+    dimensions = [Grid.of(image).dimension for image in (moving, fixed)]
+    if dimensions[0] != dimensions[1]:
+        text = f"the moving image is {dimensions[0]}-D, and the fixed image {dimensions[1]}-D"
+        raise InputError(text, BOTH_FLAT)
 
 
 def with_third(image: sitk.Image) -> sitk.Image:
@@ -57,9 +74,17 @@ def lowered(image: sitk.Image) -> sitk.Image:
     if not image.HasMetaDataKey(DIMENSION):
         return image
     out = sitk.Extract(image, [*image.GetSize()[:2], 0], [0, 0, 0])
-    if out.GetNumberOfComponentsPerPixel() == 3:
+    if out.GetNumberOfComponentsPerPixel() == 3 and _in_plane(sitk.GetArrayViewFromImage(out)):
         out = sitk.Compose([sitk.VectorIndexSelectionCast(out, k) for k in range(2)])
     return out
+
+
+def _in_plane(vectors: NDArray[Any]) -> bool:
+    """True for vectors (..., 3) without a part across their plane; colours have a third number."""
+    if vectors.dtype.kind != "f":
+        return False
+    across, along = (float(np.abs(part).max()) for part in (vectors[..., 2], vectors[..., :2]))
+    return across <= ROUNDING * (1 + along)
 
 
 def raised_transform(transform: sitk.Transform) -> sitk.Transform:

@@ -73,7 +73,7 @@ def move_point_file(path: Path, out: Path, links: Chain) -> Moved:
 
     Raises InputError, GeometryError, OutputError.
     """
-    file = points.read(path)
+    file = points.read(path, dimension=links.dimension)
     moved, warnings = chain.move_points(links, file.points)
     atomic.write_bytes(out, file.rewritten(moved))
     return Moved(path, file.sha256, len(moved), (), warnings)

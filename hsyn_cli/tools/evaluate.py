@@ -217,11 +217,15 @@ def evaluate(
         landmarks: (N, 6) points, fixed x, y, z and moving x, y, z, or the path of a CSV with the
             columns fx, fy, fz, mx, my, mz; mm, LPS.
     """
+    field = as_field(forward, "forward field")
+    dimension = Grid.of(field).dimension
     points = (
-        read_landmarks(Path(landmarks)) if isinstance(landmarks, str | os.PathLike) else landmarks
+        read_landmarks(Path(landmarks), dimension)
+        if isinstance(landmarks, str | os.PathLike)
+        else landmarks
     )
     return evaluate_images(
-        as_field(forward, "forward field"),
+        field,
         as_image(fixed, "fixed image"),
         inverse=None if inverse is None else as_field(inverse, "inverse field"),
         fixed_labels=None if fixed_labels is None else as_labels(fixed_labels, "fixed labels"),
@@ -232,16 +236,16 @@ def evaluate(
     )
 
 
-def read_landmarks(path: Path) -> Array:
+def read_landmarks(path: Path, dimension: int = 3) -> Array:
     """Read (N, 6) values, mm LPS, of the CSV columns fx, fy, fz, mx, my, mz. Raises InputError.
 
-    Without the columns fz and mz, all points lie in the plane z = 0.
+    In 2-D, where the columns fz and mz may be missing, all points lie in the plane z = 0.
     """
     rows = files.read_table(path, "landmarks")
     hint = f"give the columns {', '.join(LANDMARKS)}, in mm, LPS"
     if not rows:
         raise InputError(f"landmarks {path}: no rows", hint)
-    flat = not {"fz", "mz"} & rows[0].keys()
+    flat = dimension == 2 and not {"fz", "mz"} & rows[0].keys()
     rows = [{**row, "fz": "0", "mz": "0"} for row in rows] if flat else rows
     missing = [name for name in LANDMARKS if name not in rows[0]]
     if missing:

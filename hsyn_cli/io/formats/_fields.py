@@ -76,6 +76,9 @@ def write(form: Form, field: sitk.Image, path: Path, moving: Grid | None, layout
             f"--half and --channels are for .npz and .npy, not for {path.name}", "leave them out"
         )
     grid = Grid.of(field)
+    if grid.dimension == 2 and form.stacked:
+        text = f"the form {form.name} has no 2-D fields"
+        raise UsageError(text, "choose --to itk or ras")
     moving = form.moving_grid(moving, grid)
     lps = sitk.GetArrayFromImage(field).astype(np.float64)
     vectors = convert_vectors(lps, MEMORY.pair(grid, moving), form.pair(grid, moving))
