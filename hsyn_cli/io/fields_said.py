@@ -5,9 +5,12 @@ The names of forms are those of `formats`.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import SimpleITK as sitk
 
+from hsyn_cli.errors import InputError
 from hsyn_cli.io import mgh
 from hsyn_cli.io.endings import quoted
 from hsyn_cli.io.headers import INTENT_DISPLACEMENT, Header
@@ -99,4 +102,17 @@ def follows(vectors: Array, grid: Grid, to_point: Array) -> bool:
     size = float(np.linalg.norm(np.ptp(points, axis=0)))
     return bool(
         np.linalg.norm(slope - same) < ALIKE and np.linalg.norm(middle - centre) < NEAR * size
+    )
+
+
+def seem_positions(name: str, path: Path, form: str, own: str) -> InputError:
+    """Return the error for a field whose vectors follow their own coordinates.
+
+    `form`: that of such positions; `own`: that of displacements.
+    """
+    return InputError(
+        f"{name} holds positions, it seems, not displacements: each vector is about the place of "
+        "its own voxel",
+        f"convert it: hsyn convert {quoted(path)} field.nii.gz --from {form}; or, if they are "
+        f"displacements after all, --from {own}",
     )

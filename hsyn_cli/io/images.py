@@ -163,26 +163,13 @@ def read_field(path: Path, what: str = "displacement field", *, either_way: bool
         return Scan(image, path, scan.sha256, scan.warnings)
     form = None if header.intent.name == fields_said.NAME else fields_said.absolute(scan.image)
     if form is not None:
-        raise seem_positions(name, path, form, "itk")
+        raise fields_said.seem_positions(name, path, form, "itk")
     return scan
 
 
 def says_displacements(path: Path) -> bool:
     """True for an image file that says of its vectors that they are displacements."""
     return ends(path, IMAGES) and headers.read(path).intent.name == fields_said.NAME
-
-
-def seem_positions(name: str, path: Path, form: str, own: str) -> InputError:
-    """Return the error for a field whose vectors follow their own coordinates.
-
-    `form`: that of such positions; `own`: that of displacements.
-    """
-    return InputError(
-        f"{name} holds positions, it seems, not displacements: each vector is about the place of "
-        "its own voxel",
-        f"convert it: hsyn convert {quoted(path)} field.nii.gz --from {form}; or, if they are "
-        f"displacements after all, --from {own}",
-    )
 
 
 def read_vectors(path: Path, named: bool) -> tuple[Scan, Header]:

@@ -50,7 +50,7 @@ def _check_displacements(form: Form, vectors: Array, grid: Grid, path: Path, nam
         return
     for name in ("positions", "spm"):
         if fields_said.follows(vectors, grid, formats.find(name).coordinates(grid)):
-            raise images.seem_positions(f"displacement field {path}", path, name, form.name)
+            raise fields_said.seem_positions(f"displacement field {path}", path, name, form.name)
     if fields_said.follows(vectors, grid, form.coordinates(grid)):
         raise InputError(
             f"displacement field {path} holds positions, it seems, not displacements",
