@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -198,3 +199,12 @@ def linear(matrix: np.ndarray, size: tuple[int, int, int] = SIZE, spacing: float
     """u(x) = matrix x - x about the centre."""
     m = torch.from_numpy(np.asarray(matrix)).float() - torch.eye(3)
     return torch.einsum("ij,bjzyx->bizyx", m, centred(size, spacing))
+
+
+def coarse_brain(name: str, mm: float) -> sitk.Image:
+    """An image of the example pair, smoothed, on voxels of `mm`."""
+    image = sitk.ReadImage(str(EXAMPLES / f"{name}.nii.gz"), sitk.sitkFloat32)
+    smooth = sitk.SmoothingRecursiveGaussian(image, 0.4 * mm)
+    x, y, z = (round(n * s / mm) for n, s in zip(image.GetSize(), image.GetSpacing(), strict=True))
+    grid = replace(Grid.of(image), size=(x, y, z), spacing=(mm,) * 3)
+    return sitk.Resample(smooth, grid.empty_image(sitk.sitkFloat32))

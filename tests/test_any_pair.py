@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from samples import EXAMPLES, voxel_points
+from samples import coarse_brain, voxel_points
 
 from hsyn_cli.anatomy.intensity import read_intensities
 from hsyn_cli.anatomy.size import Extent, scaled, scaled_affine, unit_of, working_voxel
@@ -30,14 +29,7 @@ Pair = tuple[sitk.Image, sitk.Image]
 @pytest.fixture(scope="module")
 def pair() -> Pair:
     """The example brains on coarse voxels, moving first."""
-    out = []
-    for name in ("moving", "fixed"):
-        image = sitk.ReadImage(str(EXAMPLES / f"{name}.nii.gz"), sitk.sitkFloat32)
-        smooth = sitk.SmoothingRecursiveGaussian(image, 0.4 * MM)
-        size = [round(n * s / MM) for n, s in zip(image.GetSize(), image.GetSpacing(), strict=True)]
-        grid = replace(Grid.of(image), size=tuple(size), spacing=(MM,) * 3)
-        out.append(sitk.Resample(smooth, grid.empty_image(sitk.sitkFloat32)))
-    return out[0], out[1]
+    return coarse_brain("moving", MM), coarse_brain("fixed", MM)
 
 
 def quick(moving: sitk.Image, fixed: sitk.Image, **options: Any) -> Registration:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from samples import EXAMPLES, picture
+from samples import coarse_brain, picture
 
 from hsyn_cli.cli import run
 from hsyn_cli.config.channels import channels_of, weights_of
 from hsyn_cli.errors import GeometryError, UsageError
 from hsyn_cli.method.forces import forces
 from hsyn_cli.method.register import register
-from hsyn_cli.space import Grid
 
 MM = 5.0
 Pair = tuple[sitk.Image, sitk.Image]
@@ -27,14 +25,7 @@ Pair = tuple[sitk.Image, sitk.Image]
 @pytest.fixture(scope="module")
 def pair() -> Pair:
     """The example brains on coarse voxels, moving first."""
-    out = []
-    for name in ("moving", "fixed"):
-        image = sitk.ReadImage(str(EXAMPLES / f"{name}.nii.gz"), sitk.sitkFloat32)
-        smooth = sitk.SmoothingRecursiveGaussian(image, 0.4 * MM)
-        size = [round(n * s / MM) for n, s in zip(image.GetSize(), image.GetSpacing(), strict=True)]
-        grid = replace(Grid.of(image), size=tuple(size), spacing=(MM,) * 3)
-        out.append(sitk.Resample(smooth, grid.empty_image(sitk.sitkFloat32)))
-    return out[0], out[1]
+    return coarse_brain("moving", MM), coarse_brain("fixed", MM)
 
 
 def half(image: sitk.Image, left: bool) -> sitk.Image:
