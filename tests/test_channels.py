@@ -183,3 +183,12 @@ def test_a_channel_that_lies_elsewhere_is_refused(pair: Pair) -> None:
     away.SetOrigin((900.0, 0.0, 0.0))
     with pytest.raises(GeometryError, match="no part of the moving image"):
         quick([pair[0], away], list(pair))
+    with pytest.raises(GeometryError, match="no part of the moving image"):
+        quick(list(pair), [pair[0], away])
+
+
+def test_what_hsyn_sees_otherwise_in_a_channel_is_told(pair: Pair) -> None:
+    padded = sitk.Image(pair[0]) + 1000.0  # its background is far from zero
+    padded[padded.GetSize()[0] // 2, 0, 0] = 990.0
+    found = quick([pair[0], padded], [pair[1], pair[1]])
+    assert any("moving image of channel 2" in line for line in found.facts.warnings)

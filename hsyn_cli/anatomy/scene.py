@@ -156,7 +156,8 @@ class Subjects:
         sides = zip(self.views, chains, self.grey, self.cut, strict=True)
         pair = torch.cat([resample_image(v, grid, way, grey, cut) for v, way, grey, cut in sides])
         scanned = self._scanned(grid, chains)
-        if not (pair[0] if scanned is None else pair[0] * scanned[0]).any():
+        shown = pair if scanned is None else pair * scanned
+        if not (shown[0].any() and shown[1].any()):
             raise GeometryError(
                 "after the alignment, no part of the moving image lies on the fixed image",
                 "check the headers, the masks and the --initial-transform; all channels of an "

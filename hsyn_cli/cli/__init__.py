@@ -27,7 +27,7 @@ LESS_MEMORY = "try --preset fast, close other programs, or resample both images 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hsyn", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Symmetric, invertible registration of 3-D medical images.
+    """Symmetric, invertible registration of medical images, 3-D or 2-D.
 
     \b
     Example:

@@ -235,7 +235,7 @@ def as_image(source: ImageLike, what: str) -> sitk.Image:
 
 
 def _scalar(source: sitk.Image, what: str) -> sitk.Image:
-    """A scalar image in memory as 3-D one. Raises InputError for any other."""
+    """A scalar 2-D or 3-D image in memory as `raised`. Raises InputError for any other."""
     if source.GetDimension() not in (2, 3) or source.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"the {what} given is no scalar 2-D or 3-D image", "give one volume")
     return raised(source)

@@ -39,7 +39,7 @@ class Transform:
 
 
 def read_transform(path: Path, what: str = "initial transform") -> Transform:
-    """Read a linear 3-D transform of ITK, ANTs or Slicer (.mat, .tfm, .txt, .h5).
+    """Read a linear transform, 3-D or 2-D, of ITK, ANTs or Slicer (.mat, .tfm, .txt, .h5).
 
     Raises InputError.
     """

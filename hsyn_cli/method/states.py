@@ -147,8 +147,13 @@ class Pair:
     @property
     def notes(self) -> tuple[str, ...]:
         """What hsyn sees otherwise than given."""
-        pairs = zip(ROLES, self.views, strict=True)
-        return tuple(f"the {role} image {view.note}" for role, view in pairs if view.note)
+        channels = (self.views, *(other.views for other in self.others))
+        return tuple(
+            f"the {role} image {f'of channel {k} ' if k > 1 else ''}{view.note}"
+            for k, views in enumerate(channels, 1)
+            for role, view in zip(ROLES, views, strict=True)
+            if view.note
+        )
 
     def outside(self, organ: Organ) -> tuple[float, float]:
         """Grey values of warped images beyond the border of their source image."""
