@@ -6,7 +6,7 @@ And what is said where they do not fit.
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from samples import DIRECTIONS, chest
+from samples import DIRECTIONS, EXAMPLES, chest
 
 from hsyn_cli.anatomy import organs
 from hsyn_cli.anatomy.organs import OTHER, checkpoint_for, look
@@ -94,3 +94,27 @@ def test_a_stripped_brain_and_a_head_are_remarked_on() -> None:
     (line,) = organs.remarks({"moving": HEAD, "fixed": BRAIN})
     assert "skull-strip both images or neither" in line
     assert organs.remarks({"moving": HEAD, "fixed": HEAD}) == []
+
+
+def test_a_brain_that_is_not_t1_gets_no_networks() -> None:
+    """White matter is brighter than the grey matter around it in T1 alone, at any bias."""
+    brain = sitk.ReadImage(str(EXAMPLES / "fixed.nii.gz"), sitk.sitkFloat32)
+    brain = sitk.BinShrink(brain, [2, 2, 2])
+    values = sitk.GetArrayFromImage(brain)
+
+    def drawn(shown: np.ndarray) -> sitk.Image:
+        return Grid.of(brain).stamp(sitk.GetImageFromArray(shown.astype(np.float32)))
+
+    ramp = np.linspace(1, 2, values.shape[1])[:, None]
+    biased, flat = drawn(values * ramp), drawn(np.where(values > 10, 100, 0))
+    inverted = drawn(np.where(values > 10, 1.1 * values.max() - values, 0))
+    shown = {"moving": BRAIN, "fixed": BRAIN}
+    for one, other, expected in (
+        (brain, biased, "brain-t1"),
+        (brain, inverted, "none"),
+        (inverted, inverted, "none"),
+        (flat, biased, "brain-t1"),  # too flat to tell
+    ):
+        assert look(one).kind == look(other).kind == BRAIN
+        assert checkpoint_for("auto", shown, (one, other)) == expected
+    assert checkpoint_for("brain", shown, (inverted, inverted)) == "brain-t1"

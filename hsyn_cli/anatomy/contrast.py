@@ -72,6 +72,11 @@ class Shown:
         return self.correlation >= LEAST
 
 
+def relates(moving: Values, fixed: Values) -> bool:
+    """Whether aligned grey values in [0, 1] are those of one contrast, see `relation`."""
+    return relation(moving, fixed) >= LEAST
+
+
 def relation(moving: Values, fixed: Values) -> float:
     """Pearson's correlation of aligned grey values in [0, 1], where both images show content.
 

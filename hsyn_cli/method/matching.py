@@ -2,11 +2,13 @@
 
 MIND steps align both images roughly. The mean of the one image, where the other one has a certain
 grey value, is then what that value looks like in the one. This is the regression behind the
-correlation ratio (Roche et al., MICCAI 1998).
+correlation ratio (Roche et al., MICCAI 1998). Voxels beside edges show two tissues, often not those
+of the other image, so they hardly count. Both ways make two channels, which pull together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,15 +16,16 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from hsyn_cli.anatomy.contrast import Values
+from hsyn_cli.anatomy.contrast import Values, relates
 from hsyn_cli.anatomy.intensity import Intensities
-from hsyn_cli.anatomy.scene import ROLES, Subjects
+from hsyn_cli.anatomy.scene import Subjects
 from hsyn_cli.space import Grid
 
 BINS = 64  # of the grey values
 SMOOTH = 1.5  # bins, the sigma of a Gaussian
 CONTENT = 0.05  # of the range; darker voxels may be background
-LEAST_RATIO = 0.3  # the correlation ratio that a match needs
+LEAST_RATIO = 0.2  # the correlation ratio that a match needs
+EVEN = 0.5  # of the median slope; where an image is as steep, voxels count half
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Match:
     ratio: float
 
     def applied(self, subjects: Subjects) -> Subjects:
-        """The subjects with one image in the contrast of the other one."""
+        """The subjects, of one channel, with one image in the contrast of the other one."""
         views, grey = list(subjects.views), list(subjects.grey)
         image, own = views[self.which], grey[self.which]
         shown = sitk.GetArrayViewFromImage(image).astype(np.float32)
@@ -51,35 +54,89 @@ class Match:
         grey[self.which] = Intensities(0.0, float(self.values.max()), hounsfield=False)
         return replace(subjects, views=(views[0], views[1]), grey=(grey[0], grey[1]))
 
-    @property
-    def note(self) -> str:
-        """What the user should know of it."""
-        return (
-            f"the images differ in contrast: hsyn gave the {ROLES[self.which]} one that of the "
-            f"{ROLES[1 - self.which]} one (correlation ratio {self.ratio:.2f})"
-        )
+
+Matches = tuple[Match, ...]
 
 
-def match(moving: Values, fixed: Values) -> Match | None:
-    """The better match of two roughly registered images in [0, 1]; None if both are poor."""
+def matches(moving: Values, fixed: Values) -> Matches:
+    """The matches of two roughly registered images in [0, 1] that tell enough, the best first."""
+    even = _even(moving) * _even(fixed)
     found = [
-        Match(which, *regression(image, other))
+        Match(which, *regression(image, other, even))
         for which, (image, other) in enumerate(((moving, fixed), (fixed, moving)))
     ]
-    best = max(found, key=lambda one: one.ratio)
-    return best if best.ratio >= LEAST_RATIO else None
+    found.sort(key=lambda one: one.ratio, reverse=True)
+    return tuple(one for one in found if one.ratio >= LEAST_RATIO)
 
 
-def regression(image: Values, other: Values) -> tuple[NDArray[np.float64], float]:
-    """The mean of `other` for each of BINS grey values of `image`, and the correlation ratio."""
-    bins = np.minimum((image * BINS).astype(int), BINS - 1)
-    ones, grey = np.ones(image.size), other.ravel().astype(np.float64)
-    counts, sums = (np.bincount(bins.ravel(), weights, BINS) for weights in (ones, grey))
-    means = _smooth(sums) / np.maximum(_smooth(counts), 1e-9)
-    both = (image > CONTENT) & (other > CONTENT)
-    spread = float(other[both].var()) if both.any() else 0.0
-    rest = float(np.square(other[both] - means[bins[both]]).mean()) if spread else 0.0
+def matched(
+    subjects: Subjects, weights: Sequence[float], seen: Sequence[tuple[Values, Values]]
+) -> tuple[Subjects, tuple[float, ...], str] | None:
+    """The subjects with all channels in one contrast each, their weights, and what to tell.
+
+    A channel that differs in contrast becomes one channel a match, and they share its weight. None:
+    a channel that pulls has no match.
+
+    Args:
+        seen: each channel of both images, moving first, roughly registered, in [0, 1].
+    """
+    channels: list[Subjects] = []
+    shares: list[float] = []
+    ratios: list[float] = []
+    for channel, weight, (moving, fixed) in zip(subjects.channels, weights, seen, strict=True):
+        found = matches(moving, fixed) if weight else ()
+        if not weight or (len(seen) > 1 and relates(moving, fixed)):
+            parts = [channel]
+        elif found:
+            parts = [one.applied(channel) for one in found]
+            ratios.append(found[0].ratio)
+        else:
+            return None
+        channels += parts
+        shares += [weight / len(parts)] * len(parts)
+    first, *others = channels
+    beside = tuple((channel.views, channel.grey) for channel in others)
+    return replace(first, others=beside), tuple(shares), _note(ratios)
+
+
+def _note(ratios: Sequence[float]) -> str:
+    """What the user should know of the matches."""
+    shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    return (
+        f"the images differ in contrast: hsyn gave each the contrast of the other one "
+        f"(correlation ratio {shown})"
+    )
+
+
+def regression(image: Values, other: Values, counts: Values) -> tuple[NDArray[np.float64], float]:
+    """The mean of `other` for each of BINS grey values of `image`, and the correlation ratio.
+
+    `counts`: the weight of each voxel.
+    """
+    bins, grey = np.minimum((image * BINS).astype(int), BINS - 1), other.astype(np.float64)
+    weights, sums = (
+        np.bincount(bins.ravel(), part.ravel(), BINS) for part in (counts, counts * grey)
+    )
+    means = _smooth(sums) / np.maximum(_smooth(weights), 1e-9)
+    both = (image > CONTENT) & (other > CONTENT) & (counts > 0)
+    if not both.any():
+        return means, 0.0
+    part, weight = grey[both], counts[both]
+    spread, rest = (
+        float(np.average(np.square(part - its), weights=weight))
+        for its in (np.average(part, weights=weight), means[bins[both]])
+    )
     return means, 1 - rest / spread if spread else 0.0
+
+
+def _even(image: Values) -> Values:
+    """The weight of each voxel in (0, 1]: 1 inside tissue, and little beside edges."""
+    slopes = np.gradient(image, axis=[k for k in range(3) if image.shape[k] > 1])
+    slope = np.sqrt(sum(np.square(part) for part in slopes))
+    content = slope[image > CONTENT]
+    usual = EVEN * float(np.median(content)) if content.size else 0.0
+    out: Values = (1 / (1 + np.square(slope / max(usual, 1e-6)))).astype(np.float32)
+    return out
 
 
 def _smooth(values: NDArray[Any]) -> NDArray[np.float64]:

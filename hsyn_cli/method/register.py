@@ -33,7 +33,7 @@ from hsyn_cli.io.images import ImageLike
 from hsyn_cli.io.transforms import TransformLike
 from hsyn_cli.method import refine as refinement
 from hsyn_cli.method.clock import Clock, Progress
-from hsyn_cli.method.matching import match
+from hsyn_cli.method.matching import matched
 from hsyn_cli.method.measures import measured, tell
 from hsyn_cli.method.networks import invert_half
 from hsyn_cli.method.prepare import NETWORKS_FOR, align, begin, choose, look, smoother_if_thick
@@ -138,18 +138,19 @@ def give_one_contrast(
     """Give images of different contrast one, if MIND's coarse steps tell how; see `matching`."""
     same = method.similarity.same_contrast or settings.similarity != AUTO
     trained = method.networks.checkpoint.name != NONE  # for this similarity
-    if same or trained or pair.others or settings.transform != "deformable":
+    if same or trained or settings.transform != "deformable":
         return aligned, method
     halves = halfway_fields(aligned, method, settings.device)
-    small = sampling.downsample(halves.scene.pair, FIELD_STRIDE)
-    seen = sampling.warp(small, halves.u, halves.voxel).cpu().numpy()
-    found = match(seen[0, 0], seen[1, 0])
+    channels = torch.cat((halves.scene.pair, halves.scene.others), dim=1)
+    small = sampling.downsample(channels, FIELD_STRIDE)
+    moving, fixed = sampling.warp(small, halves.u, halves.voxel).cpu().numpy()
+    found = matched(aligned.subjects, settings.channels, list(zip(moving, fixed, strict=True)))
     if found is None:
         return replace(aligned, notes=(*aligned.notes, UNMATCHED)), method
-    chosen = replace(settings, weights=NONE, similarity=NETWORKS_FOR)
-    subjects, notes = found.applied(aligned.subjects), (*aligned.notes, found.note)
+    subjects, weights, note = found
+    chosen = replace(settings, weights=NONE, similarity=NETWORKS_FOR, channels=weights)
     method = smoother_if_thick(choose(pair, chosen), subjects)
-    return replace(aligned, subjects=subjects, notes=notes), method
+    return replace(aligned, subjects=subjects, notes=(*aligned.notes, note)), method
 
 
 def deform(

@@ -22,6 +22,7 @@ COARSE_MM = 2.1  # voxels; networks for detail of 1 mm gain nothing from coarser
 SLAB = 0.5  # of the largest area across an axis; a slab has more on both of its faces
 HEAD_LITRES = 2.0  # of bright voxels; a brain has less, in adults up to 1.7 litres
 MOST_LITRES = 12.0  # a head with its neck has less; heads have 3 litres and more
+T1 = 1.0  # times as bright inside as farther out; other contrasts have less
 
 
 class Brain(Organ):
@@ -59,7 +60,7 @@ class Brain(Organ):
     def suits(self, images: Images) -> bool:
         if min(float(np.prod(image.GetSpacing())) for image in images) >= COARSE_MM**3:
             return False
-        return not any(_slab(image) for image in images)
+        return not any(_slab(image) or _other_contrast(image) for image in images)
 
     def unit(self, extents: Extents) -> float:
         from hsyn_cli.anatomy.size import unit_of
@@ -75,6 +76,15 @@ class Brain(Organ):
 def _slab(image: sitk.Image) -> bool:
     """Whether an image shows a part between two planes alone."""
     return any(min(ends) > SLAB for ends in cut_faces(image, read_intensities(image)))
+
+
+def _other_contrast(image: sitk.Image) -> bool:
+    """Whether an image of a brain's size, skull-stripped, does not look like T1."""
+    from hsyn_cli.anatomy.depth import brighter_inside
+
+    grey = read_intensities(image)
+    look = ORGAN.recognise(image, grey)
+    return look is not None and look.kind == BRAIN and not brighter_inside(image, grey) >= T1
 
 
 ORGAN = Brain()
