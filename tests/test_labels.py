@@ -120,6 +120,6 @@ def test_volumes_in_mm3_and_labels_lost() -> None:
     lost, kept, new = labels.changes(before, after)
     assert (lost.label, lost.lost, lost.percent) == (-2, True, -100)
     assert (kept.label, kept.lost) == (5, False)
-    assert (kept.before_mm3, kept.after_mm3) == pytest.approx((4.8, 3.375))
+    assert (kept.before, kept.after) == pytest.approx((4.8, 3.375))
     assert kept.percent == pytest.approx(-29.6875)
-    assert (new.label, new.before_mm3, new.lost, new.percent) == (8, 0.0, False, float("inf"))
+    assert (new.label, new.before, new.lost, new.percent) == (8, 0.0, False, float("inf"))

@@ -391,11 +391,15 @@ def test_colours_keep_their_third_number(folder: Path, pair: Slices) -> None:
     assert moved_one[..., 2].max() > 50
 
 
-def test_label_maps_of_floats_stay_2d(folder: Path, pair: Slices) -> None:
+def test_label_maps_of_floats_stay_2d(
+    folder: Path, pair: Slices, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And the size of a label is an area."""
     floats = sitk.Cast(pair["moving_labels"], sitk.sitkFloat32)
     sitk.WriteImage(floats, str(folder / "floats.nii.gz"))
     line = f"apply-field -i {folder}/floats.nii.gz -t {folder}/out/forward_field.nii.gz"
     assert run([*line.split(), "-o", f"{folder}/f.nii.gz", "--interpolation", "label"]) == 0
+    assert "mm2 before" in capfd.readouterr().out
     assert (values(folder / "f.nii.gz") == values(folder / "labels.nii.gz")).all()
 
 

@@ -20,30 +20,38 @@ TIE = 1e-6  # weights (float32) that differ by less are equal
 
 @dataclass(frozen=True)
 class Change:
-    """The volume of a label before and after resampling."""
+    """The volume of a label before and after resampling, in mm3; of a 2-D image, its area in mm2.
+
+    Attributes:
+        dimension: of the image, 2 or 3.
+    """
 
     label: int
-    before_mm3: float
-    after_mm3: float
+    before: float
+    after: float
+    dimension: int = 3
+
+    @property
+    def unit(self) -> str:
+        return f"mm{self.dimension}"
 
     @property
     def lost(self) -> bool:
-        return self.before_mm3 > 0 and self.after_mm3 == 0
+        return self.before > 0 and self.after == 0
 
     @property
     def percent(self) -> float:
         """Change in percent of the volume before; infinite for a new label."""
-        if self.before_mm3 == 0:
+        if self.before == 0:
             return float("inf")
-        return 100 * (self.after_mm3 / self.before_mm3 - 1)
+        return 100 * (self.after / self.before - 1)
 
 
 def changes(before: sitk.Image, after: sitk.Image) -> tuple[Change, ...]:
     """The volumes of every label but 0, in ascending order. Both images hold integers."""
     old, new = _volumes(before), _volumes(after)
-    return tuple(
-        Change(k, old.get(k, 0.0), new.get(k, 0.0)) for k in sorted((old | new).keys() - {0})
-    )
+    both, dimension = (old | new).keys() - {0}, Grid.of(after).dimension
+    return tuple(Change(k, old.get(k, 0.0), new.get(k, 0.0), dimension) for k in sorted(both))
 
 
 def _volumes(labels: sitk.Image) -> dict[int, float]:

@@ -217,9 +217,9 @@ def _plain(done: Applied, counted: str) -> list[dict[str, Any]]:
 def _label(change: Change) -> dict[str, Any]:
     return {
         "label": change.label,
-        "before_mm3": change.before_mm3,
-        "after_mm3": change.after_mm3,
-        "percent": change.percent if change.before_mm3 else None,
+        f"before_{change.unit}": change.before,
+        f"after_{change.unit}": change.after,
+        "percent": change.percent if change.before else None,
         "lost": change.lost,
     }
 
@@ -239,11 +239,12 @@ def _table(changes: Sequence[Change]) -> None:
 
     lost = [change for change in changes if change.lost]
     kept = sorted((c for c in changes if not c.lost), key=lambda c: -abs(c.percent))
-    table = Table("label", "mm3 before", "mm3 after", "change", box=None, pad_edge=False)
+    unit = changes[0].unit
+    table = Table("label", f"{unit} before", f"{unit} after", "change", box=None, pad_edge=False)
     for column in table.columns:
         column.justify = "right"
     for change in (*lost, *kept[:SHOWN]):
-        cells = (str(change.label), f"{change.before_mm3:.1f}", f"{change.after_mm3:.1f}")
+        cells = (str(change.label), f"{change.before:.1f}", f"{change.after:.1f}")
         table.add_row(
             *cells,
             "lost" if change.lost else f"{change.percent:+.1f} %",
