@@ -14,6 +14,7 @@ from hsyn_cli.method.forces import forces
 from hsyn_cli.method.similarity.ncc import SIMILARITY
 from hsyn_cli.method.sn_net import SNNet
 from hsyn_cli.method.steps import pull
+from hsyn_cli.method.where import Where
 
 ncc = SIMILARITY.value
 
@@ -108,7 +109,7 @@ def test_momentum_brings_images_together_in_fewer_steps_and_stays_symmetric() ->
 def test_where_nothing_counts_no_step_is_taken_and_a_batch_is_that_of_each() -> None:
     pairs = [torch.cat((ball(a), ball(b))) for a, b in ((11, 13), (12, 11))]
     zero = torch.zeros(2, 3, 24, 24, 24)
-    assert not pull(pairs[0], zero, 1.0, Steps(3), counts=torch.zeros(2, 1, 24, 24, 24)).any()
+    assert not pull(pairs[0], zero, 1.0, Steps(3), where=Where(torch.zeros(2, 1, 24, 24, 24))).any()
     both = torch.stack(pairs, 1).flatten(0, 1)  # moving images first
     together = pull(both, torch.zeros(4, 3, 24, 24, 24), 1.0, Steps(3))
     for k, pair in enumerate(pairs):
@@ -145,7 +146,7 @@ def test_levels_look_at_maps_and_at_what_counts() -> None:
     with torch.no_grad():
         still = net(flat, flat)[0]
         pulled = net(flat, flat, maps=maps)[0]
-        held = net(flat, flat, maps=maps, counts=torch.zeros(2, 1, 24, 24, 24))[0]
+        held = net(flat, flat, maps=maps, where=Where(torch.zeros(2, 1, 24, 24, 24)))[0]
     assert still.abs().max() < 0.1  # an untrained net alone
     assert pulled[0, 0, 12, 12, 12] == pytest.approx(-2.0, abs=0.5)
     torch.testing.assert_close(held, still)

@@ -13,6 +13,7 @@ from hsyn_cli.fields.sampling import warp
 from hsyn_cli.fields.smoothing import resize_smooth
 from hsyn_cli.method.refine import at_scale, refine
 from hsyn_cli.method.similarity.ncc import SIMILARITY
+from hsyn_cli.method.where import Where
 
 SIZE = (16, 20, 24)
 
@@ -110,8 +111,10 @@ def test_the_border_is_cut_off_masks_as_well_at_every_scale() -> None:
     stages = (RefineStage(4 / 3, Steps(2)), RefineStage(1, Steps(2, momentum=0.5)))
     start = smooth_field(size, 0.1, 1, batch=2)
     inner = (slice(None), slice(None), *(slice(6, n - 6) for n in size))
-    got = refine(start, pair, 1.0, stages, masks, border=6)
-    assert torch.equal(got[inner], refine(start[inner], pair[inner], 1.0, stages, masks[inner]))
+    got = refine(start, pair, 1.0, stages, Where(masks), border=6)
+    assert torch.equal(
+        got[inner], refine(start[inner], pair[inner], 1.0, stages, Where(masks[inner]))
+    )
     assert (got - start)[inner][..., :10].abs().max() > 0.05
 
 
@@ -129,9 +132,31 @@ def test_outside_the_masks_the_images_do_not_count() -> None:
     masks[1, :, :, :, 13:] = 0
     stages = (RefineStage(1, Steps(8)),)
     start = torch.zeros(2, 3, 8, 10, 12)
-    free, masked = refine(start, pair, 1.0, stages), refine(start, pair, 1.0, stages, masks)
+    free, masked = refine(start, pair, 1.0, stages), refine(start, pair, 1.0, stages, Where(masks))
     right = (..., slice(18, 24))
     assert masked[right].abs().mean() < 0.3 * free[right].abs().mean()
+
+
+def test_the_other_image_stands_in_for_what_one_does_not_show() -> None:
+    """Beyond its border an image is empty; without the other one, windows see a false edge."""
+    pair = torch.cat((blobs(SIZE, 0.0, 2.5), blobs(SIZE, 0.0, 2.5)))
+    pair[1, :, :, :, 12:] = 0
+    shows = torch.ones_like(pair)
+    shows[1, :, :, :, 12:] = 0
+    stages = (RefineStage(1, Steps(8)),)
+    start = torch.zeros(2, 3, 8, 10, 12)
+    edge, free = (
+        refine(start, pair, 1.0, stages, where) for where in (Where(shows), Where(shows, shows))
+    )
+    left = (..., slice(0, 11))
+    assert edge[left].abs().max() > 0.05
+    assert free[left].abs().max() < 0.2 * edge[left].abs().max()
+    apart = SNNetConfig(similarity="mind")  # of other contrast, an image cannot stand in
+    mind = [
+        refine(start, pair, 1.0, stages, where, apart)
+        for where in (Where(shows), Where(shows, shows))
+    ]
+    assert torch.equal(*mind)
 
 
 def test_masks_of_ones_are_no_masks() -> None:
@@ -140,7 +165,7 @@ def test_masks_of_ones_are_no_masks() -> None:
     start = torch.zeros(2, 3, 8, 10, 12)
     free, masked = (
         refine(start, pair, 1.0, stages),
-        refine(start, pair, 1.0, stages, torch.ones_like(pair)),
+        refine(start, pair, 1.0, stages, Where(torch.ones_like(pair), torch.ones_like(pair))),
     )
     torch.testing.assert_close(masked, free, atol=1e-3, rtol=1e-3)
 

@@ -29,7 +29,6 @@ from hsyn_cli.space import Array, Grid, affine_parts, working_grid
 ROLES = ("moving", "fixed")
 CUT = 0.05  # of the largest area across an axis; smaller areas at the border are no cut
 OTHERS_EDGE = 4  # working voxels inside the border of a cut channel, where the first one tells
-LESION_EDGE = 2  # working voxels beside a lesion that do not count
 BYTE = sitk.sitkUInt8
 Greys = tuple[Intensities, Intensities]
 
@@ -44,7 +43,8 @@ class Scene:
         counts: (2, 1, ...), 0 where an image does not count; None: all counts. The border can cut
             further channels earlier: then (2, N, ...), where 0 stops the pull of a channel alone.
         others: further channels of both images, (2, N - 1, ...); N may be 1.
-        scanned: (2, 1, ...), 0 beyond the borders of cut images; None: none is cut.
+        shows: (2, 1, ...), 0 beyond the border of a cut image, and in its lesion, where it does not
+            show what the other one may have; None: it shows all.
     """
 
     grid: Grid
@@ -52,7 +52,7 @@ class Scene:
     maps: Tensor
     counts: Tensor | None
     others: Tensor
-    scanned: Tensor | None = None
+    shows: Tensor | None = None
 
     @property
     def spacing(self) -> float:
@@ -183,7 +183,7 @@ class Subjects:
         for lesion, chain in zip(self.lesions, chains, strict=True):
             own = resample_mask(None, grid)
             if lesion is not None:
-                own = own - widened(resample_mask(lesion, grid, chain), LESION_EDGE)
+                own = own - resample_mask(lesion, grid, chain)
             rows.append(own)
         return torch.cat(rows)
 
@@ -197,8 +197,8 @@ class Subjects:
         pair, others, scanned = seen[0], torch.cat((seen[0][:, :0], *seen[1:]), dim=1), scans[0]
         maps = self.organ.maps(self.regions, grid, chains)
         counts = self.organ.counts(self.views, self.masks, grid, chains, maps)
-        parts = [v for v in (counts, scanned, self._beside_lesions(grid, chains)) if v is not None]
-        counts = math.prod(parts[1:], start=parts[0]) if parts else None
+        shows = _product(scanned, self._beside_lesions(grid, chains))
+        counts = _product(counts, shows)
         maps = pair[:, :0] if maps is None else maps
         if any(scan is not None for scan in scans[1:]):  # a column for each channel
             one = torch.ones_like(pair)
@@ -207,8 +207,14 @@ class Subjects:
             ]
             counts = torch.cat((one if counts is None else counts, *rows), dim=1)
         counts = None if counts is None else counts.to(device)
-        scanned = None if scanned is None else scanned.to(device)
-        return Scene(grid, pair.to(device), maps.to(device), counts, others.to(device), scanned)
+        shows = None if shows is None else shows.to(device)
+        return Scene(grid, pair.to(device), maps.to(device), counts, others.to(device), shows)
+
+
+def _product(*parts: Tensor | None) -> Tensor | None:
+    """Of those that are there."""
+    there = [part for part in parts if part is not None]
+    return math.prod(there[1:], start=there[0]) if there else None
 
 
 def _all(mask: sitk.Image | None, like: sitk.Image) -> sitk.Image:

@@ -91,8 +91,8 @@ def measured(subjects: Subjects, working: WorkingFields, scene: Scene, method: M
         float(value(sampling.downsample(image, 2), small, 5, weight)) for image in states
     )
     coarse = max(1, round(look_mm(scene.grid) / scene.spacing))
-    if scene.scanned is not None:  # the images go on beyond their borders
-        there, here = scene.scanned.chunk(2)
+    if scene.shows is not None:  # the images go on beyond their borders
+        there, here = scene.shows.chunk(2)
         aligned, fixed = aligned * there, fixed * here
         warped = sampling.warp(aligned, working.fixed_to_moving, scene.spacing)
         states = (apart.to(fixed.device), aligned, warped)

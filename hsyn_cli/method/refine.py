@@ -6,6 +6,7 @@ It takes more steps along the forces (see `forces`), starting from SN-Net's answ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from hsyn_cli.config.architecture import SNNetConfig
 from hsyn_cli.config.presets import RefineStage
 from hsyn_cli.fields.sampling import shrunk
 from hsyn_cli.fields.smoothing import gaussian, resize_smooth, separable
-from hsyn_cli.method.steps import PLAIN, pull
+from hsyn_cli.method.steps import EVERYWHERE, PLAIN, pull
+from hsyn_cli.method.where import Where
 
 
 @torch.no_grad()
@@ -23,7 +25,7 @@ def refine(
     pair: Tensor,
     spacing: float,
     stages: Sequence[RefineStage],
-    masks: Tensor | None = None,
+    where: Where = EVERYWHERE,
     config: SNNetConfig = PLAIN,
     progress: Callable[[float], None] = lambda fraction: None,
     border: int = 0,
@@ -36,7 +38,7 @@ def refine(
         pair: (2, N + C, Z, Y, X) moving and fixed on the working grid, in [0, 1]: their channels
             and their maps.
         spacing: working voxel in mm.
-        masks: (2, 1, Z, Y, X), 1 where an image counts. A force acts only where both images count.
+        where: both images count; a force acts only there.
         config: of SN-Net, see `forces.pull`.
         progress: called with the share of the work that is done.
         border: this many voxels at each side of the pair keep their field.
@@ -51,14 +53,14 @@ def refine(
         *_without(border, whole),
     )
     u = resize_smooth(first, whole)[inner]
-    pair, masks = pair[inner], None if masks is None else masks[inner]
+    pair, where = pair[inner], where.changed(lambda on_pair: on_pair[inner])
     work, done = sum(stage.steps.steps / stage.scale**3 for stage in stages) or 1.0, 0.0
     for stage in stages:
         size = shrunk(pair.shape[2:], stage.scale)
         voxel = spacing * stage.scale
         images = at_scale(pair, size)
         u = resize_smooth(u, size)
-        counts = None if masks is None else at_scale(masks, size)
+        here = where.changed(partial(at_scale, size=size))
 
         def step_done(share: float = stage.scale**-3 / work) -> None:
             nonlocal done
@@ -66,7 +68,7 @@ def refine(
             progress(done)
 
         u = pull(
-            images, u, voxel, stage.steps, config=config, counts=counts, channels=channels,
+            images, u, voxel, stage.steps, config=config, where=here, channels=channels,
             step_done=step_done,
         )  # fmt: skip
     u = resize_smooth(u, pair.shape[2:])

@@ -50,6 +50,7 @@ from hsyn_cli.method.states import (
     Settings,
     Transform,
 )
+from hsyn_cli.method.where import Where
 from hsyn_cli.space import Grid, strided
 from hsyn_cli.space.planes import lowered, lowered_transform
 
@@ -193,7 +194,8 @@ def halfway_fields(aligned: Aligned, method: Method, device: torch.device) -> Ha
     grid = aligned.subjects.grid(aligned.affine, spacing, preset.margin * spacing, multiple)
     scene = aligned.subjects.on(grid, aligned.affine, device)
     maps = torch.cat((scene.others, scene.maps), dim=1)
-    halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, maps, scene.counts))
+    where = Where(scene.counts, scene.shows)
+    halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, maps, where))
     u = sampling.resize_linear(halves, sampling.shrunk(scene.pair.shape[2:], FIELD_STRIDE))
     if not torch.isfinite(u).all():
         raise WeightsError(
@@ -216,8 +218,8 @@ def refine(
         images = torch.cat((images[:, :1], scene.others, images[:, 1:], scene.maps), dim=1)
     return_memory()
     u = refinement.refine(
-        halves.u, images, scene.spacing, preset.refinement, scene.counts, sn.config, share_done,
-        method.organ.rim, sn.channels,
+        halves.u, images, scene.spacing, preset.refinement, Where(scene.counts, scene.shows),
+        sn.config, share_done, method.organ.rim, sn.channels,
     )  # fmt: skip
     refined = Halves(scene, u)
     return replace(refined, u=folds.taper(u, round(preset.margin * method.spacing / refined.voxel)))

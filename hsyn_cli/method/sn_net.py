@@ -7,6 +7,7 @@ forces as an input and the tissue net are ours.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,10 @@ from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.sampling import compose, downsample, resize_linear, warp
 from hsyn_cli.fields.smoothing import resize_smooth
 from hsyn_cli.method.forces import forces
-from hsyn_cli.method.steps import pull
+from hsyn_cli.method.steps import EVERYWHERE, pull
 from hsyn_cli.method.tissue_net import TissueNet
 from hsyn_cli.method.unet import UNet
+from hsyn_cli.method.where import Where
 
 
 class SNNet(nn.Module):
@@ -44,21 +46,21 @@ class SNNet(nn.Module):
         fixed: Tensor,
         depth: int | None = None,
         maps: Tensor | None = None,
-        counts: Tensor | None = None,
+        where: Where = EVERYWHERE,
     ) -> tuple[Tensor, Tensor]:
         """Two images (B, 1, Z, Y, X) on one grid -> (u_mid_to_moving, u_mid_to_fixed), in mm.
 
         Intensities are in [0, 1]. The fields are (B, 3, Z/s, Y/s, X/s) at the stride s of the last
         level used (`depth` levels, or all). The force steps also use `maps` (2B, C, Z, Y, X), of
-        which the first are further channels of the images, if there are `channels`.
-        Where `counts` (2B, 1, Z, Y, X) are 0, no force acts. Both have moving first.
+        which the first are further channels of the images, if there are `channels`, and heed
+        `where` the images count. Both have moving first.
         """
         pair = torch.cat((moving, fixed))
         pair = pair if maps is None else torch.cat((pair, maps), dim=1)
         scales = [level.scale for level in self.config.levels[:depth]]
         pyramid = [downsample(pair, scale) for scale in scales]
-        counted = None if counts is None else [downsample(counts, scale) for scale in scales]
-        u_moving, u_fixed = self.fields(pyramid, counted).chunk(2)
+        of_levels = [where.changed(partial(downsample, factor=scale)) for scale in scales]
+        u_moving, u_fixed = self.fields(pyramid, of_levels).chunk(2)
         return u_moving, u_fixed
 
     def look(self, images: Tensor) -> Tensor:
@@ -68,7 +70,7 @@ class SNNet(nn.Module):
         """
         return images if self.tissue is None else self.tissue.beside(images)
 
-    def fields(self, pyramid: Sequence[Tensor], counts: Sequence[Tensor] | None = None) -> Tensor:
+    def fields(self, pyramid: Sequence[Tensor], where: Sequence[Where] | None = None) -> Tensor:
         """Run the levels in turn -> (2B, 3, ...), mm.
 
         pyramid[k]: (2B, 1 + C, ...) at level k's scale, moving images first.
@@ -77,12 +79,12 @@ class SNNet(nn.Module):
         for level, pair in enumerate(pyramid):
             if not torch.is_grad_enabled():
                 return_memory()
-            u = self.level(level, pair, u, None if counts is None else counts[level])
+            u = self.level(level, pair, u, EVERYWHERE if where is None else where[level])
         assert u is not None
         return u
 
     def level(
-        self, level: int, pair: Tensor, u: Tensor | None, counts: Tensor | None = None
+        self, level: int, pair: Tensor, u: Tensor | None, where: Where = EVERYWHERE
     ) -> Tensor:
         """Run one level: its force steps, if any, then its net `repeats` times.
 
@@ -90,13 +92,13 @@ class SNNet(nn.Module):
         """
         spec = self.config.levels[level]
         if spec.steps is not None:
-            u = self._pulled(level, pair, u, counts)
+            u = self._pulled(level, pair, u, where)
         for _ in range(spec.repeats):
             u = self.step(level, pair[:, :1], u)
         assert u is not None
         return u
 
-    def _pulled(self, level: int, pair: Tensor, u: Tensor | None, counts: Tensor | None) -> Tensor:
+    def _pulled(self, level: int, pair: Tensor, u: Tensor | None, where: Where) -> Tensor:
         """Force steps at the level's resolution, which the net then corrects.
 
         No gradient flows through them.
@@ -109,7 +111,7 @@ class SNNet(nn.Module):
             u = resize_smooth(u.detach(), pair.shape[2:])
         voxel = self.config.spacing * spec.scale
         return pull(
-            pair, u, voxel, spec.steps, config=self.config, counts=counts, channels=self.channels
+            pair, u, voxel, spec.steps, config=self.config, where=where, channels=self.channels
         )
 
     def step(self, level: int, pair: Tensor, u: Tensor | None) -> Tensor:

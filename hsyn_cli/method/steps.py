@@ -20,9 +20,11 @@ from hsyn_cli.fields.slabs import each_slab
 from hsyn_cli.fields.smoothing import box_operator, gaussian, resize_smooth, separable
 from hsyn_cli.method import similarity
 from hsyn_cli.method.forces import forces
+from hsyn_cli.method.where import Where, stand_in
 
 Part = tuple[slice, slice, slice]  # of a grid, along z, y, x
 PLAIN = SNNetConfig()
+EVERYWHERE = Where()
 SLAB = 400_000  # voxels of one image in one slab
 LARGE = 8_000_000  # voxels of a grid; on larger ones, each step starts with little memory kept
 NEAR = 6  # voxels around content in which the forces of all steps act
@@ -38,7 +40,7 @@ def pull(
     steps: Steps,
     *,
     config: SNNetConfig = PLAIN,
-    counts: Tensor | None = None,
+    where: Where = EVERYWHERE,
     channels: Sequence[float] = (1.0,),
     step_done: Callable[[], None] = lambda: None,
 ) -> Tensor:
@@ -55,16 +57,14 @@ def pull(
             voxel: its voxel in mm.
         u: (2B, 3, ...) in mm, mid to moving first, on voxels as fine as the pair's or coarser.
         config: its `symmetric` (False moves the moving images alone), `similarity` and `inputs`.
-        counts: (2B, 1, Z, Y, X), 0 where an image does not count. Warped by `u`, it stops the
-            force there. Or (2B, N, ...): after the first, of each further channel alone.
+        where: the images count and show what the other has. Warped by the first `u`.
         channels: N weights, with the sum 1.
         step_done: called after each step.
     """
     u = resize_smooth(u, pair.shape[2:]).clone(memory_format=torch.contiguous_format)
-    weight = None
-    if counts is not None:
-        of_moving, of_fixed = warp(counts, u, voxel).chunk(2)
-        weight = of_moving * of_fixed
+    weight = where.weight(u, voxel)
+    same = similarity.find(config.similarity).same_contrast
+    shown = where.shown(u, voxel) if same else None
     pair = pair if steps.tissue else pair[:, : len(channels)]
     of_step = gaussian(pair, pair.shape[2:], steps.step_sigma)
     to_moving, to_fixed = (1.0, -1.0) if config.symmetric else (2.0, 0.0)
@@ -73,7 +73,7 @@ def pull(
     for _ in range(steps.steps):
         if u[0, 0].numel() > LARGE:
             return_memory()
-        seen = _seen(pair, u, voxel, voxels)
+        seen = stand_in(_seen(pair, u, voxel, voxels), shown)
         force, contrast = _pulls(seen, voxel, steps, config, channels, weight)
         if weight is not None:
             force *= weight[:, :1]

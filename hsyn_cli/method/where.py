@@ -1,0 +1,52 @@
+"""Where two images pull, and where the one stands in for the other. Ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hsyn_cli.fields.sampling import warp
+
+
+@dataclass(frozen=True)
+class Where:
+    """On the grid of a pair (2B, 1, Z, Y, X), moving first, and warped as the images are.
+
+    Attributes:
+        counts: 0 where an image does not count; no force acts there. (2B, N, ...): after the first,
+            of each further channel alone. None: all counts.
+        shows: 0 where an image does not show what the other one may have there: beyond its border,
+            in its lesion. None: it shows all.
+    """
+
+    counts: Tensor | None = None
+    shows: Tensor | None = None
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Where:
+        """The same on another grid."""
+        counts, shows = (None if v is None else change(v) for v in (self.counts, self.shows))
+        return Where(counts, shows)
+
+    def weight(self, u: Tensor, voxel: float) -> Tensor | None:
+        """How much both images count in the mean space of `u`, (B, 1 or N, Z, Y, X)."""
+        if self.counts is None:
+            return None
+        of_moving, of_fixed = warp(self.counts, u, voxel).chunk(2)
+        return of_moving * of_fixed
+
+    def shown(self, u: Tensor, voxel: float) -> Tensor | None:
+        """`shows` in the mean space of `u`."""
+        return None if self.shows is None else warp(self.shows, u, voxel)
+
+
+def stand_in(seen: Tensor, shown: Tensor | None) -> Tensor:
+    """Warped images (2B, C, Z, Y, X) of one contrast, each completed by the other.
+
+    Windows at a cut or a lesion then see the same in both images, not a false edge.
+    """
+    if shown is None:
+        return seen
+    return torch.lerp(torch.cat(seen.chunk(2)[::-1]), seen, shown)
