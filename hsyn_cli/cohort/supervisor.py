@@ -85,7 +85,7 @@ class Supervisor:
         tell: Callable[[News], None] = lambda news: None,
     ) -> None:
         self.tally = Tally(len(jobs))
-        self._study, self._source, self._tell = study, source, tell
+        self._study, self._source, self.tell = study, source, tell
         self._threads, self._again, self._hashes = threads, again, Hashes()
         self._elsewhere = {(other.host, other.pid) for other in others}
         self._waiting = deque(jobs)
@@ -133,7 +133,7 @@ class Supervisor:
         self.tally.busy += decision.what == "busy"
         if decision.what == "failed":
             self.tally.failed.append(found)
-        self._tell(News("found", found))
+        self.tell(News("found", found))
 
     def _decide(self, job: Job, found: Status | None) -> tuple[str, Decision]:
         """The key of a pair and what to do. Raises InputError, WeightsError if it has no key."""
@@ -163,14 +163,14 @@ class Supervisor:
         self._running[job.id] = Attempt(job, status)
         settings = {"search": status.search, "threads": self._threads}
         self._source.start(Task.of(job, self._study, **settings))
-        self._tell(News("began", status))
+        self.tell(News("began", status))
 
     def _heard(self, event: Event) -> None:
         attempt = self._running.get(event.id)
         if attempt is None:
             return
         if event.outcome is None:
-            self._tell(News("progress", attempt.status, event.step, event.fraction))
+            self.tell(News("progress", attempt.status, event.step, event.fraction))
             return
         del self._running[event.id]
         if not event.outcome.files:
@@ -195,10 +195,10 @@ class Supervisor:
             second = second_search(outcome.exit_code, status.search) or status.search
             decision = Decision("run", status.attempts + 1, second)
             self._second.append(Attempt(job, self._status(job, decision, status.key)))
-            self._tell(News("retry", ended))
+            self.tell(News("retry", ended))
             return
         if ended.state == "done":
             self.tally.done += 1
         else:
             self.tally.failed.append(ended)
-        self._tell(News("ended", ended))
+        self.tell(News("ended", ended))
