@@ -21,21 +21,23 @@ HsynError             1    never raised itself; any other exception is a bug and
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from typing import ClassVar
 
 
 class HsynError(Exception):
     """An error with a `message` (one line: what went wrong, in which file) and a `hint` (or "").
 
-    The hint says what to do.
+    The hint says what to do. `more`: lines between both, one for each of several faults.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", more: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.more = tuple(more)
 
 
 class UsageError(HsynError):

@@ -13,10 +13,12 @@ from hsyn_cli.results.commits import commits
 
 
 def say(error: HsynError) -> int:
-    """Print the error and its hint, a line each, and return its exit code."""
+    """Print the error, what more there is to it and its hint, and return its exit code."""
     if isinstance(error, Interrupted) and sys.stderr.isatty():
         click.echo(err=True)  # the terminal shows ^C
     click.secho(f"error: {streams.one_line(error.message)}", fg="red", err=True)
+    for line in error.more:
+        click.echo(f"  {streams.one_line(line)}", err=True)
     if error.hint:
         click.echo(f"hint: {streams.one_line(error.hint)}", err=True)
     return error.exit_code
