@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hsyn_cli.cohort import page
@@ -33,8 +33,8 @@ class Work:
     workers: int = 1
     scheduler: str | None = None
     threads: int | None = None
-    limits: Limits = Limits()
-    shard: Shard = Shard()
+    limits: Limits = field(default_factory=Limits)
+    shard: Shard = field(default_factory=Shard)
     again: bool = False
 
     @property

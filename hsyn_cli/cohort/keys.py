@@ -60,10 +60,7 @@ class Hashes:
 
 def key(job: Job, threads: int, hashes: Hashes) -> str:
     """The key of a pair that runs with so many threads. Raises InputError, WeightsError."""
-    inputs = {
-        role: hashes.of_image(path, role.replace("_", " "))
-        for role, path in job.inputs.given.items()
-    }
+    inputs = {role: hashes.of_image(path, _what(role)) for role, path in job.inputs.given.items()}
     content = {
         "inputs": inputs,
         "options": dict(job.options),
@@ -74,3 +71,11 @@ def key(job: Job, threads: int, hashes: Hashes) -> str:
         "checkpoints": dict(hashes.of_checkpoints(str(job.options.get("model", "auto")))),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _what(role: str) -> str:
+    """What the file of a role is called in messages, as `register_files` does."""
+    side, _, number = role.partition("_")
+    if not number or number.isdigit():
+        return f"{side} image {number}".rstrip()
+    return role.replace("_", " ")

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hsyn_cli import devices
+from hsyn_cli.cohort.sources.local import WITH_PARENT
 from hsyn_cli.cohort.tasks import Outcome, Task, free_log
 from hsyn_cli.errors import FailedError, HsynError
 from hsyn_cli.results.faults import known
@@ -32,7 +33,6 @@ from hsyn_cli.results.register_files import register_files
 from hsyn_cli.results.report import check_problems
 from hsyn_cli.results.run_folder import Wanted
 
-WITH_PARENT = "--with-parent"  # die with the thread that started this process (Linux)
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 SHORTEST = 0.3  # seconds between two lines of progress
 

@@ -134,9 +134,11 @@ def batch(
 
 
 def _pairs(files: Sequence[Path], fixed: Path | None, options: dict[str, Any]) -> Sequence[Job]:
-    """The pairs that the arguments name. Raises UsageError, InputError."""
+    """The pairs that the arguments name. Raises UsageError, InputError, WeightsError."""
     from hsyn_cli.cohort import lists
+    from hsyn_cli.results.register_files import check_model
 
+    check_model(options["model"])
     if fixed is not None:
         return lists.from_scans(fixed, files, options)
     if len(files) != 1:

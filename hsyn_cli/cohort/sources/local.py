@@ -20,6 +20,7 @@ from hsyn_cli.cohort.sources import Limits
 from hsyn_cli.cohort.tasks import Event, Outcome, Task, free_log
 from hsyn_cli.errors import MemoryLimitError
 
+WITH_PARENT = "--with-parent"  # die with the thread that started it, where the system is Linux
 COMMAND = (sys.executable, "-m", "hsyn_cli.cohort.worker")
 KILLED = 128 + 9  # exit code of what SIGKILL ended
 STARTING = 300.0  # seconds for a new worker to load its libraries
@@ -29,10 +30,9 @@ LOOK = 0.2  # seconds between two looks at the memory
 class LocalWorkers:
     """`count` workers. Each starts with its first task."""
 
-    def __init__(
-        self, count: int, limits: Limits, command: Sequence[str] = (*COMMAND, "--with-parent")
-    ) -> None:
-        self._count, self._limits, self._command = count, limits, command
+    def __init__(self, count: int, limits: Limits, command: Sequence[str] | None = None) -> None:
+        self._count, self._limits = count, limits
+        self._command = (*COMMAND, WITH_PARENT) if command is None else command
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
         self._news: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
