@@ -83,9 +83,10 @@ def workers(study: Path) -> list[int]:
     return found
 
 
-def wait_for(study: Path, pattern: str) -> None:
+def wait_for(driver: subprocess.Popen[bytes], study: Path, pattern: str) -> None:
     """Wait until such a file is there."""
     while not any(study.glob(pattern)):
+        assert driver.poll() is None
         time.sleep(0.01)
 
 
@@ -129,7 +130,7 @@ def test_killed_and_resumed_gives_the_same(
 ) -> None:
     study = tmp_path / "study"
     driver = start(folder, study)
-    wait_for(study, "pairs/one/report.json" if whom == "driver" else ".hsyn-*/new")
+    wait_for(driver, study, "pairs/one/report.json" if whom == "driver" else ".hsyn-*/new")
     if whom != "driver":
         for pid in workers(study):
             os.kill(pid, signal.SIGKILL)
@@ -148,7 +149,7 @@ def test_killed_and_resumed_gives_the_same(
 def test_a_signal_ends_the_workers_too(folder: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"
     driver = start(folder, study)
-    wait_for(study, ".hsyn-*/new")
+    wait_for(driver, study, ".hsyn-*/new")
     driver.send_signal(signal.SIGTERM)
     assert driver.wait() == 143
     assert not list(study.rglob(".hsyn-*"))
