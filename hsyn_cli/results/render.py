@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from hsyn_cli.fields.folding import Folding
-    from hsyn_cli.results.report import Report
+    from hsyn_cli.results.report import Report, Stored
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,6 +82,8 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
         table.add_row(Text("do not trust it", "red"), Text(problem, "red"))
     for warning in report.warnings:
         table.add_row(Text("warning", "yellow"), Text(warning, "yellow"))
+    if report.stored.largest_error_mm:
+        table.add_row("fields on disk", Text(_stored(report.stored)))
     if "report" in report.outputs:
         table.add_row("written to", Text(str(Path(report.outputs["report"]).parent)))
         if "page" in report.outputs:
@@ -89,10 +91,18 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
         if "ants_warped" in report.outputs:
             prefix = report.outputs["ants_warped"].removesuffix("Warped.nii.gz")
             table.add_row("files for ANTs", Text(f"{prefix}*"))
+    if report.apply:
         table.add_row(
             "apply elsewhere", Text('commands for ANTs, SimpleITK, Slicer: report.json, "apply"')
         )
     return table
+
+
+def _stored(stored: Stored) -> str:
+    """What was saved at the fields, and what it costs."""
+    every = f"every {stored.field_spacing_mm:g} mm, " if stored.field_spacing_mm else ""
+    most = max(stored.largest_error_mm.values())
+    return f"{every}{'rounded, ' if stored.rounded else ''}off by {most:.3g} mm at most"
 
 
 def _longest(seconds: Mapping[str, float], count: int = 2) -> str:
