@@ -13,21 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsyn_cli.fields.grids import from_image, to_image
+from hsyn_cli.fields.grids import ErrorStats, from_image, to_image
+from hsyn_cli.fields.mutual import error_stats
 from hsyn_cli.space import Grid
 from hsyn_cli.space.planes import lowered, raised
 
-FIELD_STEP = 2.0**-10  # mm: a rounded vector ends less than 0.001 mm away
+FIELD_STEP = 2.0**-9  # mm: rounding moves a component by less than 0.001 mm
 IMAGE_STEP = 1e-3  # of the range, at most: rounding moves a value by half of it
 FLOATS = (sitk.sitkFloat32, sitk.sitkFloat64)
 
 
 def compact_field(
     field: sitk.Image, mm: float | None, *, rounded: bool
-) -> tuple[sitk.Image, float]:
-    """A field with a vector about every `mm`, and the largest distance in mm that this adds.
+) -> tuple[sitk.Image, ErrorStats]:
+    """A field with a vector about every `mm`, and how far that is off.
 
-    The distance is that to the field at each of its own voxels, where readers interpolate linearly.
+    The errors are those at each voxel of the field, where readers interpolate linearly.
     `mm`: None keeps the grid. `rounded`: components are multiples of `FIELD_STEP`.
     """
     grid = Grid.of(field)
@@ -36,7 +37,7 @@ def compact_field(
     v = u if coarse.size == grid.size else _at_same_corners(u, coarse.size)
     if rounded:
         v = v.div(FIELD_STEP).round_().mul_(FIELD_STEP)
-    return lowered(to_image(v, coarse)), _largest_difference(v, u)
+    return lowered(to_image(v, coarse)), error_stats(_apart(v, u))
 
 
 def _at_same_corners(u: Tensor, size: tuple[int, int, int]) -> Tensor:
@@ -44,14 +45,14 @@ def _at_same_corners(u: Tensor, size: tuple[int, int, int]) -> Tensor:
     return F.interpolate(u, size=size[::-1], mode="trilinear", align_corners=True)
 
 
-def _largest_difference(v: Tensor, u: Tensor) -> float:
-    """Of v, read on the voxels of u, and u; one component at a time to save memory."""
+def _apart(v: Tensor, u: Tensor) -> Tensor:
+    """(N,) distances of v, read on the voxels of u, and u; a component at a time saves memory."""
     size = (u.shape[4], u.shape[3], u.shape[2])
     square = torch.zeros_like(u[:, :1])
     for had, wanted in zip(v.split(1, 1), u.split(1, 1), strict=True):
-        apart = _at_same_corners(had, size) if had.shape != wanted.shape else had.clone()
-        square += apart.sub_(wanted).square_()
-    return float(square.max().sqrt())
+        read = _at_same_corners(had, size) if had.shape != wanted.shape else had.clone()
+        square += read.sub_(wanted).square_()
+    return square.sqrt_().flatten()
 
 
 def compact_image(image: sitk.Image) -> tuple[sitk.Image, float]:

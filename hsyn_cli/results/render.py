@@ -82,7 +82,7 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
         table.add_row(Text("do not trust it", "red"), Text(problem, "red"))
     for warning in report.warnings:
         table.add_row(Text("warning", "yellow"), Text(warning, "yellow"))
-    if report.stored.largest_error_mm:
+    if report.stored.field_errors:
         table.add_row("fields on disk", Text(_stored(report.stored)))
     if "report" in report.outputs:
         table.add_row("written to", Text(str(Path(report.outputs["report"]).parent)))
@@ -101,8 +101,10 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
 def _stored(stored: Stored) -> str:
     """What was saved at the fields, and what it costs."""
     every = f"every {stored.field_spacing_mm:g} mm, " if stored.field_spacing_mm else ""
-    most = max(stored.largest_error_mm.values())
-    return f"{every}{'rounded, ' if stored.rounded else ''}off by {most:.3g} mm at most"
+    errors = stored.field_errors.values()
+    mean, most = max(error.mean_mm for error in errors), max(error.max_mm for error in errors)
+    few = "rounded, " if stored.rounded else ""
+    return f"{every}{few}off by {mean:.2g} mm on average, {most:.2g} at most"
 
 
 def _longest(seconds: Mapping[str, float], count: int = 2) -> str:

@@ -14,6 +14,7 @@ from hsyn_cli.io.plain import dump, finite
 from hsyn_cli.results.record import SCHEMA_VERSION, versions
 
 if TYPE_CHECKING:
+    from hsyn_cli.fields.grids import ErrorStats
     from hsyn_cli.method.result import Facts
 
 LATER = {
@@ -42,13 +43,13 @@ class Stored:
     """How fields and images were written: see `run_folder.Wanted`.
 
     Attributes:
-        largest_error_mm: {output: what that adds to a field at most, between its vectors too}.
-        largest_error_percent: {output: what it adds to an image at most, in % of its range}.
+        field_errors: {output: how far a field is off by that, at all voxels of its image}.
+        largest_error_percent: {output: how far an image is off by it at most, in % of its range}.
     """
 
     field_spacing_mm: float | None = None
     rounded: bool = False
-    largest_error_mm: Mapping[str, float] = field(default_factory=dict)
+    field_errors: Mapping[str, ErrorStats] = field(default_factory=dict)
     largest_error_percent: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from hsyn_cli.errors import InputError
 from hsyn_cli.fields.compact import compact_field, compact_image
+from hsyn_cli.fields.grids import ErrorStats
 from hsyn_cli.io import atomic, images, writing
 from hsyn_cli.io.images import Scan
 from hsyn_cli.io.transforms import read_transform, write_transform
@@ -53,19 +54,22 @@ def write(
     for name in ("affine", "ants_affine"):
         if name in paths:
             write_transform(result.affine, paths[name], dimension)
-    errors: dict[str, float] = {}
+    errors: dict[str, ErrorStats] = {}
+    shares: dict[str, float] = {}
     for name, picture in _pictures(result, paths.keys(), moving_labels):
-        small, error = _compact(picture, wanted, labels=name == "warped_labels")
-        if error is not None:
-            errors[name] = error
-        writing.write_image(small, paths[name])  # no threads: ITK's writer holds Python's lock
+        if picture.GetNumberOfComponentsPerPixel() > 1:
+            if wanted.rounded or wanted.field_spacing:
+                every = wanted.field_spacing
+                picture, errors[name] = compact_field(picture, every, rounded=wanted.rounded)
+        elif wanted.rounded and name != "warped_labels":
+            picture, share = compact_image(picture)
+            shares[name] = 100 * share
+        writing.write_image(picture, paths[name])  # no threads: ITK's writer holds Python's lock
         twin = f"ants_{name}"
         if name in WARPED and twin in paths:
             atomic.copy(paths[name], paths[twin])
     page_data = volumes.page_volumes(result) if "page" in paths else None
-    fields = {name: error for name, error in errors.items() if _is_field(name)}
-    shares = {name: 100 * error for name, error in errors.items() if name not in fields}
-    stored = Stored(wanted.field_spacing, wanted.rounded, fields, shares)
+    stored = Stored(wanted.field_spacing, wanted.rounded, errors, shares)
     report = replace(make_report(), stored=stored)
     atomic.write_text(paths["report"], to_json(report))
     if page_data is not None:
@@ -100,21 +104,6 @@ def _pictures(
         yield "mid_fixed", half.fixed
     if moving_labels is not None and "warped_labels" in names:
         yield "warped_labels", warp_labels(moving_labels, raised(result.forward_field))
-
-
-def _compact(
-    picture: sitk.Image, wanted: Wanted, *, labels: bool
-) -> tuple[sitk.Image, float | None]:
-    """A picture as it is to be written, and what that changes; None: nothing was to be changed."""
-    if labels or not (wanted.rounded or wanted.field_spacing):
-        return picture, None
-    if picture.GetNumberOfComponentsPerPixel() > 1:
-        return compact_field(picture, wanted.field_spacing, rounded=wanted.rounded)
-    return compact_image(picture) if wanted.rounded else (picture, None)
-
-
-def _is_field(name: str) -> bool:
-    return name.endswith(("_field", "_warp"))
 
 
 def _earlier(report: Path) -> set[Path]:

@@ -149,9 +149,12 @@ def on_disk(stored: Mapping[str, Any]) -> dict[str, str]:
     rows = {}
     if stored.get("field_spacing_mm"):
         rows["vectors on disk"] = f"every {number(stored['field_spacing_mm'], 3)} mm"
-    for key, unit in (("largest_error_mm", "mm"), ("largest_error_percent", "% of the range")):
-        for name, value in stored.get(key, {}).items():
-            rows[f"{name.replace('_', ' ')} on disk"] = f"off by {number(value)} {unit} at most"
+    for name, error in stored.get("field_errors", {}).items():
+        off = f"{number(error['mean_mm'])} mm on average, {number(error['max_mm'])} at most"
+        rows[f"{name.replace('_', ' ')} on disk"] = f"off by {off}"
+    for name, percent in stored.get("largest_error_percent", {}).items():
+        off = f"{number(percent)} % of its range at most"
+        rows[f"{name.replace('_', ' ')} on disk"] = f"off by {off}"
     return rows
 
 
