@@ -117,6 +117,20 @@ INPUT = "Input"
     heading=OUTPUT,
     help="Skip report.html, the page with the pictures.",
 )
+@option(
+    "--keep",
+    metavar="NAMES",
+    heading=OUTPUT,
+    help="Write these alone, and the report: warped, inverse_warped, fields, forward_field, "
+    "inverse_field, affine, page, labels, midspace.",
+)
+@option(
+    "--field-spacing",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MM",
+    heading=OUTPUT,
+    help="Write fields with a vector about every MM; the report says what that costs.",
+)
 @force_option
 @preset_option
 @model_option
@@ -165,11 +179,11 @@ INPUT = "Input"
     help="Print the report as JSON instead of the table.",
 )
 def register(
-    out: Path, ants_prefix: str | None, save_midspace: bool, no_html: bool, force: bool,
-    preset: str, model: str, transform: Transform, similarity: str, search: Search, rigid: bool,
-    no_affine: bool, smoothness: float,
-    max_folding: float | None, on_failure: str,
-    device: str, threads: int | None, seed: int, quiet: bool, as_json: bool,
+    out: Path, ants_prefix: str | None, save_midspace: bool, no_html: bool, keep: str | None,
+    field_spacing: float | None, force: bool, preset: str, model: str, transform: Transform,
+    similarity: str, search: Search, rigid: bool, no_affine: bool, smoothness: float,
+    max_folding: float | None, on_failure: str, device: str, threads: int | None, seed: int,
+    quiet: bool, as_json: bool,
     moving: tuple[Path, ...], fixed: tuple[Path, ...], weight: tuple[float, ...], **inputs: Any,
 ) -> None:  # fmt: skip
     """Register a moving image to a fixed one, 3-D or 2-D, both ways.
@@ -197,12 +211,13 @@ def register(
     from hsyn_cli.cli.progress import progress_bar
     from hsyn_cli.results.register_files import Inputs
     from hsyn_cli.results.report import check_folding, check_problems, to_json
-    from hsyn_cli.results.run_folder import Wanted
+    from hsyn_cli.results.run_folder import Wanted, words_of
 
     (first, *others), labels = channels_of(moving, fixed), inputs["moving_labels"] is not None
     weights_of(weight, len(moving))
     wanted = Wanted(
-        out, ants_prefix, save_midspace, labels, html=not no_html, channels=len(moving)
+        out, ants_prefix, save_midspace, labels, html=not no_html, channels=len(moving),
+        keep=None if keep is None else words_of(keep), field_spacing=field_spacing,
     )  # fmt: skip
     with progress_bar(quiet) as progress:
         report = api.register_files(

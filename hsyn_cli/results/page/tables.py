@@ -93,6 +93,7 @@ def all_tables(report: Report) -> str:
         "device": report["device"],
         "threads": report["threads"],
         "seed": report["seed"],
+        **on_disk(report.get("stored", {})),
         "peak memory": "not known" if memory is None else f"{memory / 1000:.2f} GB",
         **report["versions"],
     }
@@ -143,6 +144,20 @@ def weights(used: Mapping[str, Any]) -> dict[str, str]:
     return {"weights": f"{used['name']}{unknown}", "SHA-256 of the weights": used["sha256"] or "-"}
 
 
+def on_disk(stored: Mapping[str, Any]) -> dict[str, str]:
+    """The rows on fields and images that were saved at; none if they are as computed."""
+    rows = {}
+    if stored.get("field_spacing_mm"):
+        rows["vectors on disk"] = f"every {number(stored['field_spacing_mm'], 3)} mm"
+    for name, error in stored.get("field_errors", {}).items():
+        off = f"{number(error['mean_mm'])} mm on average, {number(error['max_mm'])} at most"
+        rows[f"{name.replace('_', ' ')} on disk"] = f"off by {off}"
+    for name, percent in stored.get("largest_error_percent", {}).items():
+        off = f"{number(percent)} % of its range at most"
+        rows[f"{name.replace('_', ' ')} on disk"] = f"off by {off}"
+    return rows
+
+
 def likeness(report: Report) -> list[tuple[str, Mapping[str, float]]]:
     """The measures of how alike the images are, with their names."""
     found = [(report["similarity"]["measure"], report["similarity"])]
@@ -170,7 +185,9 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> s
 
 def lines_to_paste(report: Report) -> str:
     """Make one block per program, with a button that copies it."""
-    return "".join(
+    if not report["apply"]:
+        return "<p>No field was kept that could be applied.</p>"
+    return "<p>Lines to paste; each warps the moving image onto the fixed one.</p>" + "".join(
         f"<h3>{escaped(program)}</h3>"
         f'<div class="paste"><pre>{escaped(line)}</pre>'
         '<button type="button" class="copy">Copy</button></div>'
