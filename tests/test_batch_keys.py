@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from cohorts import job
+from fake_cohorts import job
 
 from hsyn_cli.cohort import keys, status
 from hsyn_cli.cohort.jobs import Job

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from cohorts import status
+from fake_cohorts import status
 
 import hsyn_cli
 from hsyn_cli.cohort import batch

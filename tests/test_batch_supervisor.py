@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cohorts import FAKE, job, ran, status, supervise
+from fake_cohorts import FAKE, job, ran, status, supervise
 
 from hsyn_cli.cohort import status as statuses
 from hsyn_cli.cohort.drivers import Driver

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cohorts import FAKE, ran, status
+from fake_cohorts import FAKE, ran, status
 
 from hsyn_cli.cli import run
 from hsyn_cli.cohort import lists
