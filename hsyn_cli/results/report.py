@@ -25,6 +25,8 @@ LATER = {
     "lesions",
     "dimension",
     "channels",
+    "linear",
+    "change",
 }  # new in a schema
 
 
