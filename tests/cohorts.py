@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hsyn_cli.cohort.jobs import STATUS, THUMBNAIL, Job
+from hsyn_cli.cohort.measures import MEASURES
 from hsyn_cli.cohort.rows import Row
+from hsyn_cli.cohort.status import Status
+from hsyn_cli.results.register_files import Inputs
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 DRAWS: dict[str, Draw] = {
@@ -76,3 +83,43 @@ def failed(row: Row, code: int = 3, trouble: str = "moving image: not a file") -
     return dataclasses.replace(
         row, state="failed", exit_code=code, trouble=trouble, values={}, page="", attempts=2
     )
+
+
+def write_study(study: Path, rows: Sequence[Row], picture: bytes = b"") -> list[Job]:
+    """The files of a study with these rows, and its jobs. `picture`: the thumbnail of each."""
+    jobs = []
+    (study / STATUS).mkdir(parents=True)
+    for row in rows:
+        job = Job(row.id, Inputs(Path(row.moving), Path(row.fixed)), row.folder)
+        jobs.append(job)
+        if row.state == "waiting":
+            continue
+        error, problems = ("", (row.trouble,)) if row.doubtful else (row.trouble, ())
+        status = Status(
+            row.id, "key", row.state, row.folder, row.attempts, exit_code=row.exit_code or 0,
+            error=error, problems=problems,
+        )  # fmt: skip
+        job.status(study).write_text(json.dumps(dataclasses.asdict(status)), encoding="utf-8")
+        if not row.values:
+            continue
+        folder = study / row.folder
+        folder.mkdir(parents=True)
+        (folder / "report.json").write_text(json.dumps(report_of(row)), encoding="utf-8")
+        (folder / "report.html").write_text(f"<title>{row.id}</title>", encoding="utf-8")
+        if picture:
+            (folder / THUMBNAIL).write_bytes(picture)
+    return jobs
+
+
+def report_of(row: Row) -> dict[str, Any]:
+    """A report.json with the values of a row."""
+    report: dict[str, Any] = {"linear": {"scales": [1.0] * 3}, "lesions": dict(row.lesions)}
+    for measure in MEASURES:
+        if measure.key in row.values:
+            *above, last = measure.at
+            place: Any = report
+            for step in above:
+                place = place.setdefault(step, {}) if isinstance(place, dict) else place[step]
+            place[last] = row.values[measure.key]
+    report.setdefault("similarity", {})["measure"] = row.measure
+    return report

@@ -126,10 +126,8 @@ def spread(away: Values, least: float) -> float:
     sizes, n = np.sort(np.abs(away)), len(away)
     own = max(MAD * float(np.median(sizes)), least)
     tails = [float(sizes[int(share * (n - 1))]) / normal for share, normal in TAILS]
-    if own > least:
-        wide = min(max(own, *tails), MOST_WIDENED * own)
-    else:  # most pairs are equal, so the MAD tells nothing
-        wide = max(own, tails[0])
+    known = own > least  # else most pairs are equal, and the MAD tells nothing
+    wide = min(max(own, *tails), MOST_WIDENED * own) if known else max(own, tails[0])
     return wide * (1 + FEW / n)
 
 
