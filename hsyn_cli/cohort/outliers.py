@@ -65,7 +65,7 @@ class Finding:
         if row.failed:
             told.append(f"failed (exit code {row.exit_code}): {row.trouble or 'no message'}")
         elif row.doubtful:
-            told.append(f"its own checks do not trust it: {row.trouble}")
+            told.append(f"do not trust this result: {row.trouble}")
         return (*told, *(reason.text for reason in self.reasons[:MOST_REASONS]))
 
 

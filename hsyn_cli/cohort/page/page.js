@@ -11,7 +11,7 @@
 
   function readColours() {
     const style = getComputedStyle(document.documentElement);
-    for (const name of ["line", "quiet", "bad", "accent", "sheet", "dot"]) state.colours[name] = style.getPropertyValue(`--${name}`).trim();
+    for (const name of ["line", "ink", "bad", "accent", "sheet", "dot"]) state.colours[name] = style.getPropertyValue(`--${name}`).trim();
   }
   const drawAll = () => plots.forEach((plot) => plot.draw(state));
 

@@ -1,7 +1,7 @@
 "use strict";
 const find = (selector) => document.querySelector(selector);
 const element = (tag, name = "", text = "") => Object.assign(document.createElement(tag), { className: name, textContent: text });
-const RADIUS = 2.6, HEIGHT = 66, REACH = 9; // px; of a dot, of a plot, of the pointer
+const HEIGHT = 66, REACH = 9; // px; of a plot, of the pointer
 
 // Three digits and no powers of ten, as the rest of the page.
 function short(value, unit = "") {
@@ -21,6 +21,7 @@ class Plot {
     this.known = rows.filter((row) => row.values[k] !== null).sort((a, b) => a.values[k] - b.values[k]);
     this.k = k;
     this.at = -1; // of `known`: under the pointer or the keys
+    this.radius = this.known.length > 300 ? 2 : this.known.length > 60 ? 2.6 : 3.4; // px, of a dot
     this.median = middle(this.known.map((row) => row.values[k]));
     this.card = element("div", "plot");
     this.readout = element("span", "value");
@@ -71,13 +72,13 @@ class Plot {
   // Where the dots lie, px: in bins as wide as a dot, one above the other.
   place(width) {
     const at = this.known.map((row) => this.scale(row.values[this.k]));
-    const low = Math.min(at[0], at[at.length - 1]), wide = at[at.length - 1] - low, room = width - 4 * RADIUS;
-    const bins = Math.max(1, Math.floor(room / (2 * RADIUS))), filled = new Map();
+    const low = Math.min(at[0], at[at.length - 1]), wide = at[at.length - 1] - low, room = width - 4 * this.radius;
+    const bins = Math.max(1, Math.floor(room / (2 * this.radius))), filled = new Map();
     const bin = at.map((v) => (wide ? Math.round(((v - low) / wide) * (bins - 1)) : bins >> 1));
     const level = bin.map((b) => { filled.set(b, (filled.get(b) || 0) + 1); return filled.get(b) - 1; });
-    const step = Math.min(2 * RADIUS, (HEIGHT - 4 * RADIUS) / Math.max(1, Math.max(...filled.values()) - 1));
-    this.x = (value) => 2 * RADIUS + (wide ? (this.scale(value) - low) / wide : 0.5) * room;
-    this.dots = bin.map((b, n) => [2 * RADIUS + (bins > 1 ? (b / (bins - 1)) * room : room / 2), HEIGHT - 2 * RADIUS - level[n] * step]);
+    const step = Math.min(2 * this.radius, (HEIGHT - 4 * this.radius) / Math.max(1, Math.max(...filled.values()) - 1));
+    this.x = (value) => 2 * this.radius + (wide ? (this.scale(value) - low) / wide : 0.5) * room;
+    this.dots = bin.map((b, n) => [2 * this.radius + (bins > 1 ? (b / (bins - 1)) * room : room / 2), HEIGHT - 2 * this.radius - level[n] * step]);
   }
   nearest(event) {
     let best = -1, least = REACH ** 2;
@@ -99,8 +100,6 @@ class Plot {
     pen.scale(ratio, ratio);
     pen.fillStyle = colours.line;
     pen.fillRect(0, HEIGHT - 1, width, 1);
-    pen.fillStyle = colours.quiet;
-    pen.fillRect(this.x(this.median) - 0.5, 0, 1, HEIGHT);
     const dot = (n, colour, radius, alpha) => {
       pen.globalAlpha = alpha;
       pen.fillStyle = colour;
@@ -112,9 +111,12 @@ class Plot {
     this.known.forEach((row, n) => {
       if (n === this.at || row === chosen) last.push(n);
       const far = this.k in row.far;
-      dot(n, far ? colours.bad : colours.dot, far ? RADIUS + 1 : RADIUS - 0.3, visible.has(row) ? 0.85 : 0.15);
+      dot(n, far ? colours.bad : colours.dot, far ? this.radius + 1 : this.radius - 0.3, visible.has(row) ? 0.85 : 0.15);
     });
-    for (const n of last) { dot(n, colours.sheet, RADIUS + 4, 1); dot(n, colours.accent, RADIUS + 2.5, 1); }
+    pen.globalAlpha = 0.8;
+    pen.fillStyle = colours.ink;
+    pen.fillRect(this.x(this.median) - 0.5, 0, 1, HEIGHT);
+    for (const n of last) { dot(n, colours.sheet, this.radius + 4, 1); dot(n, colours.accent, this.radius + 2.5, 1); }
     pen.globalAlpha = 1;
   }
 }

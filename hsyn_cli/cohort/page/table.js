@@ -9,8 +9,9 @@ class Table {
     this.view = rows;
     this.scroller = find("#scroller");
     this.body = find("#table tbody");
+    this.rank = { name: "rank", width: 4.4, value: (row) => (row.rank === null ? Infinity : row.rank), show: (row) => (row.rank === null ? "" : `${row.rank + 1}`) };
     this.columns = this.all(columns);
-    this.sorted = { column: this.columns.find((c) => c.name === "rank"), down: false };
+    this.sorted = { column: this.rank, down: false };
     this.head();
     this.scroller.onscroll = () => this.build();
     this.scroller.onkeydown = (event) => this.key(event);
@@ -22,18 +23,18 @@ class Table {
   // Each column: how its cells look, and by what they sort. `down`: the first click sorts so.
   all(columns) {
     const text = (name, width, get, show = get) => ({ name, width, value: get, show, className: "text" });
-    const number = (name, unit, value, more = {}) => ({ name, unit, width: 6.1, value, show: (row) => short(value(row), unit), ...more });
+    const number = (name, unit, value, more = {}) => ({ name, unit, width: 6.9, value, show: (row) => short(value(row)), ...more });
     const measures = columns.map((column, k) => number(column.name, column.unit, (row) => row.values[k], {
       key: column.key, down: column.bad !== "low", far: (row) => row.far[k],
     }));
     const rows = this.rows, some = (get) => rows.some(get);
     return [
       some((row) => row.picture) && { name: "picture", width: 10.5, show: (row) => this.picture(row), className: "picture" },
-      { name: "pair", width: 12, value: (row) => row.id, show: (row) => this.link(row), className: "id", title: (row) => `${row.moving} onto ${row.fixed}` },
-      { name: "rank", width: 4.4, value: (row) => (row.rank === null ? Infinity : row.rank), show: (row) => (row.rank === null ? "" : `${row.rank + 1}`) },
+      { name: "pair", width: Math.min(Math.max(...rows.map((row) => row.id.length), 8) * 0.55 + 1.6, 14), value: (row) => row.id, show: (row) => this.link(row), className: "id", title: (row) => `${row.moving} onto ${row.fixed}` },
+      some((row) => row.rank !== null) && this.rank,
       { ...text("state", 5.4, (row) => row.state), mark: (row) => row.state },
       some((row) => row.note) && { ...text("problem", 16, (row) => row.note), title: (row) => row.note, className: "text note" },
-      some((row) => row.most !== null) && number("deviations", "", (row) => row.most, { down: true }),
+      some((row) => row.most !== null) && number("deviations", "", (row) => row.most, { down: true, width: 6 }),
       ...measures,
       some((row) => Object.keys(row.lesions).length) && text("lesions, volume factor", 9, (row) => Object.entries(row.lesions).map(([role, v]) => `${role} ${v}`).join(", ")),
       some((row) => row.kind) && text("similarity measure", 7, (row) => row.kind),
@@ -55,7 +56,7 @@ class Table {
       cell.scope = "col";
       if (column.value) {
         const button = element("button", "", column.name);
-        if (column.unit) button.append(element("small", "", ` ${column.unit}`));
+        if (column.unit) button.append(" ", element("small", "", column.unit));
         button.type = "button";
         button.onclick = () => this.sort(column);
         cell.append(button);
@@ -79,7 +80,7 @@ class Table {
       return sign * (typeof x === "number" ? x - y : collator.compare(x, y)) || a.index - b.index;
     });
     for (const { cell } of this.columns) cell.removeAttribute("aria-sort");
-    column.cell.setAttribute("aria-sort", down ? "descending" : "ascending");
+    if (column.cell) column.cell.setAttribute("aria-sort", down ? "descending" : "ascending");
     find("#table").setAttribute("aria-rowcount", this.view.length + 1);
     this.scroller.scrollTop = 0;
     this.build(true);

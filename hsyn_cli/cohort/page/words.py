@@ -25,7 +25,7 @@ def headline(rows: Sequence[Row], findings: Sequence[Finding]) -> str:
     total = "1 pair" if len(rows) == 1 else f"{len(rows)} pairs"
     parts = [f"{count['done']} of {total} done"]
     parts += [f"{count[name]} {name}" for name in ("failed", DOUBTFUL) if count[name]]
-    apart = sum(state(finding.row) == "done" for finding in findings)
+    apart = sum(bool(finding.reasons) for finding in findings)
     if apart:
         parts.append(f"{apart} {'stands' if apart == 1 else 'stand'} out")
     parts += [f"{count[name]} {name}" for name in LEFT if count[name]]
