@@ -96,7 +96,7 @@ def test_a_second_driver_is_refused_until_the_first_is_over(tmp_path: Path, othe
     other.go()
     other.process.wait()
     assert files(tmp_path) == []
-    with driving(tmp_path, Shard()) as others:
+    with driving(tmp_path, Shard()) as (_, others):
         assert others == []
 
 
@@ -139,7 +139,7 @@ def test_shards_of_one_count_run_side_by_side(mine: Shard, allowed: bool, tmp_pa
     elsewhere = replace(Driver.here(Shard(1, 3)), host="node7", place="node7")
     left(tmp_path, "1-of-3.1.driver", elsewhere, 1.0)
     if allowed:
-        with driving(tmp_path, mine) as others:
+        with driving(tmp_path, mine) as (_, others):
             assert [other.host for other in others] == ["node7"]
     else:
         with pytest.raises(OutputError, match="shard 1/3"), driving(tmp_path, mine):

@@ -44,12 +44,15 @@ class Work:
             return self.threads
         return 1 if self.scheduler else max(1, available_cores() // self.workers)
 
-    def source(self) -> Source:
-        """The workers. Raises UsageError, InputError for a scheduler that cannot be used."""
+    def source(self, sign: Path) -> Source:
+        """The workers, which work while the file `sign` of this driver is there.
+
+        Raises UsageError, InputError for a scheduler that cannot be used.
+        """
         if self.scheduler is not None:
             from hsyn_cli.cohort.sources.cluster import Cluster
 
-            return Cluster(self.scheduler, self.limits)
+            return Cluster(self.scheduler, self.limits, sign)
         from hsyn_cli.cohort.sources.local import LocalWorkers
 
         return LocalWorkers(self.workers, self.limits)
@@ -66,11 +69,11 @@ def run(
     `start` gets the tally, which counts on, and returns what takes the news. Raises OutputError if
     another driver works on the same pairs.
     """
-    with driving(study, work.shard) as others:
+    with driving(study, work.shard) as (sign, others):
         supervisor = Supervisor(
             study,
             work.shard.of(jobs),
-            work.source(),
+            work.source(sign),
             threads=work.threads_each,
             again=work.again,
             others=others,

@@ -23,7 +23,7 @@ from hsyn_cli.io.atomic import output_error
 
 ENDING = ".driver"
 BEAT = 10.0  # seconds between two signs of life
-DEAD = 120.0  # seconds without one, for a driver on another computer
+DEAD = 120.0  # seconds without one, after which a driver on another computer counts as dead
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # of Linux
 
 
@@ -61,8 +61,10 @@ class Driver:
 
 
 @contextlib.contextmanager
-def driving(study: Path, shard: Shard) -> Iterator[list[Driver]]:
-    """Be the driver of a shard meanwhile; yields the other drivers of the study that live.
+def driving(study: Path, shard: Shard) -> Iterator[tuple[Path, list[Driver]]]:
+    """Be the driver of a shard meanwhile.
+
+    Yields its file, which goes at the end, and the other drivers of the study that live.
 
     Raises OutputError if one of them works on the same pairs.
     """
@@ -83,7 +85,7 @@ def driving(study: Path, shard: Shard) -> Iterator[list[Driver]]:
             with contextlib.suppress(OSError):
                 old.unlink()
         beat.start()
-        yield others
+        yield path, others
     finally:
         over.set()
         with contextlib.suppress(OSError):

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from hsyn_cli import devices
-from hsyn_cli.cohort.sources.local import WITH_PARENT
 from hsyn_cli.cohort.tasks import Outcome, Task, free_log
 from hsyn_cli.errors import FailedError, HsynError
 from hsyn_cli.results.faults import known
@@ -41,8 +40,7 @@ Tell = Callable[[dict[str, Any]], None]
 
 def main() -> None:
     """Work until stdin closes."""
-    if WITH_PARENT in sys.argv:
-        _die_with_parent()
+    _die_with_parent()
     devices.keep_freed_memory()
     gc.set_threshold(50_000)  # as in the command line
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -151,7 +149,7 @@ def _listen(source: IO[str], tasks: queue.SimpleQueue[str]) -> None:
 
 
 def _die_with_parent() -> None:
-    """Let Linux kill this process when its parent dies, even while a library holds Python."""
+    """Let Linux kill this process with the thread that started it, even while a library holds Python."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -20,7 +20,6 @@ from hsyn_cli.cohort.sources import Limits
 from hsyn_cli.cohort.tasks import Event, Outcome, Task, free_log
 from hsyn_cli.errors import MemoryLimitError
 
-WITH_PARENT = "--with-parent"  # die with the thread that started it, where the system is Linux
 COMMAND = (sys.executable, "-m", "hsyn_cli.cohort.worker")
 KILLED = 128 + 9  # exit code of what SIGKILL ended
 STARTING = 300.0  # seconds for a new worker to load its libraries
@@ -31,8 +30,8 @@ class LocalWorkers:
     """`count` workers. Each starts with its first task."""
 
     def __init__(self, count: int, limits: Limits, command: Sequence[str] | None = None) -> None:
-        self._count, self._limits = count, limits
-        self._command = (*COMMAND, WITH_PARENT) if command is None else command
+        self.limits = limits
+        self._count, self._command = count, COMMAND if command is None else command
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
         self._news: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
@@ -43,9 +42,11 @@ class LocalWorkers:
 
     def start(self, task: Task) -> None:
         """Give a task to an idle worker, or to a new one."""
+        while self._idle and not self._idle[-1].lives():
+            self._idle.pop().kill()
         worker = self._idle.pop() if self._idle else _Worker(self._command, task, self._news)
         self._busy.append(worker)
-        worker.give(task, self._limits.seconds)
+        worker.give(task, self.limits.seconds)
 
     def events(self, patience: float) -> list[Event]:
         """What happened since the last call; waits up to `patience` seconds for the first."""
@@ -81,12 +82,12 @@ class LocalWorkers:
             self._busy.remove(worker)
             self._idle.append(worker)
             return [Event(worker.task.id, outcome=Outcome.from_plain(line["outcome"]))]
-        worker.begun(self._limits.seconds)
+        worker.begun(self.limits.seconds)
         return [Event(worker.task.id, line["step"], line["fraction"])]
 
     def _overdue(self) -> list[Event]:
         """Kill the workers that are beyond the limits."""
-        ended, limits = [], self._limits
+        ended, limits = [], self.limits
         for worker in list(self._busy):
             used = worker.memory_mb() if limits.memory_mb is not None else None
             if used is not None and limits.memory_mb is not None and used > limits.memory_mb:
@@ -135,6 +136,10 @@ class _Worker:
         with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps(task.plain()).encode() + b"\n")
             self._process.stdin.flush()
+
+    def lives(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
 
     def begun(self, seconds: float | None) -> None:
         """The worker told that it runs: its first task counts from now on."""
