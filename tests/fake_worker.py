@@ -41,7 +41,7 @@ def work(task: dict[str, object]) -> None:
     with (study / "ran.txt").open("a") as stream:
         stream.write(f"{task['id']} {search}\n")
     answer(step="starting", fraction=0.0)
-    if do == "hang":
+    if do == "hang" or (do == "slow once" and f"{task['id']} " not in earlier):
         time.sleep(600)
     elif do == "eat":
         eaten = bytearray(os.urandom(1 << 20)) * 200

@@ -149,7 +149,7 @@ def _listen(source: IO[str], tasks: queue.SimpleQueue[str]) -> None:
 
 
 def _die_with_parent() -> None:
-    """Let Linux kill this process with the thread that started it, even while a library holds Python."""
+    """Let Linux kill this process when the thread that started it ends, whatever it is at."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

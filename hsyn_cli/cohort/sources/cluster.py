@@ -89,7 +89,7 @@ class Cluster:
     def _heard(self, name: str, future: Any) -> list[Event]:
         """The outcome of a task that is over; none if the scheduler forgot it."""
         task, current = self._running.get(name, (None, None))
-        if task is None or current is not future:
+        if task is None or current is not future or future is None:
             return []
         del self._running[name]
         if future.status in ("cancelled", "lost"):
@@ -130,6 +130,7 @@ def carry_out(
     warm = getattr(_own, "warm", None)
     if warm is None:
         warm = _own.warm = LocalWorkers(1, Limits())
+    driver = _Sign(sign)
     warm.limits = Limits(**limits)
     warm.start(task)
     try:
@@ -137,21 +138,30 @@ def carry_out(
             for event in warm.events(LOOK):
                 if event.outcome is not None:
                     return dataclasses.asdict(event.outcome)
-            if not _lives(sign):
+            if not driver.lives():
                 return dataclasses.asdict(Outcome(KILLED, "hsyn batch ended"))
     finally:
         if not warm.free():
             warm.close()
 
 
-def _lives(sign: str) -> bool:
-    """Whether the driver of that file lives."""
-    try:
-        return time.time() - os.stat(sign).st_mtime < DEAD
-    except FileNotFoundError:
-        return False
-    except OSError:  # a disk that is away for a moment
-        return True
+class _Sign:
+    """The file that a driver touches while it lives. Clocks of two computers are not compared."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._seen, self._since = path, 0.0, time.monotonic()
+
+    def lives(self) -> bool:
+        """Whether it is there, and was touched not long ago."""
+        try:
+            touched = os.stat(self._path).st_mtime
+        except FileNotFoundError:
+            return False
+        except OSError:  # a disk that is away for a moment
+            return True
+        if touched != self._seen:
+            self._seen, self._since = touched, time.monotonic()
+        return time.monotonic() - self._since < DEAD
 
 
 def _connect(scheduler: str) -> Any:
