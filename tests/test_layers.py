@@ -13,6 +13,7 @@ LAYERS = [
     {"method"},
     {"tools", "training"},
     {"results"},
+    {"cohort"},
     {"api"},
     {"cli"},
     {"__main__"},
