@@ -81,7 +81,14 @@ def changed(row: Row, values: Mapping[str, float]) -> Row:
 def failed(row: Row, code: int = 3, trouble: str = "moving image: not a file") -> Row:
     """The row of a pair that came to nothing."""
     return dataclasses.replace(
-        row, state="failed", exit_code=code, trouble=trouble, values={}, page="", attempts=2
+        row,
+        state="failed",
+        exit_code=code,
+        trouble=trouble,
+        values={},
+        page="",
+        measure="",
+        attempts=2,
     )
 
 

@@ -63,7 +63,7 @@ def read_row(study: Path, job: Job) -> Row:
     status = _status(job.status(study))
     if status is None:
         return row
-    trouble = status.error or "; ".join(status.problems)
+    trouble = " ".join((status.error or "; ".join(status.problems)).split())
     spent = {"seconds": status.seconds or None, "peak_memory_mb": status.peak_memory_mb}
     known = {key: value for key, value in spent.items() if value is not None}
     row = dataclasses.replace(

@@ -32,7 +32,7 @@ def to_csv(rows: Sequence[Row]) -> str:
         writer.writerow(
             (
                 row.id, row.moving, row.fixed, row.folder, state(row), row.exit_code,
-                " ".join(row.trouble.split()), row.attempts, row.measure,
+                row.trouble, row.attempts, row.measure,
                 *(row.values.get(measure.key) for measure in MEASURES),
                 *(row.lesions.get(role) for role in ROLES),
                 round(reasons[0].deviations, 2) if reasons else None, rank,
