@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 
@@ -32,6 +31,11 @@ def outcome(code: int = 0, error: str = "", files: tuple[str, ...] = ()) -> None
     )
 
 
+def hang() -> None:
+    """Until the process that started this one dies."""
+    sys.stdin.read()
+
+
 def work(task: dict[str, object]) -> None:
     study, folder = Path(str(task["study"])), Path(str(task["folder"]))
     options = task["options"]
@@ -42,10 +46,11 @@ def work(task: dict[str, object]) -> None:
         stream.write(f"{task['id']} {search}\n")
     answer(step="starting", fraction=0.0)
     if do == "hang" or (do == "slow once" and f"{task['id']} " not in earlier):
-        time.sleep(600)
+        hang()
     elif do == "eat":
         eaten = bytearray(os.urandom(1 << 20)) * 200
-        time.sleep(600 + len(eaten))
+        hang()
+        assert eaten
     elif do == "die" or (do == "die once" and f"{task['id']} " not in earlier):
         os.kill(os.getpid(), signal.SIGKILL)
     elif do == "leave":

@@ -71,7 +71,7 @@ def other(tmp_path: Path) -> Iterator[Other]:
 
 
 def files(study: Path) -> list[str]:
-    return sorted(path.name for path in (study / "status").iterdir())
+    return sorted(path.name for path in (study / "status").glob("*"))
 
 
 def left(study: Path, name: str, driver: Driver, silent: float) -> None:

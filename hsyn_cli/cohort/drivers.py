@@ -19,7 +19,7 @@ from pathlib import Path
 from hsyn_cli.cohort.jobs import STATUS
 from hsyn_cli.cohort.shards import Shard
 from hsyn_cli.errors import OutputError
-from hsyn_cli.io.atomic import output_error
+from hsyn_cli.io.atomic import making, output_error
 
 ENDING = ".driver"
 BEAT = 10.0  # seconds between two signs of life
@@ -69,27 +69,26 @@ def driving(study: Path, shard: Shard) -> Iterator[tuple[Path, list[Driver]]]:
     Raises OutputError if one of them works on the same pairs.
     """
     folder, me = study / STATUS, Driver.here(shard)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = _enter(folder, me)
-    except OSError as error:
-        raise output_error(folder, error) from error
-    over = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, over), daemon=True)
-    try:
-        others = [driver for driver, _ in _living(folder, path)]
-        for other in others:
-            if me.bars(other):
-                raise _refusal(study, other)
-        for old in set(_files(folder, shard).values()) - {path}:  # of the dead
+    with making(folder):
+        try:
+            path = _enter(folder, me)
+        except OSError as error:
+            raise output_error(folder, error) from error
+        over = threading.Event()
+        try:
+            others = [driver for driver, _ in _living(folder, path)]
+            for other in others:
+                if me.bars(other):
+                    raise _refusal(study, other)
+            for old in set(_files(folder, shard).values()) - {path}:  # of the dead
+                with contextlib.suppress(OSError):
+                    old.unlink()
+            threading.Thread(target=_beat, args=(path, over), daemon=True).start()
+            yield path, others
+        finally:
+            over.set()
             with contextlib.suppress(OSError):
-                old.unlink()
-        beat.start()
-        yield path, others
-    finally:
-        over.set()
-        with contextlib.suppress(OSError):
-            path.unlink()
+                path.unlink()
 
 
 def _enter(folder: Path, me: Driver) -> Path:

@@ -11,8 +11,22 @@ from typing import Any
 
 from hsyn_cli.cohort.jobs import Job
 from hsyn_cli.results.register_files import Inputs
+from hsyn_cli.results.run_folder import Wanted
 
 LOGS = "logs"  # folder in the study folder
+
+
+def wanted_of(
+    folder: Path, inputs: Inputs, options: Mapping[str, Any], names: Mapping[str, str]
+) -> tuple[Wanted, dict[str, Any]]:
+    """The files that a pair gets, and those of its options that are of `register_files`."""
+    of_files = {field.name for field in dataclasses.fields(Wanted)}
+    own = {name: value for name, value in options.items() if name in of_files}
+    if own.get("keep") is not None:
+        own["keep"] = frozenset(own["keep"])
+    labels, channels = inputs.moving_labels is not None, 1 + len(inputs.others)
+    wanted = Wanted(folder, labels=labels, channels=channels, names=names, **own)
+    return wanted, {name: value for name, value in options.items() if name not in own}
 
 
 @dataclass(frozen=True)

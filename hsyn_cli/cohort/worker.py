@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from hsyn_cli import devices
-from hsyn_cli.cohort.tasks import Outcome, Task, free_log
+from hsyn_cli.cohort.tasks import Outcome, Task, free_log, wanted_of
 from hsyn_cli.errors import FailedError, HsynError
 from hsyn_cli.results.faults import known
 from hsyn_cli.results.register_files import register_files
 from hsyn_cli.results.report import check_problems
-from hsyn_cli.results.run_folder import Wanted
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 SHORTEST = 0.3  # seconds between two lines of progress
@@ -78,15 +77,8 @@ def carry_out(task: Task, tell: Tell) -> Outcome:
 
 def _register(task: Task, tell: Tell) -> Outcome:
     """Raises every error of `register_files`."""
-    inputs, names = task.register_inputs(), {field.name for field in dataclasses.fields(Wanted)}
-    settings = {**task.options, **({"names": task.names} if "names" in names else {})}
-    wanted = Wanted(
-        Path(task.folder),
-        labels=inputs.moving_labels is not None,
-        channels=1 + len(inputs.others),
-        **{name: value for name, value in settings.items() if name in names},
-    )
-    method = {name: value for name, value in task.options.items() if name not in names}
+    inputs = task.register_inputs()
+    wanted, method = wanted_of(Path(task.folder), inputs, task.options, task.names)
     report = register_files(
         inputs,
         wanted,

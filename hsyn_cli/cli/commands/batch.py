@@ -26,8 +26,10 @@ from hsyn_cli.cli.options import (
     json_option,
     option,
     quiet_option,
+    warn,
 )
 from hsyn_cli.errors import BatchError, Interrupted, UsageError
+from hsyn_cli.results import run_folder
 
 if TYPE_CHECKING:
     from hsyn_cli.cohort.jobs import Job
@@ -36,12 +38,44 @@ if TYPE_CHECKING:
 INPUT = "Input"
 
 
+def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+    return None if value is None else sorted(run_folder.words_of(value))
+
+
 @click.command(cls=GroupedCommand, short_help="Register the pairs of a cohort.")
 @click.argument("files", metavar="[PAIRS.csv | SCANS...]", type=FILE, nargs=-1)
-@option("-f", "--fixed", type=FILE, heading=INPUT, help="Fixed image of all SCANS.")
+@option(
+    "-f", "--fixed", type=FILE, heading=INPUT,
+    help="Fixed image of all SCANS, or of all scans of --bids.",
+)  # fmt: skip
+@option(
+    "--bids", type=FILE, metavar="DIR", heading=INPUT,
+    help="Take the scans of a BIDS dataset, and name the outputs as BIDS derivatives.",
+)  # fmt: skip
+@option(
+    "--space", metavar="NAME", heading=INPUT,
+    help="What BIDS calls the fixed image, e.g. MNI152NLin2009cAsym.",
+)  # fmt: skip
+@option(
+    "--participant-label", "participants", multiple=True, metavar="LABEL", heading=INPUT,
+    help="Take this participant of --bids alone; may be given again.  [default: all]",
+)  # fmt: skip
+@option(
+    "--suffix", default="T1w", show_default=True, metavar="NAME", heading=INPUT,
+    help="The kind of scans to take from --bids.",
+)  # fmt: skip
 @option(
     "-o", "--out", type=FILE, required=True, heading=OUTPUT,
     help="Study folder; created if missing. A second run goes on where the first one ended.",
+)  # fmt: skip
+@option(
+    "--keep", callback=_words, metavar="NAMES", heading=OUTPUT,
+    help="Keep these outputs alone, parted by commas: "
+    f"{', '.join(run_folder.KEEP)}. report.json always stays.  [default: all]",
+)  # fmt: skip
+@option(
+    "--field-spacing", type=click.FloatRange(min=0, min_open=True), metavar="MM", heading=OUTPUT,
+    help="Write the fields with a vector every MM, to save disk.  [default: every voxel]",
 )  # fmt: skip
 @preset_option
 @model_option
@@ -82,7 +116,8 @@ INPUT = "Input"
 @quiet_option
 @json_option
 def batch(
-    files: tuple[Path, ...], fixed: Path | None, out: Path, jobs: int, threads: int | None,
+    files: tuple[Path, ...], fixed: Path | None, bids: Path | None, space: str | None,
+    participants: tuple[str, ...], suffix: str, out: Path, jobs: int, threads: int | None,
     timeout: float | None, memory: float | None, shard: str | None, scheduler: str | None,
     retry_failed: bool, quiet: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
@@ -96,6 +131,7 @@ def batch(
     Examples:
       hsyn batch pairs.csv -o study/
       hsyn batch scans/*.nii.gz --fixed template.nii.gz -o study/ --jobs 4
+      hsyn batch --bids data/ -f mni.nii.gz --space MNI152NLin2009cAsym -o data/derivatives/hsyn
       hsyn batch pairs.csv -o study/ --timeout 1800 --memory 8000
       hsyn batch pairs.csv -o study/ --shard slurm/10
     """
@@ -110,7 +146,14 @@ def batch(
         jobs, scheduler, threads, Limits(timeout, memory),
         Shard() if shard is None else parse(shard), retry_failed,
     )  # fmt: skip
-    pairs = _pairs(files, fixed, options)
+    options = {name: value for name, value in options.items() if value is not None}
+    options["rounded"] = True
+    if bids is not None:
+        if files:
+            raise UsageError("--bids and files are given", "give either")
+        pairs = _of_bids(bids, fixed, space, participants, suffix, out, options)
+    else:
+        pairs = _pairs(files, fixed, options)
     tallies: list[Tally] = []
     with cohort_progress(quiet) as start:
 
@@ -145,6 +188,26 @@ def _pairs(files: Sequence[Path], fixed: Path | None, options: dict[str, Any]) -
         hint = "give PAIRS.csv, or SCANS and --fixed"
         raise UsageError(f"{len(files) or 'no'} files are given, and no fixed image", hint)
     return lists.from_table(files[0], options)
+
+
+def _of_bids(
+    root: Path, fixed: Path | None, space: str | None, participants: Sequence[str], suffix: str,
+    study: Path, options: dict[str, Any],
+) -> Sequence[Job]:  # fmt: skip
+    """The pairs of a BIDS dataset; makes the study folder a dataset. Raises errors of both."""
+    from hsyn_cli.cohort import bids, bids_study
+    from hsyn_cli.cohort.tasks import wanted_of
+    from hsyn_cli.results.register_files import check_model
+
+    if fixed is None or space is None:
+        missing = "--fixed" if fixed is None else "--space"
+        raise UsageError(f"--bids needs {missing}", "give the template and its name in BIDS")
+    check_model(options["model"])
+    names = list(participants) or None
+    jobs = bids.from_bids(root, fixed, space, options, names, suffix, lambda line: warn([line]))
+    wanted, _ = wanted_of(study, jobs[0].inputs, options, {})
+    bids_study.describe(study, root, jobs, run_folder.targets(wanted), space, suffix)
+    return jobs
 
 
 def _summary(tally: Tally, study: Path) -> str:
