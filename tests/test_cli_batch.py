@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_cohorts import FAKE, ran, status
 
+import hsyn_cli
 from hsyn_cli.cli import run
 from hsyn_cli.cohort import lists
 from hsyn_cli.cohort.jobs import Job
@@ -151,3 +154,35 @@ def test_a_live_driver_is_told(cohort: Cohort, capsys: pytest.CaptureFixture[str
         assert run(["batch", "pairs.csv", "-o", "study"]) == 5
     assert capsys.readouterr().err.startswith("error: study: another hsyn batch works on all pairs")
     assert ran(Path("study")) == []
+
+
+def test_the_script_of_the_guide_runs_its_part(
+    tmp_path: Path, cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide = Path(hsyn_cli.__file__).with_name("guide") / "batch.md"
+    (script,) = re.findall(r"^#!/bin/bash\n.*?(?=^```)", guide.read_text(), re.M | re.S)
+    cohort("abcdefghijklmnop")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    (line,) = [line for line in script.splitlines() if not line.startswith("#")]
+    (array,) = re.findall(r"--array=1-(\d+)$", script, re.M)
+    assert f"--shard slurm/{array}" in line
+    assert run(shlex.split(line)[1:]) == 0
+    assert sorted(ran(Path("study"))) == ["c near", "k near"]
+
+
+def test_a_bids_dataset(tmp_path: Path, cohort: Cohort, capsys: pytest.CaptureFixture[str]) -> None:
+    cohort("a")
+    for label in ("01", "02"):
+        scan = tmp_path / "data" / f"sub-{label}" / "anat" / f"sub-{label}_T1w.nii"
+        scan.parent.mkdir(parents=True)
+        scan.write_text(label)
+    (tmp_path / "data" / "dataset_description.json").write_text('{"Name": "Pain"}')
+    words = ["batch", "--bids", "data", "-f", "f.nii", "-o", "derived", "--quiet"]
+    assert run(words) == 2
+    assert capsys.readouterr().err.startswith("error: --bids needs --space\n")
+    words += ["--space", "MNI", "--keep", "warped", "--model", "none"]
+    assert run([*words, "--participant-label", "02"]) == 0
+    assert run(words) == 0
+    assert ran(Path("derived")) == ["sub-02_T1w_to_MNI near", "sub-01_T1w_to_MNI near"]
+    assert Path("derived/dataset_description.json").is_file()
+    assert Path("derived/sub-01/anat/out.txt").is_file()

@@ -43,7 +43,7 @@ def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 
 
 @click.command(cls=GroupedCommand, short_help="Register the pairs of a cohort.")
-@click.argument("files", metavar="[PAIRS.csv | SCANS...]", type=FILE, nargs=-1)
+@click.argument("files", type=FILE, nargs=-1)
 @option(
     "-f", "--fixed", type=FILE, heading=INPUT,
     help="Fixed image of all SCANS, or of all scans of --bids.",
@@ -121,8 +121,9 @@ def batch(
     timeout: float | None, memory: float | None, shard: str | None, scheduler: str | None,
     retry_failed: bool, quiet: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Register the pairs of a cohort: those of a table, or many scans to one fixed image.
+    """Register the pairs of a cohort.
 
+    FILES are one table with the columns moving and fixed, or many scans for --fixed.
     Each pair gets a folder with the files of `hsyn register`, in the study folder. index.html and
     cohort.csv there compare all pairs. Run the same command again to go on after a stop: hsyn
     leaves what is done, and runs what is missing or changed. One bad pair never stops the rest.
