@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 from fake_cohorts import FAKE, ran, status
+from stand_ins import SIZE, grid_image
 
 import hsyn_cli
 from hsyn_cli.cli import run
@@ -175,7 +177,8 @@ def test_a_bids_dataset(tmp_path: Path, cohort: Cohort, capsys: pytest.CaptureFi
     for label in ("01", "02"):
         scan = tmp_path / "data" / f"sub-{label}" / "anat" / f"sub-{label}_T1w.nii"
         scan.parent.mkdir(parents=True)
-        scan.write_text(label)
+        sitk.WriteImage(grid_image(SIZE, int(label)), str(scan))
+    sitk.WriteImage(grid_image(SIZE, 3), "f.nii")
     (tmp_path / "data" / "dataset_description.json").write_text('{"Name": "Pain"}')
     words = ["batch", "--bids", "data", "-f", "f.nii", "-o", "derived", "--quiet"]
     assert run(words) == 2
