@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,14 @@ def test_every_measure_has_its_own_column() -> None:
     keys = [measure.key for measure in MEASURES]
     assert len(set(keys)) == len(keys)
     assert all((m.least > 0) == (m.bad != "none") for m in MEASURES)
+
+
+def test_the_guide_explains_every_column() -> None:
+    guide = Path(page.__file__).parents[2] / "guide" / "batch-page.md"
+    told = set(re.findall(r"`(\w+)`", guide.read_text(encoding="utf-8")))
+    (line, *_) = csv.reader(io.StringIO(to_csv([]), newline=""))
+    assert set(line) <= told
+    assert {"waiting", "running", "done", "doubtful", "failed"} <= told
 
 
 def test_the_table_keeps_what_is_hard_to_write(tmp_path: Path) -> None:
