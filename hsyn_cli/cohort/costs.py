@@ -1,8 +1,8 @@
 """What a pair costs on this machine: seconds, memory, disk.
 
 The seconds of each step are proportional to voxels: of the working grid, of the content, of the
-images. The factors below were measured on one thread of an Intel Xeon (2.1 GHz); a self-test, which
-runs the steps of the refinement on a small grid, tells how fast this machine is beside it.
+images. The factors below were measured on one thread of an Intel Xeon at 2.8 GHz. A self-test runs
+the steps of the refinement on a small grid, and tells how fast this machine is beside it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Content:
         box: voxels of the fixed image around its content.
         working: voxels of the working grid. refined: of the grid of the refinement.
         work: steps of the refinement at its full resolution.
-        networks: whether a checkpoint runs. depth: whether all its levels do.
+        networks: whether a checkpoint runs. all_levels: whether all its levels do.
         maps: whether the refinement follows maps beside the images.
         other_contrast: whether the similarity is that for other contrasts.
         deformable: False stops after the affine step.
