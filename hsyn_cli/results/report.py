@@ -27,6 +27,8 @@ LATER = {
     "dimension",
     "channels",
     "stored",
+    "linear",
+    "change",
 }  # new in a schema
 
 
