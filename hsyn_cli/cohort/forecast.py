@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from hsyn_cli.cohort import costs
 from hsyn_cli.cohort.costs import Content
 from hsyn_cli.cohort.jobs import Job
+from hsyn_cli.cohort.tasks import wanted_of
 from hsyn_cli.devices import available_cores
 from hsyn_cli.errors import HsynError
 from hsyn_cli.io.plain import finite
 from hsyn_cli.io.staging import nearest
-from hsyn_cli.results.run_folder import Wanted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -123,11 +123,11 @@ class Forecast:
         return table
 
 
-def forecast(jobs: Sequence[Job], wanted: Wanted, *, workers: int, threads: int) -> Forecast:
+def forecast(jobs: Sequence[Job], study: Path, *, workers: int, threads: int) -> Forecast:
     """Forecast the costs of jobs on the CPU of this machine.
 
     It reads all headers, the images of up to `MOST_LOOKS` kinds of pairs, and runs a self-test of
-    two seconds. `wanted`: what each pair will get; its folder is the study folder.
+    two seconds. `threads`: of each pair.
     """
     kinds, problems = _kinds(jobs)
     known = _look_into(kinds, problems)
@@ -136,9 +136,7 @@ def forecast(jobs: Sequence[Job], wanted: Wanted, *, workers: int, threads: int)
     count = sum(len(kind.jobs) for _, kind in rows)
     seconds = slow * sum(content.seconds * len(kind.jobs) for content, kind in rows)
     peak = max((content.memory for content, _ in rows), default=0.0)
-    disk = sum(
-        (content.disk(wanted, kind.voxels) + PAIR_FILES) * len(kind.jobs) for content, kind in rows
-    )
+    disk = sum(_disk(content, kind) * len(kind.jobs) for content, kind in rows)
     used = max(1, min(workers, count))
     longest = slow * max((content.seconds for content, _ in rows), default=0.0)
     return Forecast(
@@ -155,8 +153,8 @@ def forecast(jobs: Sequence[Job], wanted: Wanted, *, workers: int, threads: int)
         memory_free_mb=free_memory_mb(),
         disk_pair_mb=disk / max(count, 1) / 1e6,
         disk_all_mb=disk / 1e6,
-        disk_free_mb=_free_disk_mb(wanted.folder),
-        study=str(wanted.folder),
+        disk_free_mb=_free_disk_mb(study),
+        study=str(study),
         problems=tuple(_few(problems)),
     )
 
@@ -195,7 +193,8 @@ def _kinds(jobs: Iterable[Job]) -> tuple[dict[Any, _Kind], list[str]]:
         options = tuple(job.options.get(name) for name in DECIDE)
         moving, fixed = (math.prod(grid.size) for grid in grids)
         voxels = (grids[0].voxel, grids[1].voxel)
-        key = (shapes, options, len(job.inputs.others))
+        inputs = job.inputs
+        key = (shapes, options, len(inputs.others), inputs.moving_labels is None)
         kinds.setdefault(key, _Kind([], moving, fixed, voxels)).jobs.append(job)
     return dict(sorted(kinds.items(), key=lambda item: -len(item[1].jobs))), problems
 
@@ -227,6 +226,13 @@ def _content(key: Any, kind: _Kind, known: Mapping[Any, Content]) -> Content:
     if key in known:
         return known[key]
     return known[min(known, key=unlike)].scaled(kind.moving, kind.fixed)
+
+
+def _disk(content: Content, kind: _Kind) -> float:
+    """Bytes of the outputs of one pair."""
+    job = kind.jobs[0]
+    wanted, _ = wanted_of(Path(), job.inputs, job.options, job.names)
+    return content.disk(wanted, kind.voxels) + PAIR_FILES
 
 
 def free_memory_mb() -> float | None:
