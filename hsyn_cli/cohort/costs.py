@@ -41,6 +41,7 @@ OTHER_CONTRAST = 1.9  # times the force of equal contrasts
 # Bytes.
 BASE = 331e6  # libraries
 WORKING, WORKING_NETWORKS, WORKING_ALL_NETWORKS, WORKING_LINEAR = 190, 245, 350, 60
+REFINED_FINER = 330  # where the grid of the refinement is finer than the working grid
 PER_CHANNEL, PER_IMAGE_VOXEL = 24, 78
 PACKED_FIELD, PACKED_ROUNDED_FIELD = 0.92, 0.5  # of float32
 PACKED_CONTENT, PACKED_ROUNDED_CONTENT = 0.95, 0.45
@@ -119,9 +120,11 @@ class Content:
         if self.deformable:
             each = WORKING_NETWORKS if self.networks else WORKING
             each = WORKING_ALL_NETWORKS if self.networks and self.all_levels else each
+        if self.deformable and self.work and self.refined > self.working:
+            each = REFINED_FINER
         each += PER_CHANNEL * (self.channels - 1)
-        working = max(each * self.working, (WORKING if self.deformable else each) * self.refined)
-        return BASE + max(working, PER_IMAGE_VOXEL * self.images)
+        grid = max(self.working, self.refined) if self.deformable else self.working
+        return BASE + max(each * grid, PER_IMAGE_VOXEL * self.images)
 
     def disk(self, wanted: Wanted, spacing: tuple[float, float]) -> float:
         """Bytes of its outputs; `spacing`: mean voxel of the moving and the fixed image in mm."""
