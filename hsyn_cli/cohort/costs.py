@@ -1,8 +1,8 @@
 """What a pair costs on this machine: seconds, memory, disk.
 
 The seconds of each step are proportional to voxels: of the working grid, of the content, of the
-images. The factors below were measured on one thread of an Intel Xeon (2.1 GHz); a self-test, which
-runs the steps of the refinement on a small grid, tells how fast this machine is beside it.
+images. The factors below were measured on one thread of an Intel Xeon at 2.8 GHz. A self-test runs
+the steps of the refinement on a small grid, and tells how fast this machine is beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TEST_SIZE = (64, 72, 64)  # voxels of the self-test, z, y, x
 TEST_SECONDS = 0.75  # where the factors were measured
-TEST_RUNS = 2
+TEST_RUNS = 3
 
 # Seconds, and microseconds per voxel.
 START = 2.0  # of a process, once for each worker
@@ -41,6 +41,7 @@ OTHER_CONTRAST = 1.9  # times the force of equal contrasts
 # Bytes.
 BASE = 331e6  # libraries
 WORKING, WORKING_NETWORKS, WORKING_ALL_NETWORKS, WORKING_LINEAR = 190, 245, 350, 60
+REFINED_FINER = 330  # where the grid of the refinement is finer than the working grid
 PER_CHANNEL, PER_IMAGE_VOXEL = 24, 78
 PACKED_FIELD, PACKED_ROUNDED_FIELD = 0.92, 0.5  # of float32
 PACKED_CONTENT, PACKED_ROUNDED_CONTENT = 0.95, 0.45
@@ -57,7 +58,7 @@ class Content:
         box: voxels of the fixed image around its content.
         working: voxels of the working grid. refined: of the grid of the refinement.
         work: steps of the refinement at its full resolution.
-        networks: whether a checkpoint runs. depth: whether all its levels do.
+        networks: whether a checkpoint runs. all_levels: whether all its levels do.
         maps: whether the refinement follows maps beside the images.
         other_contrast: whether the similarity is that for other contrasts.
         deformable: False stops after the affine step.
@@ -119,9 +120,11 @@ class Content:
         if self.deformable:
             each = WORKING_NETWORKS if self.networks else WORKING
             each = WORKING_ALL_NETWORKS if self.networks and self.all_levels else each
+        if self.deformable and self.work and self.refined > self.working:
+            each = REFINED_FINER
         each += PER_CHANNEL * (self.channels - 1)
-        working = max(each * self.working, (WORKING if self.deformable else each) * self.refined)
-        return BASE + max(working, PER_IMAGE_VOXEL * self.images)
+        grid = max(self.working, self.refined) if self.deformable else self.working
+        return BASE + max(each * grid, PER_IMAGE_VOXEL * self.images)
 
     def disk(self, wanted: Wanted, spacing: tuple[float, float]) -> float:
         """Bytes of its outputs; `spacing`: mean voxel of the moving and the fixed image in mm."""
