@@ -158,6 +158,20 @@ def test_a_live_driver_is_told(cohort: Cohort, capsys: pytest.CaptureFixture[str
     assert ran(Path("study")) == []
 
 
+def test_a_dry_run_starts_nothing(cohort: Cohort, capsys: pytest.CaptureFixture[str]) -> None:
+    cohort("ab")
+    for name, seed in (("a", 1), ("b", 2), ("f", 3)):
+        sitk.WriteImage(grid_image((24, 22, 20), seed), f"{name}.nii")
+    words = ["batch", "pairs.csv", "-o", "study", "--dry-run", "--model", "none"]
+    assert run(words) == 0
+    assert capsys.readouterr().out.startswith("pairs      2, all alike")
+    assert run([*words, "--json", "--shard", "1/2"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["pairs"], told["workers"]) == (1, 1)
+    assert told["memory_pair_mb"] > 0
+    assert not Path("study").exists()
+
+
 def test_the_script_of_the_guide_runs_its_part(
     tmp_path: Path, cohort: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:

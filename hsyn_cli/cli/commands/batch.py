@@ -32,6 +32,7 @@ from hsyn_cli.errors import BatchError, Interrupted, UsageError
 from hsyn_cli.results import run_folder
 
 if TYPE_CHECKING:
+    from hsyn_cli.cohort.batch import Work
     from hsyn_cli.cohort.jobs import Job
     from hsyn_cli.cohort.supervisor import Tally
 
@@ -111,6 +112,10 @@ def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     "--retry-failed", is_flag=True, heading=MACHINE,
     help="Also run the pairs anew that failed in an earlier run.",
 )  # fmt: skip
+@option(
+    "--dry-run", is_flag=True, heading=MACHINE,
+    help="Forecast time, memory and disk on this computer, and run nothing.",
+)  # fmt: skip
 @device_option
 @seed_option
 @quiet_option
@@ -119,7 +124,7 @@ def batch(
     files: tuple[Path, ...], fixed: Path | None, bids: Path | None, space: str | None,
     participants: tuple[str, ...], suffix: str, out: Path, jobs: int, threads: int | None,
     timeout: float | None, memory: float | None, shard: str | None, scheduler: str | None,
-    retry_failed: bool, quiet: bool, as_json: bool, **options: Any,
+    retry_failed: bool, dry_run: bool, quiet: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Register the pairs of a cohort.
 
@@ -133,6 +138,7 @@ def batch(
       hsyn batch pairs.csv -o study/
       hsyn batch scans/*.nii.gz --fixed template.nii.gz -o study/ --jobs 4
       hsyn batch --bids data/ -f mni.nii.gz --space MNI152NLin2009cAsym -o data/derivatives/hsyn
+      hsyn batch pairs.csv -o study/ --dry-run
       hsyn batch pairs.csv -o study/ --timeout 1800 --memory 8000
       hsyn batch pairs.csv -o study/ --shard slurm/10
     """
@@ -140,6 +146,7 @@ def batch(
     from hsyn_cli.cohort import batch as cohort
     from hsyn_cli.cohort.shards import Shard, parse
     from hsyn_cli.cohort.sources import Limits
+    from hsyn_cli.results.register_files import check_model
 
     if scheduler is not None and jobs > 1:
         raise UsageError("--jobs is for this computer, and --scheduler for others", "give one")
@@ -149,12 +156,18 @@ def batch(
     )  # fmt: skip
     options = {name: value for name, value in options.items() if value is not None}
     options["rounded"] = True
+    if memory is not None and not Path("/proc/self/statm").exists():
+        warn(["--memory is not watched on this system"])
+    check_model(options["model"])
     if bids is not None:
-        if files:
-            raise UsageError("--bids and files are given", "give either")
-        pairs = _of_bids(bids, fixed, space, participants, suffix, out, options)
+        pairs = _of_bids(files, bids, fixed, space, participants, suffix, options)
     else:
-        pairs = _pairs(files, fixed, options)
+        pairs = _of_files(files, fixed, options)
+    if dry_run:
+        _forecast(work.shard.of(pairs), out, work, as_json)
+        return
+    if bids is not None:
+        _describe(out, bids, pairs, str(space), suffix)
     tallies: list[Tally] = []
     with cohort_progress(quiet) as start:
 
@@ -177,38 +190,57 @@ def batch(
         raise BatchError(f"{len(tally.failed)} of {tally.total} pairs failed", hint)
 
 
-def _pairs(files: Sequence[Path], fixed: Path | None, options: dict[str, Any]) -> Sequence[Job]:
-    """The pairs that the arguments name. Raises UsageError, InputError, WeightsError."""
+def _of_files(
+    files: Sequence[Path], fixed: Path | None, options: dict[str, Any]
+) -> Sequence[Job]:
+    """The pairs of a table, or of scans. Raises UsageError, InputError."""
     from hsyn_cli.cohort import lists
-    from hsyn_cli.results.register_files import check_model
 
-    check_model(options["model"])
     if fixed is not None:
         return lists.from_scans(fixed, files, options)
     if len(files) != 1:
-        hint = "give PAIRS.csv, or SCANS and --fixed"
+        hint = "give a table of pairs, or scans and --fixed"
         raise UsageError(f"{len(files) or 'no'} files are given, and no fixed image", hint)
     return lists.from_table(files[0], options)
 
 
 def _of_bids(
-    root: Path, fixed: Path | None, space: str | None, participants: Sequence[str], suffix: str,
-    study: Path, options: dict[str, Any],
+    files: Sequence[Path], root: Path, fixed: Path | None, space: str | None,
+    participants: Sequence[str], suffix: str, options: dict[str, Any],
 ) -> Sequence[Job]:  # fmt: skip
-    """The pairs of a BIDS dataset; makes the study folder a dataset. Raises errors of both."""
-    from hsyn_cli.cohort import bids, bids_study
-    from hsyn_cli.cohort.tasks import wanted_of
-    from hsyn_cli.results.register_files import check_model
+    """The pairs of a BIDS dataset. Raises UsageError, InputError."""
+    from hsyn_cli.cohort import bids
 
+    if files:
+        raise UsageError("--bids and files are given", "give either")
     if fixed is None or space is None:
         missing = "--fixed" if fixed is None else "--space"
         raise UsageError(f"--bids needs {missing}", "give the template and its name in BIDS")
-    check_model(options["model"])
-    names = list(participants) or None
-    jobs = bids.from_bids(root, fixed, space, options, names, suffix, lambda line: warn([line]))
-    wanted, _ = wanted_of(study, jobs[0].inputs, options, {})
+    wanted = list(participants) or None
+    return bids.from_bids(root, fixed, space, options, wanted, suffix, lambda line: warn([line]))
+
+
+def _describe(study: Path, root: Path, jobs: Sequence[Job], space: str, suffix: str) -> None:
+    """Make the study folder a dataset of BIDS derivatives. Raises UsageError, OutputError."""
+    from hsyn_cli.cohort import bids_study
+    from hsyn_cli.cohort.tasks import wanted_of
+
+    wanted, _ = wanted_of(study, jobs[0].inputs, jobs[0].options, {})
     bids_study.describe(study, root, jobs, run_folder.targets(wanted), space, suffix)
-    return jobs
+
+
+def _forecast(jobs: Sequence[Job], study: Path, work: Work, as_json: bool) -> None:
+    """Print what the pairs will cost."""
+    from hsyn_cli.cohort import forecast
+    from hsyn_cli.results.record import record
+
+    found = forecast.forecast(jobs, study, workers=work.workers, threads=work.threads_each)
+    if as_json:
+        click.echo(record(found.to_dict(), found.warnings), nl=False)
+        return
+    from rich.console import Console
+
+    Console().print(found.table())
 
 
 def _summary(tally: Tally, study: Path) -> str:
