@@ -61,7 +61,7 @@ class Lines:
         failed_before = news.kind == "found" and news.status.state == "failed"
         if news.kind not in ("ended", "retry") and not failed_before:
             return
-        self._ended += news.kind == "ended"
+        self._ended += news.kind == "ended" and news.status.seconds > 0
         tally, left = self._tally, ""
         if self._ended and tally.left:
             each = (time.monotonic() - self._start) / self._ended

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,8 @@ from hsyn_cli.cohort.supervisor import News, Supervisor, Tally
 from hsyn_cli.devices import available_cores
 from hsyn_cli.errors import HsynError
 
-PAGE_EVERY = 30.0  # seconds
+PAGE_EVERY = 30.0  # seconds; more where the page takes long
+PAGE_SHARE = 0.05  # of the time at most goes into the page
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,12 @@ def _pages(study: Path, jobs: Sequence[Job]) -> Iterator[None]:
     over = threading.Event()
 
     def write() -> None:
-        while not over.wait(PAGE_EVERY):
+        pause = PAGE_EVERY
+        while not over.wait(pause):
+            start = time.monotonic()
             with contextlib.suppress(HsynError):  # the last one tells
                 page.write(study, jobs)
+            pause = max(PAGE_EVERY, (time.monotonic() - start) / PAGE_SHARE)
 
     thread = threading.Thread(target=write, daemon=True)
     thread.start()

@@ -171,7 +171,10 @@ def _connect(scheduler: str) -> Any:
     except ImportError:
         hint = "install it: pip install 'hsyn[cluster]'"
         raise UsageError("--scheduler needs Dask distributed, which is missing", hint) from None
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in [
+        name for name in logging.root.manager.loggerDict if name.startswith("distributed")
+    ]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are told in one line
     where = {"scheduler_file": scheduler} if Path(scheduler).exists() else {"address": scheduler}
     try:
         return Client(**where, timeout=CONNECT, set_as_default=False)
