@@ -13,7 +13,7 @@ from fake_cohorts import FAKE, job, ran, status, supervise
 from hsyn_cli.cohort import status as statuses
 from hsyn_cli.cohort.drivers import Driver
 from hsyn_cli.cohort.shards import Shard
-from hsyn_cli.cohort.sources import Limits
+from hsyn_cli.cohort.sources import Limits, local
 from hsyn_cli.cohort.sources.local import LocalWorkers
 from hsyn_cli.cohort.supervisor import News, Supervisor
 
@@ -137,6 +137,17 @@ def test_a_worker_that_died_is_replaced(study: Path, tmp_path: Path) -> None:
     assert [(s.id, s.error) for s in tally.failed] == [("b", "worker ended with exit code 3")]
     a = status(study, "a")
     assert (a.state, a.attempts, a.search) == ("done", 2, "near")
+
+
+def test_a_worker_that_never_starts_is_told(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "STARTING", 0.2)
+    silent = (sys.executable, "-S", "-c", "import sys; print(1); sys.stdin.read()")
+    source = LocalWorkers(1, Limits(), silent)
+    study.mkdir()
+    (failed,) = Supervisor(study, [job(tmp_path, "a")], source, threads=1).run().failed
+    assert failed.error == "its worker did not start within 0.2 s"
 
 
 def test_what_a_killed_driver_left_running_is_redone(study: Path, tmp_path: Path) -> None:

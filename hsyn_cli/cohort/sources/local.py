@@ -95,9 +95,9 @@ class LocalWorkers:
                 outcome = Outcome(MemoryLimitError.exit_code, text, peak_memory_mb=used)
                 ended.append(self._end(worker, outcome))
             elif time.monotonic() > worker.deadline:
-                text = f"killed after {limits.seconds:g} s (--timeout)"
-                if not worker.started:
-                    text = f"its worker did not start within {STARTING:g} s"
+                text = f"its worker did not start within {STARTING:g} s"
+                if worker.started and limits.seconds is not None:
+                    text = f"killed after {limits.seconds:g} s (--timeout)"
                 ended.append(self._end(worker, Outcome(KILLED, text)))
         return ended
 
@@ -183,6 +183,8 @@ class _Worker:
         assert self._process.stdout is not None
         with self._process.stdout as stream:
             for line in stream:
-                with contextlib.suppress(ValueError):
-                    news.put((self, json.loads(line)))
+                with contextlib.suppress(ValueError):  # no line of the worker's
+                    told = json.loads(line)
+                    if isinstance(told, dict):
+                        news.put((self, told))
         news.put((self, None))
