@@ -35,7 +35,13 @@ def test_five_planted_failures_come_first_and_nearly_alone(seed: int) -> None:
 @pytest.mark.parametrize("count", [10, 100])
 def test_ordinary_pairs_are_seldom_named(kind: str, count: int) -> None:
     named = [len(find(cohort(count, seed, DRAWS[kind]))) for seed in range(20)]
-    assert np.mean(named) <= 1
+    assert np.mean(named) <= (1.5 if kind == "heavy tails" else 1)
+
+
+def test_failures_that_are_alike_do_not_hide_one_another() -> None:
+    rows = cohort(100, 8)
+    rows[::10] = [changed(row, {"information": 0.1}) for row in rows[::10]]
+    assert {finding.row.id for finding in find(rows)} == {row.id for row in rows[::10]}
 
 
 def test_heavy_tails_do_not_hide_a_failure() -> None:

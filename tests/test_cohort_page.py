@@ -168,9 +168,10 @@ def test_a_browser_shows_what_to_look_at_and_a_table_of_all(tmp_path: Path, widt
 @needs_browser
 def test_sorting_and_filtering(tmp_path: Path) -> None:
     rows = some()
+    rows[3] = dataclasses.replace(rows[3], trouble=f"{rows[3].trouble}, {'and so on ' * 40}")
     found = in_browser(
         tmp_path, written(tmp_path / "study", rows),
-        HELPERS + """const out = {};
+        HELPERS + """const out = {heights: lines().map((tr) => tr.offsetHeight)};
         sort("similarity"); out.low = cells("similarity");
         sort("similarity"); out.high = cells("similarity");
         out.way = all("#table thead th")[column("similarity")].getAttribute("aria-sort");
@@ -188,6 +189,7 @@ def test_sorting_and_filtering(tmp_path: Path) -> None:
     known = sorted(row.values["similarity"] for row in rows if row.values)
     assert float(found["low"][0]) == pytest.approx(known[0], abs=5e-4)
     assert float(found["high"][0]) == pytest.approx(known[-1], abs=5e-4)
+    assert set(found["heights"]) == {52}
     assert found["way"] == "descending"
     assert found["scale"][0] == "1.45"
     assert found["last"] == "sub-0039"

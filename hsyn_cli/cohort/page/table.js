@@ -22,7 +22,8 @@ class Table {
   }
   // Each column: how its cells look, and by what they sort. `down`: the first click sorts so.
   all(columns) {
-    const text = (name, width, get, show = get) => ({ name, width, value: get, show, className: "text" });
+    const clipped = (get) => (row) => element("div", "clip", get(row)); // a row keeps its height
+    const text = (name, width, get) => ({ name, width, value: get, show: clipped(get), className: "text" });
     const number = (name, unit, value, more = {}) => ({ name, unit, width: 6.9, value, show: (row) => short(value(row)), ...more });
     const measures = columns.map((column, k) => number(column.name, column.unit, (row) => row.values[k], {
       key: column.key, down: column.bad !== "low", far: (row) => row.far[k],

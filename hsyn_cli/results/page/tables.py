@@ -82,7 +82,6 @@ def all_tables(report: Report) -> str:
     errors = [report[f"inverse_error_{side}"] for side in ("fixed", "moving")]
     keys = ("mean_mm", "p99_mm", "max_mm")
     seconds = {**report["seconds"], "whole command": report["seconds_total"]}
-    times = ((name, f"{value:.2f}") for name, value in seconds.items())
     memory = report["peak_memory_mb"]
     run = {
         "preset": report["preset"],
@@ -126,7 +125,8 @@ def all_tables(report: Report) -> str:
                     for name, scores in likeness(report)
                 ],
             ),
-            table("Time (s)", ("step", "seconds"), times),
+            changes(report),
+            table("Time (s)", ("step", "seconds"), ((k, f"{v:.2f}") for k, v in seconds.items())),
             table("Run", ("", ""), run.items()),
             table(
                 "Inputs",
@@ -163,6 +163,27 @@ def likeness(report: Report) -> list[tuple[str, Mapping[str, float]]]:
     found = [(report["similarity"]["measure"], report["similarity"])]
     names = {"information": "mutual information", "overlap": "overlap of the contents"}
     return found + [(name, report[key]) for key, name in names.items() if key in report]
+
+
+def changes(report: Report) -> str:
+    """The table of what the affine and the forward field do, if the report knows it."""
+    linear, change = report.get("linear"), report.get("change")
+    if not linear or not change:
+        return ""
+    scales, moved = (
+        ", ".join(number(v, 3) for v in linear[key]) for key in ("scales", "translation_mm")
+    )
+    rows = {
+        "affine, scales (x, y, z)": scales,
+        "affine, rotation": f"{number(linear['rotation_degrees'], 3)}°",
+        "affine, largest shear": number(linear["shear"], 2),
+        "affine, translation (mm, LPS)": moved,
+        "displacement beside it, mean": f"{number(change['mean_mm'], 3)} mm",
+        "displacement beside it, largest": f"{number(change['max_mm'], 3)} mm",
+        "log of the determinant, mean": number(change["log_det_mean"], 3),
+        "log of the determinant, SD": number(change["log_det_sd"], 3),
+    }
+    return table("Change, over the content of the fixed image", ("", ""), rows.items())
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
