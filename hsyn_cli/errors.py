@@ -12,7 +12,7 @@ HsynError             1    never raised itself; any other exception is a bug and
   MemoryLimitError    8    out of memory
   FoldingError        9    more folding than --max-folding allows; hsyn still writes the outputs
   FailedError           10   the result is not to be trusted; hsyn still writes the outputs
-  BatchError            11   some pairs of a cohort failed; all others are done
+  BatchError            11   pairs of a cohort failed, others are done; its scheduler is gone
   Interrupted         130  ctrl-C
     Terminated        143  SIGTERM
     another class   128+n  signal number n, of any other that ends a process; see `interruption`
