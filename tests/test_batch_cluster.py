@@ -70,8 +70,8 @@ class Dask:
             time.sleep(0.02)
         return process
 
-    def add_worker(self) -> None:
-        words = ["--nthreads", "1", "--no-dashboard", "--no-nanny", "--preload", "fakes.py"]
+    def add_worker(self, *more: str) -> None:
+        words = [*more, "--nthreads", "1", "--no-dashboard", "--no-nanny", "--preload", "fakes.py"]
         self.workers.append(self._dask("dask_worker", "--scheduler-file", str(self.file), *words))
 
     def close(self) -> None:
@@ -89,9 +89,14 @@ def dask(tmp_path: Path) -> Iterator[Dask]:
 
 
 def supervise(
-    dask: Dask, study: Path, does: dict[str, str], tell: object = None, seconds: float | None = None
+    dask: Dask,
+    study: Path,
+    does: dict[str, str],
+    tell: object = None,
+    seconds: float | None = None,
+    **options: str,
 ) -> Tally:
-    jobs = [job(study.parent / "images", name, do) for name, do in does.items()]
+    jobs = [job(study.parent / "images", name, do, **options) for name, do in does.items()]
     with driving(study, Shard()) as (sign, _):
         source = Cluster(str(dask.file), Limits(seconds), sign)
         supervisor = Supervisor(study, jobs, source, threads=1)
@@ -166,6 +171,21 @@ def test_a_scheduler_that_comes_back_is_found_again(dask: Dask, tmp_path: Path) 
     assert killed
     assert (tally.done, tally.failed) == (3, [])
     assert status(study, "b").attempts == 1
+
+
+def test_a_pair_for_a_gpu_waits_for_a_worker_that_has_one(dask: Dask, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    before: list[list[str]] = []
+
+    def tell(news: News) -> None:
+        if news.kind == "began" and not before:
+            time.sleep(1.0)
+            before.append(ran(study))
+            dask.add_worker("--resources", "GPU=1")
+
+    tally = supervise(dask, study, {"a": "ok", "b": "ok"}, tell, device="cuda")
+    assert before == [[]]
+    assert tally.done == 2
 
 
 def test_two_clients_of_one_scheduler(dask: Dask, tmp_path: Path) -> None:

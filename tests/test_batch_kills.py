@@ -34,7 +34,8 @@ KILLS = 6
 
 @pytest.mark.skipif(os.name != "posix", reason="follows a killed driver at once")
 def test_killed_at_random_moments_nothing_else_runs_twice(tmp_path: Path) -> None:
-    study, random, in_flight = tmp_path / "study", Random(1), Counter[str]()
+    study, in_flight = tmp_path / "study", Counter[str]()
+    random = Random(1)  # noqa: S311
     for _ in range(KILLS):
         before = len(ran(study))
         driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)], env=ENVIRONMENT)
