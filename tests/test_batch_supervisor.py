@@ -92,6 +92,16 @@ def test_what_another_attempt_is_for(
     assert tally.done == 1
 
 
+def test_a_pair_whose_process_was_killed_twice_runs_in_the_next_run(
+    study: Path, tmp_path: Path
+) -> None:
+    jobs = [job(tmp_path, "a", "die"), job(tmp_path, "b", "leave")]
+    for runs in (1, 2):
+        assert len(supervise(study, jobs).failed) == 2
+        assert ran(study).count("a near") == 2 * runs
+        assert [line for line in ran(study) if line[0] == "b"] == ["b near", "b full"]
+
+
 def test_a_full_search_that_fails_is_not_repeated(study: Path, tmp_path: Path) -> None:
     supervise(study, [job(tmp_path, "a", "poor", search="full")])
     assert ran(study) == ["a full"]
@@ -113,7 +123,7 @@ def test_a_hanging_pair_is_killed_and_the_others_go_on(study: Path, tmp_path: Pa
     tally = supervise(study, jobs, workers=1, limits=Limits(seconds=0.5))
     (failed,) = tally.failed
     assert failed.error == "killed after 0.5 s (--timeout)"
-    assert failed.exit_code == 137
+    assert failed.exit_code == 124
     assert failed.seconds >= 0.5
     assert tally.done == 3
 

@@ -13,7 +13,8 @@ from hsyn_cli.errors import FailedError, HsynError, MemoryLimitError, OutputErro
 
 MOST_ATTEMPTS = 2
 BY_THE_METHOD = (FailedError.exit_code, HsynError.exit_code)  # another search may help
-SIGNALS = 128  # exit codes above tell of a worker that was lost
+TIMED_OUT = 124  # exit code of a pair that took too long, as of the program `timeout`
+DIED = 128  # exit codes above tell of a worker that died, of the signal that killed it
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,17 @@ def decide(
     if status.state == "done":
         there = all((study / file).is_file() for file in status.files)
         return Decision("done") if there else anew
-    if again or status.exit_code == OutputError.exit_code:  # a full disk is no fault of the pair
+    if again:
         return anew
     second = second_search(status.exit_code, status.search)
     if status.attempts < MOST_ATTEMPTS and second is not None:
         return Decision("run", status.attempts + 1, second)
-    return Decision("failed")
+    return anew if by_others(status.exit_code) else Decision("failed")
+
+
+def by_others(exit_code: int) -> bool:
+    """Whether a failure need not be the pair's: a full disk, a process that someone killed."""
+    return exit_code == OutputError.exit_code or exit_code > DIED
 
 
 def second_search(exit_code: int, search: str) -> str | None:
@@ -60,7 +66,7 @@ def second_search(exit_code: int, search: str) -> str | None:
     """
     if exit_code in BY_THE_METHOD:
         return "full" if search != "full" else None
-    if exit_code > SIGNALS or exit_code == MemoryLimitError.exit_code:
+    if exit_code > DIED or exit_code in (TIMED_OUT, MemoryLimitError.exit_code):
         return search
     return None
 

@@ -23,7 +23,7 @@ class Status:
     Attributes:
         key: hash of its inputs, options, threads, version and checkpoint; what changed is redone.
         attempts: how often it ran. search: "near", or "full" in the second attempt.
-        exit_code: as of `hsyn register`; 0 when done. error: one line, empty when done.
+        exit_code: as of `hsyn register`, or see `Outcome`; 0 when done. error: one line, or empty.
         problems: why the result is not to be trusted (exit code 10), files written.
         started, finished: seconds since 1970; finished is 0 while it runs.
         files: all that was written, relative to the study folder, with "/".

@@ -79,7 +79,8 @@ class Outcome:
     """What became of a task. See `Status`.
 
     Attributes:
-        exit_code: as of `hsyn register`, or 128 + number of the signal that ended the worker.
+        exit_code: as of `hsyn register`; 124 if it took too long; 128 + number of the signal that
+            ended the worker.
     """
 
     exit_code: int = 0

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hsyn_cli.cohort.resume import DIED, TIMED_OUT
 from hsyn_cli.cohort.sources import Limits
 from hsyn_cli.cohort.tasks import Event, Outcome, Task, free_log
 from hsyn_cli.errors import MemoryLimitError
 
 COMMAND = (sys.executable, "-m", "hsyn_cli.cohort.worker")
-KILLED = 128 + 9  # exit code of what SIGKILL ended
+KILLED = DIED + 9  # exit code of what SIGKILL ended
 STARTING = 300.0  # seconds for a new worker to load its libraries
 LOOK = 0.2  # seconds between two looks at the memory
 
@@ -98,7 +99,7 @@ class LocalWorkers:
                 text = f"its worker did not start within {STARTING:g} s"
                 if worker.started and limits.seconds is not None:
                     text = f"killed after {limits.seconds:g} s (--timeout)"
-                ended.append(self._end(worker, Outcome(KILLED, text)))
+                ended.append(self._end(worker, Outcome(TIMED_OUT, text)))
         return ended
 
     def _end(self, worker: _Worker, outcome: Outcome) -> Event:
@@ -163,7 +164,7 @@ class _Worker:
         except subprocess.TimeoutExpired:
             return Outcome(KILLED, "worker closed its pipe")
         if code < 0:
-            return Outcome(128 - code, f"worker died by signal {-code}")
+            return Outcome(DIED - code, f"worker died by signal {-code}")
         return Outcome(1, f"worker ended with exit code {code}")
 
     def kill(self) -> None:
