@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsers import in_browser, needs_browser
+from browsers import NAMES, in_browser, needs_browser
 from cohorts import PLANTED, changed, cohort, failed, write_study
 
 from hsyn_cli.cohort import page
@@ -118,6 +118,11 @@ def test_a_thousand_pairs_stay_under_20_mb(tmp_path: Path) -> None:
     text = page.make_page("study", rows, page.find(rows), pictures)
     assert len(text.encode()) < 20_000_000
     assert 1000 * len(base64.b64encode(noise)) < page.MOST_EMBEDDED
+
+
+def test_ci_installs_what_the_tests_look_for() -> None:
+    script = Path(__file__).parents[1] / ".ci" / "run"
+    assert f"for name in {' '.join(NAMES)}; do" in script.read_text(encoding="utf-8")
 
 
 # ---- in a browser

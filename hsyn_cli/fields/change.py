@@ -79,14 +79,20 @@ def linear_of(a: Array, t: Array, middle: Array, dimension: int = 3) -> Linear:
 def measure_change(totals: Totals, content: Mask) -> tuple[Linear, Change]:
     """Measure both on the forward field. `content`: (Z, Y, X) on the fixed grid."""
     grid, (a, t) = totals.fixed, affine_parts(totals.affine)
-    z, y, x = np.nonzero(content)
-    corner = np.stack((x, y, z), -1).mean(0) if len(x) else (np.array(grid.size) - 1) / 2
-    linear = linear_of(a, t, grid.points(corner), grid.dimension)
+    linear = linear_of(a, t, grid.points(_middle(content)), grid.dimension)
     det, _ = determinants(along_axes(totals.forward, grid), grid.spacing)
     inside = inner(content.shape)
     logs = log_determinant(det[0].cpu()[inside][torch.from_numpy(content[inside])])
     mean, sd = (float(logs.mean()), float(logs.std(correction=0))) if len(logs) else (NAN, NAN)
     return linear, Change(mean, sd, *_displacements(totals, content, a, t))
+
+
+def _middle(content: Mask) -> Array:
+    """The mean index (x, y, z) of a mask (Z, Y, X); the middle of the grid if it is empty."""
+    planes = [content.sum(others) for others in ((0, 1), (0, 2), (1, 2))]
+    if not planes[0].any():
+        return (np.array(content.shape[::-1]) - 1) / 2
+    return np.array([np.average(np.arange(len(n)), weights=n) for n in planes])
 
 
 def _displacements(totals: Totals, content: Mask, a: Array, t: Array) -> tuple[float, float]:
