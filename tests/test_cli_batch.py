@@ -192,6 +192,7 @@ def test_a_bids_dataset(tmp_path: Path, cohort: Cohort, capsys: pytest.CaptureFi
         scan = tmp_path / "data" / f"sub-{label}" / "anat" / f"sub-{label}_T1w.nii"
         scan.parent.mkdir(parents=True)
         sitk.WriteImage(grid_image(SIZE, int(label)), str(scan))
+    (tmp_path / "data/sub-01/anat/sub-01_T1w.nii").write_text("poison, which stops no other pair")
     sitk.WriteImage(grid_image(SIZE, 3), "f.nii")
     (tmp_path / "data" / "dataset_description.json").write_text('{"Name": "Pain"}')
     words = ["batch", "--bids", "data", "-f", "f.nii", "-o", "derived", "--quiet"]

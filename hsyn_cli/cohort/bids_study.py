@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hsyn_cli import __version__
 from hsyn_cli.cohort.jobs import PAGE, STATUS, TABLE, THUMBNAIL, Job
-from hsyn_cli.errors import OutputError, UsageError
+from hsyn_cli.errors import GeometryError, InputError, OutputError, UsageError
 from hsyn_cli.io import atomic
 from hsyn_cli.io.plain import dump
 
@@ -86,7 +87,8 @@ def _sidecars(
         "mid_fixed": (f"space-{mid}_desc-{space}", template, mid, "the template, warped half-way"),
     }
     kept = [kind for name, kind in kinds.items() if name in outputs]
-    bare = {path: _stripped(path) for path in {image for _, image, _, _ in kept}}
+    shown = {scan: [job.inputs.moving for job in jobs], template: [template]}
+    bare = {image: _stripped(shown[image]) for image in {image for _, image, _, _ in kept}}
     return {
         f"{entities}_{suffix}.json": {
             "Description": about,
@@ -97,14 +99,17 @@ def _sidecars(
     }
 
 
-def _stripped(path: Path) -> bool:
-    """Whether an image shows a brain without its skull, by what hsyn recognises."""
+def _stripped(paths: Iterable[Path]) -> bool:
+    """Whether the first that can be read shows a brain without its skull, as hsyn recognises it."""
     from hsyn_cli.anatomy.organs import look
     from hsyn_cli.anatomy.organs.brain import BRAIN
     from hsyn_cli.anatomy.view import view_of
     from hsyn_cli.io.images import read_image
 
-    return look(view_of(read_image(path, "image").image).image).kind == BRAIN
+    for path in paths:
+        with contextlib.suppress(InputError, GeometryError):  # its pair will tell
+            return look(view_of(read_image(path, "image").image).image).kind == BRAIN
+    return False
 
 
 def _check_owner(path: Path) -> None:
