@@ -142,7 +142,13 @@ def return_memory() -> None:
 
 
 def peak_memory_mb() -> float | None:
-    """The peak memory of this process so far, in MB; None if the system does not report it."""
+    """The peak memory of this process so far, in MB; None if the system does not report it.
+
+    Linux's rusage also counts the process that started this one, until it became this program.
+    """
+    for line in _read(Path("/proc/self/status")).splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e6
     try:
         import resource
     except ImportError:  # Windows
