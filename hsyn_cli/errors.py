@@ -12,6 +12,7 @@ HsynError             1    never raised itself; any other exception is a bug and
   MemoryLimitError    8    out of memory
   FoldingError        9    more folding than --max-folding allows; hsyn still writes the outputs
   FailedError           10   the result is not to be trusted; hsyn still writes the outputs
+  BatchError            11   pairs of a cohort failed, others are done; its scheduler is gone
   Interrupted         130  ctrl-C
     Terminated        143  SIGTERM
     another class   128+n  signal number n, of any other that ends a process; see `interruption`
@@ -20,21 +21,23 @@ HsynError             1    never raised itself; any other exception is a bug and
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from typing import ClassVar
 
 
 class HsynError(Exception):
     """An error with a `message` (one line: what went wrong, in which file) and a `hint` (or "").
 
-    The hint says what to do.
+    The hint says what to do. `more`: lines between both, one for each of several faults.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", more: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.more = tuple(more)
 
 
 class UsageError(HsynError):
@@ -71,6 +74,10 @@ class FoldingError(HsynError):
 
 class FailedError(HsynError):
     exit_code = 10
+
+
+class BatchError(HsynError):
+    exit_code = 11
 
 
 class Interrupted(HsynError):

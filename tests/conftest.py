@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import SimpleITK as sitk
+from browsers import NO_BROWSER
 from stand_ins import SIZE, fake_result, grid_image, replace_pipeline
 
 # A shell that starts the tests in the background, or nohup, ignores these; hsyn would, too.
@@ -45,3 +46,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     replace_pipeline(monkeypatch, register)
     return seen
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell aloud that nobody has looked at the pages."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    missed = [report for report in skipped if NO_BROWSER in str(report.longrepr)]
+    if missed:
+        text = f"{len(missed)} tests of the pages were SKIPPED: {NO_BROWSER}"
+        terminalreporter.write_sep("!", text, red=True, bold=True)

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 
 import hsyn_cli.method
 from hsyn_cli.cli import run
+from hsyn_cli.fields.change import Change, Linear
 from hsyn_cli.fields.folding import Folding
 from hsyn_cli.fields.grids import ErrorStats
 from hsyn_cli.io.checkpoints import CheckpointId
@@ -35,6 +36,8 @@ FACTS = Facts(
     seed=7,
     seconds={"reading": 0.4, "affine": 3.1, "networks": 1.5, "refinement": 9.75, "writing": 1.1},
     warnings=("the moving image is much larger",),
+    linear=Linear((1.04, 0.97, 1.1234), 3.21, 0.0123, (1.5, -2.0, 30.25)),
+    change=Change(0.0321, 0.2345, 2.75, 9.375),
 )
 
 

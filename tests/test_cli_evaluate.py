@@ -39,6 +39,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("points.csv").write_text(f"fx,fy,fz,mx,my,mz\n{row}\n")
     inputs = {name: {"path": f"{key}.nii.gz"} for name, key in (("fixed", "f"), ("moving", "m"))}
     report = dict.fromkeys(keys()) | {
+        "outputs": {"forward_field": "", "inverse_field": ""},
         "schema_version": 1,
         "inputs": inputs | {"moving_labels": {"path": "ml.nii.gz"}},
     }

@@ -105,3 +105,24 @@ def test_threads_wait_passively_unless_the_user_decides(
         env={**clean, "PYTHONPATH": str(Path(hsyn_cli.__file__).parents[1]), **set_by_user},
     )
     assert done.stdout == f"{policy}\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux keeps the peak there")
+def test_the_peak_of_the_memory_can_be_forgotten() -> None:
+    large = bytearray(b"x") * 300_000_000
+    before = devices.peak_memory_mb()
+    del large
+    devices.forget_peak_memory()
+    after = devices.peak_memory_mb()
+    assert before is not None
+    assert after is not None
+    assert after < before - 200
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak there")
+def test_the_peak_of_a_process_is_not_that_of_its_parent() -> None:
+    large = bytearray(b"x") * 300_000_000
+    script = "from hsyn_cli import devices; print(devices.peak_memory_mb())"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert float(told.stdout) < 200
+    assert len(large) == 300_000_000

@@ -27,9 +27,11 @@ README, *_ = TEXTS = [page.read_text(encoding="utf-8") for page in PAGES]
 GUIDE = {page.stem: text for page, text in zip(GUIDES, TEXTS[1:], strict=True)}
 ALL = "\n".join(TEXTS)
 FENCED = r"^```{}\n(.*?)^```$"
-OF_EXAMPLES = "peer methods keep picture steps motions presets profile people"
-FOREIGN = {"--index-url", "--nproc-per-node"} | {  # pip's, torchrun's, those of examples/
-    f"--{name}" for name in OF_EXAMPLES.split()
+OF_EXAMPLES = "peer methods picture steps motions presets profile people"
+OF_CLUSTERS = "job-name array cpus-per-task mem time scheduler-file nthreads no-nanny resources"
+# pip's, torchrun's, those of SLURM and Dask, those of examples/
+FOREIGN = {"--index-url", "--nproc-per-node"} | {
+    f"--{name}" for name in f"{OF_CLUSTERS} {OF_EXAMPLES}".split()
 }
 
 

@@ -10,8 +10,6 @@ import dataclasses
 import gzip
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from browsers import in_browser, needs_browser
 from samples import DIRECTIONS, EXAMPLES, field_image, turned, voxel_points
 from stand_ins import FACTS, assembled
 
@@ -303,6 +302,9 @@ def test_every_number_of_the_tables_is_there() -> None:
         "0.081",
         "-31.5, 20, 104.2",
         "0.0042",
+        "1.04, 0.97, 1.12",
+        "3.21°",
+        "9.38 mm",
         "local NCC",
         "0.81",
         "9.75",
@@ -349,12 +351,7 @@ def test_numbers_are_short_and_plain(value: float | None, text: str) -> None:
 
 # ---- in a browser
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-PROBE = """<script>(async () => {
-  while (document.documentElement.dataset.ready !== "yes")
-    await new Promise((done) => setTimeout(done, 20));
+PROBE = """
   const blob = BLOB;
   document.querySelectorAll("#sliders input").forEach((slider, k) => {
     slider.value = blob[2 - k];
@@ -373,45 +370,24 @@ PROBE = """<script>(async () => {
     }
     return [n, across / n, down / n];
   });
-  const found = {bright, wide: document.documentElement.scrollWidth, width: innerWidth,
+  return {bright, wide: document.documentElement.scrollWidth, width: innerWidth,
     panels: document.querySelectorAll("#rows canvas").length,
-    readout: document.querySelector("#readout").textContent};
-  parent.postMessage(JSON.stringify(found), "*");
-})();</script>"""
-FRAME = """<!doctype html><iframe src="report.html#{view}" width="{width}" height="900"></iframe>
-<script>addEventListener("message", (event) => {{
-  document.documentElement.dataset.found = event.data;
-}});</script>"""
+    readout: document.querySelector("#readout").textContent};"""
 
 
-def in_browser(
+def shown_in_browser(
     folder: Path, text: str, blob: list[int], width: int, view: str = "compare"
 ) -> dict[str, Any]:
     """What the probe finds in the page shown `width` px wide, its sliders at `blob` (x, y, z)."""
-    probe = PROBE.replace("BLOB", json.dumps(blob))
-    (folder / "report.html").write_text(
-        text.replace("</body>", f"{probe}</body>"), encoding="utf-8"
-    )
-    (folder / "frame.html").write_text(FRAME.format(width=width, view=view), encoding="utf-8")
-    command = [
-        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-        "--dump-dom", "--virtual-time-budget=4000", "--window-size=1400,1000",
-        f"--user-data-dir={folder / 'profile'}",
-        (folder / "frame.html").as_uri(),
-    ]  # fmt: skip
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    found = re.search(r'data-found="([^"]*)"', dom)
-    assert found is not None, dom[:500]
-    answer: dict[str, Any] = json.loads(found.group(1).replace("&quot;", '"'))
-    return answer
+    return in_browser(folder, text, PROBE.replace("BLOB", json.dumps(blob)), width, view)
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+@needs_browser
 @pytest.mark.parametrize("width", [400, 1280])
 def test_a_browser_shows_the_blob_where_its_letters_say(tmp_path: Path, width: int) -> None:
     shown = volumes.page_volumes(make_run("oblique mirror"))
     index = np.rint(shown.grid.indices(BLOB)).astype(int)
-    found = in_browser(tmp_path, page.make_page(told(), shown), index.tolist(), width)
+    found = shown_in_browser(tmp_path, page.make_page(told(), shown), index.tolist(), width)
     assert found["wide"] <= found["width"] == width
     assert found["panels"] == 9
     x, y, z = (index + 0.5) / shown.grid.size  # shares from right, front, feet
@@ -424,12 +400,12 @@ def test_a_browser_shows_the_blob_where_its_letters_say(tmp_path: Path, width: i
     assert f"x {at[0]:.1f}".replace("-", "\u2212") in found["readout"]
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+@needs_browser
 @pytest.mark.parametrize(
     ("view", "panels"), [("grid", 3), ("jacobian", 6), ("error", 6), ("difference", 6)]
 )
 def test_every_view_draws_in_a_browser(tmp_path: Path, view: str, panels: int) -> None:
     shown = volumes.page_volumes(make_run("RAS", affine=AFFINE))
-    found = in_browser(tmp_path, page.make_page(told(), shown), [5, 5, 5], 400, view)
+    found = shown_in_browser(tmp_path, page.make_page(told(), shown), [5, 5, 5], 400, view)
     assert found["panels"] == panels
     assert found["wide"] <= 400

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import os
 import sys
@@ -13,15 +11,13 @@ import click
 
 from hsyn_cli import __version__, plugins
 from hsyn_cli.cli import signals, streams
-from hsyn_cli.cli.endings import interrupted, of_the_system, printed, say
-from hsyn_cli.errors import HsynError, InputError, Interrupted, MemoryLimitError
+from hsyn_cli.cli.endings import interrupted, printed, say
+from hsyn_cli.devices import keep_freed_memory
+from hsyn_cli.errors import InputError, Interrupted
 from hsyn_cli.results.commits import commits
+from hsyn_cli.results.faults import known
 
 COMMANDS = "hsyn_cli.cli.commands"  # each file defines one command as COMMAND
-# How torch on a GPU, torch on a CPU and ITK, and C++ report it.
-OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-LESS_MEMORY = "try --preset fast, close other programs, or resample both images to larger voxels"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,24 +66,18 @@ def _run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except Interrupted:
         raise
-    except HsynError as error:
-        return say(error)
-    except OSError as error:
-        return say(of_the_system(error))
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
-            gpu = "CUDA" in str(error)
-            message = "the GPU is out of memory" if gpu else "out of memory"
-            hint = f"{LESS_MEMORY}, or use --device cpu" if gpu else LESS_MEMORY
-            return say(MemoryLimitError(message, hint))
-        raise
+    except Exception as error:
+        told = known(error)
+        if told is None:
+            raise
+        return say(told)
     return code if isinstance(code, int) else 0
 
 
 def main() -> None:
     """Entry point of the console script."""
     streams.prepare()
-    _keep_freed_memory()
+    keep_freed_memory()
     gc.set_threshold(50_000)  # importing torch creates many objects and no garbage
     watch = signals.Watch()
     code = 1
@@ -99,15 +89,3 @@ def main() -> None:
     code = printed(code)
     gc.freeze()  # spares Python a last search for garbage through all of torch
     sys.exit(code)
-
-
-def _keep_freed_memory() -> None:
-    """Make glibc keep freed memory instead of returning it to the system page by page.
-
-    A registration allocates and frees hundreds of volumes of tens of MB. Without this, fresh pages
-    took a seventh of its time. Other C libraries are left alone.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 1 << 30)

@@ -31,10 +31,16 @@ class TimeLeft(ProgressColumn):
             self._done, self._whole = done, elapsed / done
         if done < TOO_EARLY:
             return Text(f"{elapsed:.0f} s")
-        left = self._whole - elapsed
-        if left >= 100:
-            return Text(f"about {left / 60:.0f} min left")
-        return Text(f"about {left:.0f} s left" if left >= 1 else "a moment left")
+        return Text(time_left(self._whole - elapsed))
+
+
+def time_left(seconds: float) -> str:
+    """A time in words, in the unit that suits it."""
+    if seconds >= 100 * 60:
+        return f"about {seconds / 3600:.0f} h left"
+    if seconds >= 100:
+        return f"about {seconds / 60:.0f} min left"
+    return f"about {seconds:.0f} s left" if seconds >= 1 else "a moment left"
 
 
 @contextlib.contextmanager
@@ -44,7 +50,7 @@ def progress_bar(quiet: bool, width: int = 24) -> Iterator[Progress]:
     It shows nothing if `quiet`, or if stderr is no terminal, or a narrow one.
     """
     console = Console(stderr=True)
-    if quiet or not console.is_terminal or _narrow():
+    if quiet or not console.is_terminal or narrow():
         yield lambda step, fraction: None
         return
     columns = (
@@ -62,7 +68,8 @@ def progress_bar(quiet: bool, width: int = 24) -> Iterator[Progress]:
         yield progress
 
 
-def _narrow() -> bool:
+def narrow() -> bool:
+    """Whether the terminal has no room for a bar."""
     try:
         return 0 < os.get_terminal_size(sys.stderr.fileno()).columns < LEAST_COLUMNS
     except (OSError, ValueError):  # no terminal of the system

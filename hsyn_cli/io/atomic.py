@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hsyn_cli.errors import HsynError, OutputError
-from hsyn_cli.io.staging import Staging, nearest
+from hsyn_cli.io.staging import Staging, clear, nearest
 from hsyn_cli.io.staging_folders import FREE_HINT, StagingFolder, output_error
 from hsyn_cli.io.undisturbed import undisturbed
 
@@ -22,6 +22,7 @@ __all__ = [
     "Staging",
     "check_space",
     "claim",
+    "clear",
     "commits",
     "copy",
     "making",

@@ -158,13 +158,24 @@ def check_file(path: Path, what: str) -> None:
 
 
 def read_table(path: Path, what: str = "table") -> list[dict[str, str]]:
-    """The rows of a CSV by the column names in its first line, without blanks around cells.
+    """The rows of a table by the column names in its first line; see `read_rows`."""
+    return [row for _, row in read_rows(path, what)]
 
-    Raises InputError if the file is missing or no CSV.
+
+def read_rows(path: Path, what: str = "table") -> list[tuple[int, dict[str, str]]]:
+    """The rows of a table, each with its line in the file, without blanks around cells.
+
+    Commas, semicolons or tabs part the cells, whichever the first line has most of. Cells without
+    a column are one under the name "". Raises InputError if the file is missing, no CSV, or has two
+    columns of one name.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream, restval=""))
+            head = stream.readline()
+            stream.seek(0)
+            reader = csv.DictReader(stream, restval="", delimiter=max(",;\t", key=head.count))
+            rows = [(reader.line_num, _trimmed(row)) for row in reader]
+            names = [name.strip() for name in reader.fieldnames or () if name.strip()]
     except FileNotFoundError:
         raise InputError(f"{what} {path}: no such file or folder", "check the path") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -172,10 +183,17 @@ def read_table(path: Path, what: str = "table") -> list[dict[str, str]]:
         raise InputError(
             f"{what} {path} is no CSV: {text}", "give a CSV with column names"
         ) from error
-    return [
-        {key.strip(): value.strip() for key, value in row.items() if isinstance(value, str)}
-        for row in rows
-    ]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{what} {path}: two columns are named {name}", "remove one")
+    return rows
+
+
+def _trimmed(row: dict[str | Any, str | Any]) -> dict[str, str]:
+    """The cells of a row without blanks around them; DictReader lists those beyond as None's."""
+    beyond = " ".join([*row.pop(None, ()), row.pop("", "")]).strip()
+    cells = {key.strip(): cell.strip() for key, cell in row.items()}
+    return cells | ({"": beyond} if beyond else {})
 
 
 def check_image_names(paths: Iterable[Path]) -> None:

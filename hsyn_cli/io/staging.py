@@ -166,6 +166,14 @@ class Staging:
                 raise OutputError(text, FORCE_HINT)
 
 
+def clear(folder: Path) -> None:
+    """Finish or clear what killed runs left of outputs in a folder, which need not exist."""
+    with contextlib.suppress(OSError, OutputError):
+        base = nearest(Path(os.path.realpath(folder)))
+        for place in dict.fromkeys((base, base.parent)):
+            _survey(place)
+
+
 def nearest(folder: Path) -> Path:
     """The nearest of a real path and the folders above it that exists. Raises OSError."""
     for place in (folder, *folder.parents):

@@ -58,6 +58,8 @@ def tell(
         shown=method.kinds,
         dimension=composed.totals.fixed.dimension,
         channels=settings.channels,
+        linear=composed.linear,
+        change=composed.change,
         warnings=(*method.warnings, *aligned.notes),
     )
 

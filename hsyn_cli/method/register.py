@@ -26,6 +26,7 @@ from hsyn_cli.devices import return_memory, use_threads
 from hsyn_cli.errors import WeightsError
 from hsyn_cli.fields import repair as folds
 from hsyn_cli.fields import sampling
+from hsyn_cli.fields.change import measure_change
 from hsyn_cli.fields.grids import as_transform
 from hsyn_cli.fields.smoothing import resize_smooth
 from hsyn_cli.fields.totals import total_fields
@@ -261,7 +262,8 @@ def compose(joined: Joined, aligned: Aligned, pair: Pair, method: Method) -> Com
         foreground(view.image, shown.grey.hounsfield)
         for view, shown in zip(pair.views, pair.looks, strict=True)
     )
-    return Composed(totals, totals.settle((of_fixed, of_moving), method.preset.fit))
+    settled = totals.settle((of_fixed, of_moving), method.preset.fit)
+    return Composed(totals, settled, *measure_change(totals, of_fixed))
 
 
 def warp(

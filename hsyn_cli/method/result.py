@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from torch import Tensor
 
 from hsyn_cli.anatomy.intensity import foreground
+from hsyn_cli.fields.change import Change, Linear
 from hsyn_cli.fields.folding import Folding
 from hsyn_cli.fields.grids import ErrorStats, as_transform, from_image, to_image
 from hsyn_cli.fields.mutual import RoundTrips
@@ -65,6 +66,7 @@ class Facts:
         problems: why the result is not to be trusted; see `verdict`.
         dimension: of the images and fields.
         channels: the weight of each channel of the images, with the sum 1.
+        linear, change: what the affine and the forward field do.
     """
 
     folding: Folding
@@ -91,13 +93,19 @@ class Facts:
     lesions: Mapping[str, float] = field(default_factory=dict)
     dimension: int = 3
     channels: tuple[float, ...] = (1.0,)
+    linear: Linear | None = None
+    change: Change | None = None
 
     def scaled(self, unit: float) -> Facts:
         """The facts with all lengths times `unit`."""
         if unit == 1:
             return self
-        lengths = ("inverse_error_fixed", "inverse_error_moving", "folding", "inverse_folding")
-        return replace(self, **{name: getattr(self, name).scaled(unit) for name in lengths})
+        lengths = (
+            "inverse_error_fixed", "inverse_error_moving", "folding", "inverse_folding",
+            "linear", "change",
+        )  # fmt: skip
+        known = {name: getattr(self, name) for name in lengths}
+        return replace(self, **{name: v and v.scaled(unit) for name, v in known.items()})
 
     @property
     def folded_percent(self) -> float:

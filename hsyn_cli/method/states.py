@@ -23,6 +23,7 @@ from hsyn_cli.anatomy.size import Extent, scaled
 from hsyn_cli.anatomy.view import View
 from hsyn_cli.config.presets import Preset
 from hsyn_cli.errors import UsageError
+from hsyn_cli.fields.change import Change, Linear
 from hsyn_cli.fields.totals import Settled, Totals
 from hsyn_cli.method.networks import TrainedNetworks
 from hsyn_cli.method.result import Scores, SimilarityScores, WorkingFields
@@ -255,3 +256,5 @@ class Composed:
 
     totals: Totals
     settled: Settled
+    linear: Linear
+    change: Change

@@ -131,12 +131,17 @@ def header_warnings(pair: PairFiles) -> tuple[str, ...]:
 
 def _of_folder(folder: Path, with_labels: bool) -> dict[str, Path]:
     """The files of the pair that an output folder of `hsyn register` names."""
-    inputs = read_report(folder)["inputs"]
+    report = read_report(folder)
+    inputs, outputs = report["inputs"], report["outputs"]
     wanted = ("fixed", "moving", "moving_labels") if with_labels else ("fixed", "moving")
     paths = {name: Path(inputs[name]["path"]) for name in wanted if name in inputs}
     return {
         **paths,
-        **{name: folder / FOLDER_FILES[f"{name}_field"] for name in ("forward", "inverse")},
+        **{
+            name: folder / FOLDER_FILES[f"{name}_field"]
+            for name in ("forward", "inverse")
+            if f"{name}_field" in outputs
+        },
     }
 
 

@@ -143,8 +143,8 @@ def register_files(
             )
 
         labels = read.moving_labels and read.moving_labels.image
-        kept = list(inputs.given.values())
-        return write(result, wanted, staging, make_report, moving_labels=labels, keep=kept)
+        given = list(inputs.given.values())
+        return write(result, wanted, staging, make_report, moving_labels=labels, spared=given)
 
 
 def check_folder(folder: Path) -> None:

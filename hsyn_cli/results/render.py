@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from hsyn_cli.fields.folding import Folding
-    from hsyn_cli.results.report import Report
+    from hsyn_cli.results.report import Report, Stored
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,6 +82,8 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
         table.add_row(Text("do not trust it", "red"), Text(problem, "red"))
     for warning in report.warnings:
         table.add_row(Text("warning", "yellow"), Text(warning, "yellow"))
+    if report.stored.field_errors:
+        table.add_row("fields on disk", Text(_stored(report.stored)))
     if "report" in report.outputs:
         table.add_row("written to", Text(str(Path(report.outputs["report"]).parent)))
         if "page" in report.outputs:
@@ -89,10 +91,20 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
         if "ants_warped" in report.outputs:
             prefix = report.outputs["ants_warped"].removesuffix("Warped.nii.gz")
             table.add_row("files for ANTs", Text(f"{prefix}*"))
+    if report.apply:
         table.add_row(
             "apply elsewhere", Text('commands for ANTs, SimpleITK, Slicer: report.json, "apply"')
         )
     return table
+
+
+def _stored(stored: Stored) -> str:
+    """What was saved at the fields, and what it costs."""
+    every = f"every {stored.field_spacing_mm:g} mm, " if stored.field_spacing_mm else ""
+    errors = stored.field_errors.values()
+    mean, most = max(error.mean_mm for error in errors), max(error.max_mm for error in errors)
+    few = "rounded, " if stored.rounded else ""
+    return f"{every}{few}off by {mean:.2g} mm on average, {most:.2g} at most"
 
 
 def _longest(seconds: Mapping[str, float], count: int = 2) -> str:

@@ -14,6 +14,7 @@ from hsyn_cli.io.plain import dump, finite
 from hsyn_cli.results.record import SCHEMA_VERSION, versions
 
 if TYPE_CHECKING:
+    from hsyn_cli.fields.grids import ErrorStats
     from hsyn_cli.method.result import Facts
 
 LATER = {
@@ -25,6 +26,9 @@ LATER = {
     "lesions",
     "dimension",
     "channels",
+    "stored",
+    "linear",
+    "change",
 }  # new in a schema
 
 
@@ -34,6 +38,21 @@ class Source:
 
     path: str
     sha256: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How fields and images were written: see `run_folder.Wanted`.
+
+    Attributes:
+        field_errors: {output: how far a field is off by that, at all voxels of its image}.
+        largest_error_percent: {output: how far an image is off by it at most, in % of its range}.
+    """
+
+    field_spacing_mm: float | None = None
+    rounded: bool = False
+    field_errors: Mapping[str, ErrorStats] = field(default_factory=dict)
+    largest_error_percent: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,7 @@ class Report:
     peak_memory_mb: float | None
     versions: Mapping[str, str]
     schema_version: int = field(default=SCHEMA_VERSION)
+    stored: Stored = field(default=Stored())
 
 
 def assemble(
@@ -79,23 +99,27 @@ def apply_lines(
     """Commands that warp the moving image onto the fixed one; `dimension`: of both.
 
     The commands for ANTs and SimpleITK go into a shell, that for Slicer into its console. Absolute
-    paths make them work in any folder.
+    paths make them work in any folder. There are none without a forward field.
     """
-    m, f, d = (str(Path(p).absolute()) for p in (moving, fixed, outputs["forward_field"]))
-    chain = f"-t {shlex.quote(d)}"
-    if "ants_warp" in outputs:
-        ants = (str(outputs[name].absolute()) for name in ("ants_warp", "ants_affine"))
-        chain = " ".join(f"-t {shlex.quote(path)}" for path in ants)
+    m, f = (str(Path(p).absolute()) for p in (moving, fixed))
+    names = ("ants_warp", "ants_affine") if "ants_warp" in outputs else ("forward_field",)
+    if not outputs.keys() >= set(names):
+        return {}
+    chain = " ".join(f"-t {shlex.quote(str(outputs[name].absolute()))}" for name in names)
+    ants = (
+        f"antsApplyTransforms -d {dimension} -i {shlex.quote(m)} -r {shlex.quote(f)} {chain} "
+        "-o moved.nii.gz"
+    )
+    if "forward_field" not in outputs:
+        return {"antsApplyTransforms": ants}
+    d = str(outputs["forward_field"].absolute())
     program = (
         "import SimpleITK as s; "
         f"t = s.DisplacementFieldTransform(s.ReadImage({d!r}, s.sitkVectorFloat64)); "
         f"s.WriteImage(s.Resample(s.ReadImage({m!r}), s.ReadImage({f!r}), t), 'moved.nii.gz')"
     )
     return {
-        "antsApplyTransforms": (
-            f"antsApplyTransforms -d {dimension} -i {shlex.quote(m)} -r {shlex.quote(f)} {chain} "
-            "-o moved.nii.gz"
-        ),
+        "antsApplyTransforms": ants,
         "SimpleITK": f"python -c {shlex.quote(program)}",
         "Slicer": (
             f"slicer.util.loadVolume({m!r}).SetAndObserveTransformNodeID("

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hsyn_cli.errors import InputError
+from hsyn_cli.errors import InputError, UsageError
 from hsyn_cli.results.record import SCHEMA_VERSION
 from hsyn_cli.results.report import keys
-
-if TYPE_CHECKING:
-    pass
-
 
 FOLDER_FILES = {
     "warped": "warped.nii.gz",
@@ -37,8 +34,17 @@ ANTS_SUFFIXES = {  # ANTs appends them to its output prefix
     "ants_warped": "Warped.nii.gz",
     "ants_inverse_warped": "InverseWarped.nii.gz",
 }
+LABELS = "warped_labels.nii.gz"
 PAGE, REPORT = "report.html", "report.json"
 PAGE_BYTES = 10_000_000  # for images of noise; a brain takes 3 MB
+KEEP = {  # {word of --keep: the outputs it stands for}
+    **{name: (name,) for name in (*WARPED, "forward_field", "inverse_field", "affine", "page")},
+    "fields": ("forward_field", "inverse_field"),
+    "labels": ("warped_labels",),
+    "midspace": tuple(MIDSPACE_FILES),
+    "report": ("report",),
+}
+IMAGE, FIELD = 4, 12  # bytes per voxel: float32, three of them
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,10 @@ class Wanted:
     Attributes:
         ants_prefix: an output prefix of ANTs, e.g. "out/sub1_" or "out/".
         channels: how many channels both images have.
+        keep: words of `KEEP`, which alone stay beside the report and the files of ANTs; None: all.
+        names: {name of an output: its file name}, where it is not the usual one.
+        field_spacing: mm between the vectors of a field that is written; None: as computed.
+        rounded: floating-point values lose digits that tell nothing, so that they pack better.
     """
 
     folder: Path
@@ -56,47 +66,93 @@ class Wanted:
     labels: bool = False
     html: bool = True
     channels: int = 1
+    keep: frozenset[str] | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    field_spacing: float | None = None
+    rounded: bool = False
+
+
+def words_of(text: str) -> frozenset[str]:
+    """The words of --keep, which commas part. Raises UsageError for an unknown one."""
+    words = frozenset(filter(None, (word.strip() for word in text.split(","))))
+    unknown = sorted(words - KEEP.keys())
+    if unknown or not words:
+        wrong = f"--keep {', '.join(unknown)}: no such output" if unknown else "--keep needs a name"
+        raise UsageError(wrong, f"the names are {', '.join(KEEP)}")
+    return words
 
 
 def targets(wanted: Wanted) -> dict[str, Path]:
-    """Name -> path of every file, in the order of their appearance; report.json is last."""
+    """Name -> path of every file, in the order of their appearance; the report is last."""
+    keep = wanted.keep or frozenset()
     names = dict(FOLDER_FILES)
-    if wanted.midspace:
+    if wanted.midspace or "midspace" in keep:
         names |= MIDSPACE_FILES
     if wanted.labels:
-        names["warped_labels"] = "warped_labels.nii.gz"
+        names["warped_labels"] = LABELS
     for k in range(2, wanted.channels + 1):
         names |= {f"{name}_{k}": f"{name}_{k}.nii.gz" for name in WARPED}
-    paths = {name: wanted.folder / file for name, file in names.items()}
-    if wanted.ants_prefix is not None:
-        paths |= {name: Path(wanted.ants_prefix + suffix) for name, suffix in ANTS_SUFFIXES.items()}
-    if wanted.html:
-        paths["page"] = wanted.folder / PAGE
-    return paths | {"report": wanted.folder / REPORT}
+    ants = ANTS_SUFFIXES if wanted.ants_prefix is not None else {}
+    last = {"page": PAGE, "report": REPORT} if wanted.html else {"report": REPORT}
+    if wanted.keep is not None:
+        kept = {name for word in keep for name in KEEP[word]} | {"report"}
+        kept |= MIDSPACE_FILES.keys() if wanted.midspace else set()
+        names, last = (
+            {name: file for name, file in some.items() if channel_of(name)[0] in kept}
+            for some in (names, last)
+        )
+    return {
+        **_in_folder(wanted, names),
+        **{name: Path(f"{wanted.ants_prefix}{suffix}") for name, suffix in ants.items()},
+        **_in_folder(wanted, last),
+    }
+
+
+def _in_folder(wanted: Wanted, files: Mapping[str, str]) -> dict[str, Path]:
+    return {name: wanted.folder / wanted.names.get(name, file) for name, file in files.items()}
+
+
+def channel_of(name: str) -> tuple[str, int]:
+    """An output's name without the number of its channel, and that number."""
+    found = re.fullmatch(rf"({'|'.join(WARPED)})_(\d+)", name)
+    return (found[1], int(found[2])) if found else (name, 1)
+
+
+def output_bytes(wanted: Wanted, moving_voxels: int, fixed_voxels: int) -> dict[str, int]:
+    """Most bytes of each output: uncompressed, fields on the grids of the images."""
+    largest = max(moving_voxels, fixed_voxels)
+    sizes = {
+        "warped": IMAGE * fixed_voxels,
+        "inverse_warped": IMAGE * moving_voxels,
+        "warped_labels": IMAGE * fixed_voxels,
+        "forward_field": FIELD * fixed_voxels,
+        "inverse_field": FIELD * moving_voxels,
+        "mid_to_moving_field": FIELD * largest,
+        "mid_to_fixed_field": FIELD * largest,
+        "mid_moving": IMAGE * largest,
+        "mid_fixed": IMAGE * largest,
+        "ants_warped": IMAGE * fixed_voxels,
+        "ants_inverse_warped": IMAGE * moving_voxels,
+        "ants_warp": FIELD * fixed_voxels,
+        "ants_inverse_warp": FIELD * fixed_voxels,
+        "page": PAGE_BYTES,
+    }
+    return {name: sizes.get(channel_of(name)[0], 0) for name in targets(wanted)}
 
 
 def needed_bytes(wanted: Wanted, moving_voxels: int, fixed_voxels: int) -> int:
     """Most disk space of a run: all outputs uncompressed, and a second copy of the largest."""
-    image, field = 4, 12  # bytes per voxel: float32, three of them
-    total = (wanted.channels * image + field) * (moving_voxels + fixed_voxels)
-    if wanted.ants_prefix is not None:
-        total += image * (moving_voxels + fixed_voxels) + 2 * field * fixed_voxels
-    if wanted.midspace:
-        total += 2 * (image + field) * max(moving_voxels, fixed_voxels)
-    if wanted.labels:
-        total += image * fixed_voxels
-    if wanted.html:
-        total += PAGE_BYTES
-    return total + field * max(moving_voxels, fixed_voxels)
+    total = sum(output_bytes(wanted, moving_voxels, fixed_voxels).values())
+    return total + FIELD * max(moving_voxels, fixed_voxels)
 
 
-def read_report(folder: Path) -> Mapping[str, Any]:
-    """Read report.json of an output folder. Raises InputError if it is missing or of no use."""
-    path = folder / REPORT
+def read_report(folder: Path, name: str = REPORT) -> Mapping[str, Any]:
+    """Read the report of an output folder. Raises InputError if it is missing or of no use."""
+    path = folder / name
     hint = "give an output folder of `hsyn register`"
     if not path.is_file():
         raise InputError(
-            f"{folder} is not an output folder of hsyn register: it holds no {REPORT}", hint
+            f"{folder} is not an output folder of hsyn register: it holds no {name}", hint
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

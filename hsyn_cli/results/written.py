@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import SimpleITK as sitk
 
 from hsyn_cli.errors import InputError
+from hsyn_cli.fields.compact import compact_field, compact_image
+from hsyn_cli.fields.grids import ErrorStats
 from hsyn_cli.io import atomic, images, writing
 from hsyn_cli.io.images import Scan
 from hsyn_cli.io.transforms import read_transform, write_transform
 from hsyn_cli.method.result import Outcome, Registration
 from hsyn_cli.results import page
 from hsyn_cli.results.page import tables, volumes
-from hsyn_cli.results.report import Report, to_dict, to_json
+from hsyn_cli.results.report import Report, Stored, to_dict, to_json
 from hsyn_cli.results.run_folder import (
     FOLDER_FILES,
-    MIDSPACE_FILES,
     PAGE,
+    REPORT,
     WARPED,
     Wanted,
     read_report,
@@ -39,68 +40,85 @@ def write(
     make_report: Callable[[], Report],
     *,
     moving_labels: sitk.Image | None = None,
-    keep: Iterable[Path] = (),
+    spared: Iterable[Path] = (),
 ) -> Report:
     """Write all files, put them in place together, and return the report.
 
     `make_report` runs after all other files but the page are written, so that it includes their
-    time. `keep`: files that stay, even if an earlier run wrote them. If this raises
-    OutputError, it leaves none of the files.
+    time. `spared`: files that stay, even if an earlier run wrote them. If this raises OutputError,
+    it leaves none of the files.
     """
-    paths = {name: staging.path(path) for name, path in targets(wanted).items()}
+    final = targets(wanted)
+    paths = {name: staging.path(path) for name, path in final.items()}
     dimension = Grid.of(result.fixed).dimension
-    pictures = {
-        "forward_field": result.forward_field,
-        "inverse_field": result.inverse_field,
-        "warped": result.warped,
-        "inverse_warped": result.inverse_warped,
-    }
-    if wanted.ants_prefix is not None:
-        pictures |= {
-            "ants_warp": result.warp_field,
-            "ants_inverse_warp": result.inverse_warp_field,
-        }
-        write_transform(result.affine, paths["ants_affine"], dimension)
-    if wanted.midspace:
-        half = result.midspace
-        pictures |= {
-            "mid_to_moving_field": half.to_moving_field,
-            "mid_to_fixed_field": half.to_fixed_field,
-            "mid_moving": half.moving,
-            "mid_fixed": half.fixed,
-        }
-    for k, images_of in enumerate(result.others, 2):
-        pictures |= {f"{name}_{k}": i for name, i in zip(WARPED, images_of, strict=True)}
-    if moving_labels is not None:
-        pictures["warped_labels"] = warp_labels(moving_labels, raised(result.forward_field))
-    write_transform(result.affine, paths["affine"], dimension)
-    for name, picture in pictures.items():  # no threads: ITK's writer holds Python's lock
-        writing.write_image(picture, paths[name])
-    if wanted.ants_prefix is not None:
-        for name in ("warped", "inverse_warped"):
-            atomic.copy(paths[name], paths[f"ants_{name}"])
-    page_data = volumes.page_volumes(result) if wanted.html else None
-    report = make_report()
+    for name in ("affine", "ants_affine"):
+        if name in paths:
+            write_transform(result.affine, paths[name], dimension)
+    errors: dict[str, ErrorStats] = {}
+    shares: dict[str, float] = {}
+    for name, picture in _pictures(result, paths.keys(), moving_labels):
+        if picture.GetNumberOfComponentsPerPixel() > 1:
+            if wanted.rounded or wanted.field_spacing:
+                every = wanted.field_spacing
+                picture, errors[name] = compact_field(picture, every, rounded=wanted.rounded)
+        elif wanted.rounded and name != "warped_labels":
+            picture, share = compact_image(picture)
+            shares[name] = 100 * share
+        writing.write_image(picture, paths[name])  # no threads: ITK's writer holds Python's lock
+        twin = f"ants_{name}"
+        if name in WARPED and twin in paths:
+            atomic.copy(paths[name], paths[twin])
+    page_data = volumes.page_volumes(result) if "page" in paths else None
+    stored = Stored(wanted.field_spacing, wanted.rounded, errors, shares)
+    report = replace(make_report(), stored=stored)
     atomic.write_text(paths["report"], to_json(report))
     if page_data is not None:
         atomic.write_text(paths["page"], page.make_page(to_dict(report), page_data))
-    optional = {PAGE, "warped_labels.nii.gz", *MIDSPACE_FILES.values()}
-    optional |= _channel_files(wanted.folder)
-    unwanted = optional - {path.name for path in paths.values()}
-    old = {wanted.folder / name for name in unwanted}  # from an earlier run
-    staging.remove(path for path in sorted(old) if not any(_same(path, kept) for kept in keep))
+    old = _earlier(final["report"]) - set(final.values())
+    staging.remove(path for path in sorted(old) if not any(_same(path, kept) for kept in spared))
     staging.commit()
     return report
 
 
-def _channel_files(folder: Path) -> set[str]:
-    """The names of the files of further channels that an earlier run lists in its report.json."""
+def _pictures(
+    result: Registration, names: Collection[str], moving_labels: sitk.Image | None
+) -> Iterator[tuple[str, sitk.Image]]:
+    """The images and fields of these names, each made when it is due."""
+    mine = {"ants_warp": "warp_field", "ants_inverse_warp": "inverse_warp_field"}
+    plain = ("forward_field", "inverse_field", *WARPED)
+    for name in (*plain, *mine):
+        if name in names:
+            yield name, getattr(result, mine.get(name, name))
+    for name in WARPED:
+        if name not in names and f"ants_{name}" in names:
+            yield f"ants_{name}", getattr(result, name)
+    for k, images_of in enumerate(result.others, 2):
+        for name, image in zip(WARPED, images_of, strict=True):
+            if f"{name}_{k}" in names:
+                yield f"{name}_{k}", image
+    if "mid_moving" in names:
+        half = result.midspace
+        yield "mid_to_moving_field", half.to_moving_field
+        yield "mid_to_fixed_field", half.to_fixed_field
+        yield "mid_moving", half.moving
+        yield "mid_fixed", half.fixed
+    if moving_labels is not None and "warped_labels" in names:
+        yield "warped_labels", warp_labels(moving_labels, raised(result.forward_field))
+
+
+def _earlier(report: Path) -> set[Path]:
+    """The files of an earlier run beside its report; those of ANTs left out.
+
+    They are those that it lists, and the page that `hsyn report` may have added.
+    """
     try:
-        outputs = read_report(folder)["outputs"]
+        outputs = read_report(report.parent, report.name)["outputs"]
     except (InputError, KeyError):
         return set()
-    wanted = re.compile(rf"(?:{'|'.join(WARPED)})_\d+")
-    return {Path(path).name for name, path in outputs.items() if wanted.fullmatch(name)}
+    names = {Path(path).name for name, path in outputs.items() if not name.startswith("ants_")}
+    if report.name == REPORT:
+        names.add(PAGE)
+    return {report.parent / name for name in names}
 
 
 def _same(path: Path, other: Path) -> bool:
@@ -130,6 +148,12 @@ def read(
             damaged, or an image is not the registered one by its SHA-256.
     """
     report = read_report(folder)
+    for name in ("warped", "forward_field", "inverse_field", "affine"):
+        if name not in report["outputs"]:
+            raise InputError(
+                f"{folder} lacks {FOLDER_FILES[name]}, which --keep left out",
+                "register the pair again without --keep",
+            )
     scans: dict[str, Scan] = {}
     for side, path in (("moving", moving), ("fixed", fixed)):
         progress("reading images", 0.1 * len(scans))

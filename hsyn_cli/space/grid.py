@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,6 +137,19 @@ class Grid:
         return replace(
             self, size=(-(-nx // x), -(-ny // y), -(-nz // z)), spacing=(sx * x, sy * y, sz * z)
         )
+
+    def coarser(self, mm: float) -> Grid:
+        """A grid with the same corner voxels, and voxels as near to `mm` as that allows, not above.
+
+        An axis with larger voxels stays.
+        """
+        sides = list(zip(self.size, self.spacing, strict=True))
+        x, y, z = (n if s >= mm or n == 1 else ceil((n - 1) * s / mm - 1e-6) + 1 for n, s in sides)
+        sx, sy, sz = (
+            s * (n - 1) / (m - 1) if m > 1 else s
+            for (n, s), m in zip(sides, (x, y, z), strict=True)
+        )
+        return replace(self, size=(x, y, z), spacing=(sx, sy, sz))
 
     def same_as(self, other: Grid, tolerance: float = 1e-3) -> bool:
         """True if the sizes match and no corner voxels lie more than `tolerance` voxels apart."""

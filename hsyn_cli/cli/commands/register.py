@@ -7,7 +7,16 @@ from typing import Any, Literal
 
 import click
 
-from hsyn_cli import plugins
+from hsyn_cli.cli.method_options import (
+    METHOD,
+    model_option,
+    preset_option,
+    search_option,
+    seed_option,
+    similarity_option,
+    smoothness_option,
+    transform_option,
+)
 from hsyn_cli.cli.options import (
     FILE,
     MACHINE,
@@ -18,14 +27,12 @@ from hsyn_cli.cli.options import (
     option,
     threads_option,
 )
-from hsyn_cli.config import presets
 from hsyn_cli.config.channels import channels_of, weights_of
 from hsyn_cli.errors import UsageError
 
 Transform = Literal["rigid", "affine", "deformable"]
 Search = Literal["near", "full"]
-INPUT, METHOD = "Input", "Method"
-ORGANS = [name for name in plugins.names("hsyn_cli.anatomy.organs") if name != "none"]
+INPUT = "Input"
 
 
 @click.command(cls=GroupedCommand, short_help="Register a moving image to a fixed one, both ways.")
@@ -110,56 +117,26 @@ ORGANS = [name for name in plugins.names("hsyn_cli.anatomy.organs") if name != "
     heading=OUTPUT,
     help="Skip report.html, the page with the pictures.",
 )
+@option(
+    "--keep",
+    metavar="NAMES",
+    heading=OUTPUT,
+    help="Write these alone, and the report: warped, inverse_warped, fields, forward_field, "
+    "inverse_field, affine, page, labels, midspace.",
+)
+@option(
+    "--field-spacing",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MM",
+    heading=OUTPUT,
+    help="Write fields with a vector about every MM; the report says what that costs.",
+)
 @force_option
-@option(
-    "--preset",
-    type=click.Choice(presets.names()),
-    default="default",
-    show_default=True,
-    metavar="NAME",
-    heading=METHOD,
-    help="; ".join(f"{name}: {presets.find(name).about}" for name in presets.names()) + ".",
-)
-@option(
-    "--model",
-    "--weights",
-    "model",
-    default="auto",
-    show_default=True,
-    metavar="NAME|PATH",
-    heading=METHOD,
-    help="auto: the organ that hsyn recognises; "
-    f"{', '.join(ORGANS)}: that organ; none: forces alone, without networks; or a checkpoint: "
-    "brain-t1, lung-ct (see `hsyn weights list`) or a path.",
-)
-@option(
-    "--transform",
-    type=click.Choice(["rigid", "affine", "deformable"]),
-    default="deformable",
-    show_default=True,
-    metavar="KIND",
-    heading=METHOD,
-    help="Where to stop: rigid or affine for two images of one person, deformable for all else.",
-)
-@option(
-    "--similarity",
-    type=click.Choice(["auto", "ncc", "mind"]),
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    heading=METHOD,
-    help="ncc: local correlation, for equal contrasts. mind: descriptors of structure, for T1 to "
-    "T2, CT to MR and the like. auto: by how the aligned images relate.",
-)
-@option(
-    "--search",
-    type=click.Choice(["near", "full"]),
-    default="near",
-    show_default=True,
-    metavar="POSES",
-    heading=METHOD,
-    help="near: turns of up to about 50 degrees; full: all turns. Left stays left.",
-)
+@preset_option
+@model_option
+@transform_option
+@similarity_option
+@search_option
 @option(
     "--rigid",
     is_flag=True,
@@ -172,16 +149,7 @@ ORGANS = [name for name in plugins.names("hsyn_cli.anatomy.organs") if name != "
     heading=METHOD,
     help="Skip the alignment: the images are aligned already.",
 )
-@option(
-    "--smoothness",
-    type=click.FloatRange(presets.LEAST_SMOOTHNESS, presets.MOST_SMOOTHNESS),
-    default=1.0,
-    show_default=True,
-    metavar="FACTOR",
-    heading=METHOD,
-    help="Smooth the fields over lengths FACTOR times as long, from "
-    f"{presets.LEAST_SMOOTHNESS:g} (rough) to {presets.MOST_SMOOTHNESS:g} (smooth).",
-)
+@smoothness_option
 @option(
     "--max-folding",
     type=click.FloatRange(0, 100),
@@ -201,15 +169,7 @@ ORGANS = [name for name in plugins.names("hsyn_cli.anatomy.organs") if name != "
 )
 @device_option
 @threads_option
-@option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    heading=MACHINE,
-    help="Random seed. On a CPU, equal seed and threads give equal files.",
-)
+@seed_option
 @option("--quiet", is_flag=True, heading=MACHINE, help="Show no progress bar and no table.")
 @option(
     "--json",
@@ -219,11 +179,11 @@ ORGANS = [name for name in plugins.names("hsyn_cli.anatomy.organs") if name != "
     help="Print the report as JSON instead of the table.",
 )
 def register(
-    out: Path, ants_prefix: str | None, save_midspace: bool, no_html: bool, force: bool,
-    preset: str, model: str, transform: Transform, similarity: str, search: Search, rigid: bool,
-    no_affine: bool, smoothness: float,
-    max_folding: float | None, on_failure: str,
-    device: str, threads: int | None, seed: int, quiet: bool, as_json: bool,
+    out: Path, ants_prefix: str | None, save_midspace: bool, no_html: bool, keep: str | None,
+    field_spacing: float | None, force: bool, preset: str, model: str, transform: Transform,
+    similarity: str, search: Search, rigid: bool, no_affine: bool, smoothness: float,
+    max_folding: float | None, on_failure: str, device: str, threads: int | None, seed: int,
+    quiet: bool, as_json: bool,
     moving: tuple[Path, ...], fixed: tuple[Path, ...], weight: tuple[float, ...], **inputs: Any,
 ) -> None:  # fmt: skip
     """Register a moving image to a fixed one, 3-D or 2-D, both ways.
@@ -251,12 +211,13 @@ def register(
     from hsyn_cli.cli.progress import progress_bar
     from hsyn_cli.results.register_files import Inputs
     from hsyn_cli.results.report import check_folding, check_problems, to_json
-    from hsyn_cli.results.run_folder import Wanted
+    from hsyn_cli.results.run_folder import Wanted, words_of
 
     (first, *others), labels = channels_of(moving, fixed), inputs["moving_labels"] is not None
     weights_of(weight, len(moving))
     wanted = Wanted(
-        out, ants_prefix, save_midspace, labels, html=not no_html, channels=len(moving)
+        out, ants_prefix, save_midspace, labels, html=not no_html, channels=len(moving),
+        keep=None if keep is None else words_of(keep), field_spacing=field_spacing,
     )  # fmt: skip
     with progress_bar(quiet) as progress:
         report = api.register_files(

@@ -82,7 +82,6 @@ def all_tables(report: Report) -> str:
     errors = [report[f"inverse_error_{side}"] for side in ("fixed", "moving")]
     keys = ("mean_mm", "p99_mm", "max_mm")
     seconds = {**report["seconds"], "whole command": report["seconds_total"]}
-    times = ((name, f"{value:.2f}") for name, value in seconds.items())
     memory = report["peak_memory_mb"]
     run = {
         "preset": report["preset"],
@@ -93,6 +92,7 @@ def all_tables(report: Report) -> str:
         "device": report["device"],
         "threads": report["threads"],
         "seed": report["seed"],
+        **on_disk(report.get("stored", {})),
         "peak memory": "not known" if memory is None else f"{memory / 1000:.2f} GB",
         **report["versions"],
     }
@@ -125,7 +125,8 @@ def all_tables(report: Report) -> str:
                     for name, scores in likeness(report)
                 ],
             ),
-            table("Time (s)", ("step", "seconds"), times),
+            changes(report),
+            table("Time (s)", ("step", "seconds"), ((k, f"{v:.2f}") for k, v in seconds.items())),
             table("Run", ("", ""), run.items()),
             table(
                 "Inputs",
@@ -143,11 +144,46 @@ def weights(used: Mapping[str, Any]) -> dict[str, str]:
     return {"weights": f"{used['name']}{unknown}", "SHA-256 of the weights": used["sha256"] or "-"}
 
 
+def on_disk(stored: Mapping[str, Any]) -> dict[str, str]:
+    """The rows on fields and images that were saved at; none if they are as computed."""
+    rows = {}
+    if stored.get("field_spacing_mm"):
+        rows["vectors on disk"] = f"every {number(stored['field_spacing_mm'], 3)} mm"
+    for name, error in stored.get("field_errors", {}).items():
+        off = f"{number(error['mean_mm'])} mm on average, {number(error['max_mm'])} at most"
+        rows[f"{name.replace('_', ' ')} on disk"] = f"off by {off}"
+    for name, percent in stored.get("largest_error_percent", {}).items():
+        off = f"{number(percent)} % of its range at most"
+        rows[f"{name.replace('_', ' ')} on disk"] = f"off by {off}"
+    return rows
+
+
 def likeness(report: Report) -> list[tuple[str, Mapping[str, float]]]:
     """The measures of how alike the images are, with their names."""
     found = [(report["similarity"]["measure"], report["similarity"])]
     names = {"information": "mutual information", "overlap": "overlap of the contents"}
     return found + [(name, report[key]) for key, name in names.items() if key in report]
+
+
+def changes(report: Report) -> str:
+    """The table of what the affine and the forward field do, if the report knows it."""
+    linear, change = report.get("linear"), report.get("change")
+    if not linear or not change:
+        return ""
+    scales, moved = (
+        ", ".join(number(v, 3) for v in linear[key]) for key in ("scales", "translation_mm")
+    )
+    rows = {
+        "affine, scales (x, y, z)": scales,
+        "affine, rotation": f"{number(linear['rotation_degrees'], 3)}°",
+        "affine, largest shear": number(linear["shear"], 2),
+        "affine, translation (mm, LPS)": moved,
+        "displacement beside it, mean": f"{number(change['mean_mm'], 3)} mm",
+        "displacement beside it, largest": f"{number(change['max_mm'], 3)} mm",
+        "log of the determinant, mean": number(change["log_det_mean"], 3),
+        "log of the determinant, SD": number(change["log_det_sd"], 3),
+    }
+    return table("Change, over the content of the fixed image", ("", ""), rows.items())
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -170,7 +206,9 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> s
 
 def lines_to_paste(report: Report) -> str:
     """Make one block per program, with a button that copies it."""
-    return "".join(
+    if not report["apply"]:
+        return "<p>No field was kept that could be applied.</p>"
+    return "<p>Lines to paste; each warps the moving image onto the fixed one.</p>" + "".join(
         f"<h3>{escaped(program)}</h3>"
         f'<div class="paste"><pre>{escaped(line)}</pre>'
         '<button type="button" class="copy">Copy</button></div>'

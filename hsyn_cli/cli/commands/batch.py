@@ -1,0 +1,273 @@
+"""`hsyn batch`: register the pairs of a cohort, on this computer or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hsyn_cli.cli.method_options import (
+    model_option,
+    preset_option,
+    search_option,
+    seed_option,
+    similarity_option,
+    smoothness_option,
+    transform_option,
+)
+from hsyn_cli.cli.options import (
+    FILE,
+    MACHINE,
+    OUTPUT,
+    GroupedCommand,
+    device_option,
+    json_option,
+    option,
+    quiet_option,
+    warn,
+)
+from hsyn_cli.errors import BatchError, Interrupted, UsageError
+from hsyn_cli.results import run_folder
+
+if TYPE_CHECKING:
+    from hsyn_cli.cohort.batch import Work
+    from hsyn_cli.cohort.jobs import Job
+    from hsyn_cli.cohort.supervisor import Tally
+
+INPUT = "Input"
+
+
+def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+    return None if value is None else sorted(run_folder.words_of(value))
+
+
+@click.command(cls=GroupedCommand, short_help="Register the pairs of a cohort.")
+@click.argument("files", type=FILE, nargs=-1)
+@option(
+    "-f", "--fixed", type=FILE, heading=INPUT,
+    help="Fixed image of all SCANS, or of all scans of --bids.",
+)  # fmt: skip
+@option(
+    "--bids", type=FILE, metavar="DIR", heading=INPUT,
+    help="Take the scans of a BIDS dataset, and name the outputs as BIDS derivatives.",
+)  # fmt: skip
+@option(
+    "--space", metavar="NAME", heading=INPUT,
+    help="What BIDS calls the fixed image, e.g. MNI152NLin2009cAsym.",
+)  # fmt: skip
+@option(
+    "--participant-label", "participants", multiple=True, metavar="LABEL", heading=INPUT,
+    help="Take this participant of --bids alone; may be given again.  [default: all]",
+)  # fmt: skip
+@option(
+    "--suffix", default="T1w", show_default=True, metavar="NAME", heading=INPUT,
+    help="The kind of scans to take from --bids.",
+)  # fmt: skip
+@option(
+    "-o", "--out", type=FILE, required=True, heading=OUTPUT,
+    help="Study folder; created if missing. A second run goes on where the first one ended.",
+)  # fmt: skip
+@option(
+    "--keep", callback=_words, metavar="NAMES", heading=OUTPUT,
+    help="Keep these outputs alone, parted by commas: "
+    f"{', '.join(run_folder.KEEP)}. report.json always stays.  [default: all]",
+)  # fmt: skip
+@option(
+    "--field-spacing", type=click.FloatRange(min=0, min_open=True), metavar="MM", heading=OUTPUT,
+    help="Write the fields with a vector every MM, to save disk.  [default: every voxel]",
+)  # fmt: skip
+@preset_option
+@model_option
+@transform_option
+@similarity_option
+@search_option
+@smoothness_option
+@option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+    heading=MACHINE, help="How many pairs run at the same time.",
+)  # fmt: skip
+@option(
+    "--threads", type=click.IntRange(min=1), metavar="N", heading=MACHINE,
+    help="CPU threads of each pair.  [default: all cores shared out; 1 with --scheduler]",
+)  # fmt: skip
+@option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", heading=MACHINE,
+    help="Kill a pair that takes longer.",
+)  # fmt: skip
+@option(
+    "--memory", type=click.FloatRange(min=0, min_open=True), metavar="MB", heading=MACHINE,
+    help="Kill a pair whose process uses more (Linux).",
+)  # fmt: skip
+@option(
+    "--shard", metavar="I/N", heading=MACHINE,
+    help="Run every N-th pair only, from the I-th; slurm/N: I is the number of the array's task.",
+)  # fmt: skip
+@option(
+    "--scheduler", metavar="ADDRESS|FILE", heading=MACHINE,
+    help="Run the pairs on the workers of this Dask scheduler.",
+)  # fmt: skip
+@option(
+    "--retry-failed", is_flag=True, heading=MACHINE,
+    help="Also run the pairs anew that failed in an earlier run.",
+)  # fmt: skip
+@option(
+    "--dry-run", is_flag=True, heading=MACHINE,
+    help="Forecast time, memory and disk on this computer, and run nothing.",
+)  # fmt: skip
+@device_option
+@seed_option
+@quiet_option
+@json_option
+def batch(
+    files: tuple[Path, ...], fixed: Path | None, bids: Path | None, space: str | None,
+    participants: tuple[str, ...], suffix: str, out: Path, jobs: int, threads: int | None,
+    timeout: float | None, memory: float | None, shard: str | None, scheduler: str | None,
+    retry_failed: bool, dry_run: bool, quiet: bool, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Register the pairs of a cohort.
+
+    FILES are one table with the columns moving and fixed, or many scans for --fixed.
+    Each pair gets a folder with the files of `hsyn register`, in the study folder. index.html and
+    cohort.csv there compare all pairs. Run the same command again to go on after a stop: hsyn
+    leaves what is done, and runs what is missing or changed. One bad pair never stops the rest.
+
+    \b
+    Examples:
+      hsyn batch pairs.csv -o study/
+      hsyn batch scans/*.nii.gz --fixed template.nii.gz -o study/ --jobs 4
+      hsyn batch --bids data/ -f mni.nii.gz --space MNI152NLin2009cAsym -o data/derivatives/hsyn
+      hsyn batch pairs.csv -o study/ --dry-run
+      hsyn batch pairs.csv -o study/ --timeout 1800 --memory 8000
+      hsyn batch pairs.csv -o study/ --shard slurm/10
+    """
+    from hsyn_cli.cli.cohort_progress import cohort_progress
+    from hsyn_cli.cohort import batch as cohort
+    from hsyn_cli.cohort.shards import Shard, parse
+    from hsyn_cli.cohort.sources import Limits
+    from hsyn_cli.results.register_files import check_model
+
+    if scheduler is not None and jobs > 1:
+        raise UsageError("--jobs is for this computer, and --scheduler for others", "give one")
+    work = cohort.Work(
+        jobs, scheduler, threads, Limits(timeout, memory),
+        Shard() if shard is None else parse(shard), retry_failed,
+    )  # fmt: skip
+    options = {name: value for name, value in options.items() if value is not None}
+    options["rounded"] = True
+    if memory is not None and not Path("/proc/self/statm").exists():
+        warn(["--memory is not watched on this system"])
+    check_model(options["model"])
+    if bids is not None:
+        pairs = _of_bids(files, bids, fixed, space, participants, suffix, options)
+    else:
+        pairs = _of_files(files, fixed, options)
+    if dry_run:
+        _forecast(work.shard.of(pairs), out, work, as_json)
+        return
+    if bids is not None:
+        _describe(out, bids, pairs, str(space), suffix)
+    tallies: list[Tally] = []
+    with cohort_progress(quiet) as start:
+
+        def begin(tally: Tally) -> Any:
+            tallies.append(tally)
+            return start(tally)
+
+        try:
+            tally = cohort.run(out, pairs, work, begin)
+        except Interrupted as error:
+            done = sum(tally.done + tally.before for tally in tallies)
+            text = f"{error.message}; {done} of {len(pairs)} pairs are done"
+            raise type(error)(text, "the same command goes on from there") from None
+    if as_json:
+        click.echo(_as_json(out, tally), nl=False)
+    elif not quiet:
+        click.echo(_summary(tally, out))
+    if tally.failed:
+        hint = f"see {out / 'index.html'}; --retry-failed runs them again"
+        raise BatchError(f"{len(tally.failed)} of {tally.total} pairs failed", hint)
+
+
+def _of_files(
+    files: Sequence[Path], fixed: Path | None, options: dict[str, Any]
+) -> Sequence[Job]:
+    """The pairs of a table, or of scans. Raises UsageError, InputError."""
+    from hsyn_cli.cohort import lists
+
+    if fixed is not None:
+        return lists.from_scans(fixed, files, options)
+    if len(files) != 1:
+        hint = "give a table of pairs, or scans and --fixed"
+        raise UsageError(f"{len(files) or 'no'} files are given, and no fixed image", hint)
+    return lists.from_table(files[0], options)
+
+
+def _of_bids(
+    files: Sequence[Path], root: Path, fixed: Path | None, space: str | None,
+    participants: Sequence[str], suffix: str, options: dict[str, Any],
+) -> Sequence[Job]:  # fmt: skip
+    """The pairs of a BIDS dataset. Raises UsageError, InputError."""
+    from hsyn_cli.cohort import bids
+
+    if files:
+        raise UsageError("--bids and files are given", "give either")
+    if fixed is None or space is None:
+        missing = "--fixed" if fixed is None else "--space"
+        raise UsageError(f"--bids needs {missing}", "give the template and its name in BIDS")
+    wanted = list(participants) or None
+    return bids.from_bids(root, fixed, space, options, wanted, suffix, lambda line: warn([line]))
+
+
+def _describe(study: Path, root: Path, jobs: Sequence[Job], space: str, suffix: str) -> None:
+    """Make the study folder a dataset of BIDS derivatives. Raises UsageError, OutputError."""
+    from hsyn_cli.cohort import bids_study
+    from hsyn_cli.cohort.tasks import wanted_of
+
+    wanted, _ = wanted_of(study, jobs[0].inputs, jobs[0].options, {})
+    bids_study.describe(study, root, jobs, run_folder.targets(wanted), space, suffix)
+
+
+def _forecast(jobs: Sequence[Job], study: Path, work: Work, as_json: bool) -> None:
+    """Print what the pairs will cost."""
+    from hsyn_cli.cohort import forecast
+    from hsyn_cli.results.record import record
+
+    found = forecast.forecast(jobs, study, workers=work.workers, threads=work.threads_each)
+    if as_json:
+        click.echo(record(found.to_dict(), found.warnings), nl=False)
+        return
+    from rich.console import Console
+
+    Console().print(found.table())
+
+
+def _summary(tally: Tally, study: Path) -> str:
+    """What became of the pairs, in a few lines."""
+    before = f" ({tally.before} of them before)" if tally.before else ""
+    parts = [f"{tally.done + tally.before} of {tally.total} pairs are done{before}"]
+    parts += [f"{len(tally.failed)} failed"] if tally.failed else []
+    parts += [f"{tally.busy} run in another hsyn batch"] if tally.busy else []
+    return f"{', '.join(parts)}\n{study / 'index.html'}"
+
+
+def _as_json(study: Path, tally: Tally) -> str:
+    from hsyn_cli.results.record import record
+
+    failed = [
+        {"id": status.id, "exit_code": status.exit_code, "error": status.error}
+        for status in tally.failed
+    ]
+    plain = {
+        "study": str(study),
+        "pairs": tally.total,
+        "done": tally.done,
+        "done_before": tally.before,
+        "elsewhere": tally.busy,
+        "failed": failed,
+    }
+    return record(plain)
+
+
+COMMAND = batch

@@ -1,0 +1,288 @@
+"""What a cohort will cost here: memory, time and disk, before it starts (`--dry-run`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hsyn_cli.cohort import costs
+from hsyn_cli.cohort.costs import Content
+from hsyn_cli.cohort.jobs import Job
+from hsyn_cli.cohort.tasks import wanted_of
+from hsyn_cli.devices import available_cores
+from hsyn_cli.errors import HsynError
+from hsyn_cli.io.plain import finite
+from hsyn_cli.io.staging import nearest
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from hsyn_cli.io.headers import Header
+
+MOST_LOOKS = 3  # pairs whose images are read
+MOST_TOLD = 10  # pairs that cannot be read
+PAIR_FILES = 50_000  # bytes: report, status, thumbnail
+DECIDE = ("preset", "model", "transform", "similarity", "affine")  # options that decide the cost
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The costs of a cohort on this machine. Megabytes are millions of bytes.
+
+    Attributes:
+        kinds: how many kinds of pairs there are, by sizes, voxels and options.
+        looked: how many pairs were read to find out what they hold; the others follow these.
+        slowness: seconds here per second where the costs were measured.
+        seconds_pair: of the usual pair (mean). seconds_all: until the last one is done.
+        memory_pair_mb: peak of the largest pair. memory_all_mb: with all workers.
+        memory_free_mb, disk_free_mb: what there is now; None: the system does not tell.
+        problems: pairs that cannot be read, one line each.
+    """
+
+    pairs: int
+    kinds: int
+    looked: int
+    workers: int
+    threads: int
+    slowness: float
+    seconds_pair: float
+    seconds_all: float
+    memory_pair_mb: float
+    memory_all_mb: float
+    memory_free_mb: float | None
+    disk_pair_mb: float
+    disk_all_mb: float
+    disk_free_mb: float | None
+    study: str
+    problems: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What will not do here."""
+        lines = []
+        free = self.memory_free_mb
+        if free is not None and self.memory_all_mb > free:
+            fit = int(free // self.memory_pair_mb)
+            hint = f"give --jobs {fit}" if fit else "a pair alone is too large for it"
+            lines.append(
+                f"{self.workers} workers need {_size(self.memory_all_mb)} of memory, and "
+                f"{_size(free)} are free: {hint}"
+            )
+        if self.disk_free_mb is not None and self.disk_all_mb > self.disk_free_mb:
+            lines.append(
+                f"the outputs need {_size(self.disk_all_mb)}, and {_size(self.disk_free_mb)} are "
+                f"free in {self.study}: see --keep and --field-spacing"
+            )
+        cores = available_cores()
+        if self.workers * self.threads > cores:
+            lines.append(
+                f"{self.workers} workers of {self.threads} threads want more than the {cores} "
+                "cores that there are"
+            )
+        return tuple(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to JSON-ready data."""
+        plain: dict[str, Any] = finite(dataclasses.asdict(self))
+        return {**plain, "warnings": list(self.warnings)}
+
+    def table(self) -> RenderableType:
+        """A few lines for a terminal of 80 columns."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        kinds = "all alike" if self.kinds == 1 else f"of {self.kinds} kinds"
+        table.add_row("pairs", Text(f"{self.pairs}, {kinds}; {self.looked} read for this forecast"))
+        pair = (
+            f"{_time(self.seconds_pair)}, {_size(self.memory_pair_mb)} of memory at most, "
+            f"{_size(self.disk_pair_mb)} on disk"
+        )
+        table.add_row("one pair", Text(pair))
+        many = "" if self.workers == 1 else "s"
+        of = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        table.add_row(
+            "all pairs",
+            Text(f"{_time(self.seconds_all)} with {self.workers} worker{many} of {of}, on the CPU"),
+        )
+        for name, need, free in (
+            ("memory", self.memory_all_mb, self.memory_free_mb),
+            ("disk", self.disk_all_mb, self.disk_free_mb),
+        ):
+            there = "" if free is None else f"; {_size(free)} are free"
+            table.add_row(name, Text(f"{_size(need)}{there}"))
+        for line in (*self.warnings, *self.problems):
+            table.add_row(Text("warning", "yellow"), Text(line, "yellow"))
+        return table
+
+
+def forecast(jobs: Sequence[Job], study: Path, *, workers: int, threads: int) -> Forecast:
+    """Forecast the costs of jobs on the CPU of this machine.
+
+    It reads all headers, the images of up to `MOST_LOOKS` kinds of pairs, and runs a self-test of
+    two seconds. `threads`: of each pair.
+    """
+    kinds, problems = _kinds(jobs)
+    known = _look_into(kinds, problems)
+    rows = [(_content(key, kind, known), kind) for key, kind in kinds.items()] if known else []
+    slow = costs.slowness(workers, threads) if rows else 1.0
+    count = sum(len(kind.jobs) for _, kind in rows)
+    seconds = slow * sum(content.seconds * len(kind.jobs) for content, kind in rows)
+    peak = max((content.memory for content, _ in rows), default=0.0)
+    disk = sum(_disk(content, kind) * len(kind.jobs) for content, kind in rows)
+    used = max(1, min(workers, count))
+    longest = slow * max((content.seconds for content, _ in rows), default=0.0)
+    return Forecast(
+        pairs=len(jobs),
+        kinds=len(kinds),
+        looked=len(known),
+        workers=workers,
+        threads=threads,
+        slowness=slow,
+        seconds_pair=seconds / max(count, 1),
+        seconds_all=max(seconds / used, longest) + slow * costs.START,
+        memory_pair_mb=peak / 1e6,
+        memory_all_mb=used * peak / 1e6,
+        memory_free_mb=free_memory_mb(),
+        disk_pair_mb=disk / max(count, 1) / 1e6,
+        disk_all_mb=disk / 1e6,
+        disk_free_mb=_free_disk_mb(study),
+        study=str(study),
+        problems=tuple(_few(problems)),
+    )
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Jobs with images of the same sizes. `voxels`: mean voxel of both images in mm."""
+
+    jobs: list[Job]
+    moving: int
+    fixed: int
+    voxels: tuple[float, float]
+
+    @property
+    def size(self) -> int:
+        return (self.moving + self.fixed) * (1 + len(self.jobs[0].inputs.others))
+
+
+def _kinds(jobs: Iterable[Job]) -> tuple[dict[Any, _Kind], list[str]]:
+    """Jobs by kind, the most frequent kind first; and those whose headers cannot be read."""
+    from hsyn_cli.io import headers
+
+    read: dict[Path, Header] = {}
+    kinds: dict[Any, _Kind] = {}
+    problems: list[str] = []
+    for job in jobs:
+        try:
+            for path in (job.inputs.moving, job.inputs.fixed):
+                if path not in read:
+                    read[path] = headers.read(path)
+        except HsynError as error:
+            problems.append(f"{job.id}: {error.message}")
+            continue
+        grids = [read[path].grid for path in (job.inputs.moving, job.inputs.fixed)]
+        shapes = tuple((g.size, tuple(round(s, 2) for s in g.spacing)) for g in grids)
+        options = tuple(job.options.get(name) for name in DECIDE)
+        moving, fixed = (math.prod(grid.size) for grid in grids)
+        voxels = (grids[0].voxel, grids[1].voxel)
+        inputs = job.inputs
+        key = (shapes, options, len(inputs.others), inputs.moving_labels is None)
+        kinds.setdefault(key, _Kind([], moving, fixed, voxels)).jobs.append(job)
+    return dict(sorted(kinds.items(), key=lambda item: -len(item[1].jobs))), problems
+
+
+def _look_into(kinds: Mapping[Any, _Kind], problems: list[str]) -> dict[Any, Content]:
+    """What the most frequent kinds hold, and the largest one; one pair of each is read."""
+    largest = max(kinds, key=lambda key: kinds[key].size, default=None)
+    keys = list(kinds)
+    chosen = keys[:MOST_LOOKS]
+    if largest is not None and largest not in chosen:
+        chosen[-1] = largest
+    found = {}
+    for key in chosen:
+        job = kinds[key].jobs[0]
+        try:
+            found[key] = costs.look(job.inputs, job.options)
+        except HsynError as error:
+            problems.append(f"{job.id}: {error.message}")
+    return found
+
+
+def _content(key: Any, kind: _Kind, known: Mapping[Any, Content]) -> Content:
+    """What a kind of pairs holds, by itself or by the most similar one that is known."""
+
+    def unlike(other: Any) -> tuple[bool, float]:
+        voxels = known[other].moving + known[other].fixed
+        return other[1] != key[1], abs(math.log(voxels / (kind.moving + kind.fixed)))
+
+    if key in known:
+        return known[key]
+    return known[min(known, key=unlike)].scaled(kind.moving, kind.fixed)
+
+
+def _disk(content: Content, kind: _Kind) -> float:
+    """Bytes of the outputs of one pair."""
+    job = kind.jobs[0]
+    wanted, _ = wanted_of(Path(), job.inputs, job.options, job.names)
+    return content.disk(wanted, kind.voxels) + PAIR_FILES
+
+
+def free_memory_mb() -> float | None:
+    """The memory that programs can still get, also by the limits of cgroups; None: not known."""
+    amounts = []
+    for line in _text(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemAvailable:"):
+            amounts.append(int(line.split()[1]) * 1024 / 1e6)
+    group = Path("/sys/fs/cgroup")
+    for most, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        limit, now = _text(group / most).strip(), _text(group / used).strip()
+        if limit.isdigit() and now.isdigit():
+            amounts.append(max(0, int(limit) - int(now)) / 1e6)
+    return min(amounts, default=None)
+
+
+def _free_disk_mb(folder: Path) -> float | None:
+    try:
+        return shutil.disk_usage(nearest(folder.absolute())).free / 1e6
+    except OSError:
+        return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def _few(lines: Sequence[str]) -> list[str]:
+    rest = len(lines) - MOST_TOLD
+    return [*lines[:MOST_TOLD], *([f"and {rest} more pairs"] if rest > 0 else [])]
+
+
+def _size(mb: float) -> str:
+    """Two digits or more, in MB, GB or TB."""
+    for unit, scale in (("TB", 1e6), ("GB", 1e3)):
+        if mb >= 0.95 * scale:
+            return f"{mb / scale:.{1 if mb < 9.95 * scale else 0}f} {unit}"
+    return f"{mb:.2g} MB" if mb < 10 else f"{mb:.0f} MB"
+
+
+def _time(seconds: float) -> str:
+    """Rounded as an estimate deserves."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

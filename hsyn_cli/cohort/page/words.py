@@ -1,0 +1,67 @@
+"""The sentences of the page, and the list of the pairs to look at first. HTML is escaped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from hsyn_cli.cohort.outliers import LEAST_PAIRS, Finding
+from hsyn_cli.cohort.rows import Row
+from hsyn_cli.results.page.tables import escaped
+
+AT_ONCE = 12  # findings; more of them fold away
+DOUBTFUL = "doubtful"
+LEFT = ("running", "waiting")
+
+
+def state(row: Row) -> str:
+    """Waiting, running, done, doubtful or failed."""
+    return DOUBTFUL if row.doubtful else row.state
+
+
+def headline(rows: Sequence[Row], findings: Sequence[Finding]) -> str:
+    """How many pairs are done, failed, doubtful and apart from the others."""
+    count = Counter(map(state, rows))
+    total = "1 pair" if len(rows) == 1 else f"{len(rows)} pairs"
+    parts = [f"{count['done']} of {total} done"]
+    parts += [f"{count[name]} {name}" for name in ("failed", DOUBTFUL) if count[name]]
+    apart = sum(bool(finding.reasons) for finding in findings)
+    if apart:
+        parts.append(f"{apart} {'stands' if apart == 1 else 'stand'} out")
+    parts += [f"{count[name]} {name}" for name in LEFT if count[name]]
+    return ", ".join(parts) + "."
+
+
+def first(rows: Sequence[Row], findings: Sequence[Finding], place: Mapping[str, int]) -> str:
+    """What to look at first; `place`: {id: number of its row}."""
+    measured = sum(bool(row.page or row.measure) for row in rows)
+    note = ""
+    if not measured:
+        note = "No pair has a result yet." if not findings else "No pair has a result."
+    elif measured < LEAST_PAIRS:
+        note = (
+            f"With fewer than {LEAST_PAIRS} results, hsyn does not say which of them stand out "
+            "from the others."
+        )
+    elif not findings:
+        note = "No pair stands out from the others."
+    text = f"<p>{note}</p>" if note else ""
+    items = [_item(finding, place[finding.row.id]) for finding in findings]
+    text += f"<ol>{''.join(items[:AT_ONCE])}</ol>" if items else ""
+    if len(items) > AT_ONCE:
+        rest = "".join(items[AT_ONCE:])
+        start = AT_ONCE + 1
+        text += (
+            f"<details><summary>{len(items) - AT_ONCE} more</summary>"
+            f'<ol start="{start}">{rest}</ol></details>'
+        )
+    return text
+
+
+def _item(finding: Finding, number: int) -> str:
+    row = finding.row
+    why = "".join(f"<li>{escaped(line)}</li>" for line in finding.texts)
+    return (
+        f'<li class="finding {state(row)}"><button type="button" data-row="{number}">'
+        f"{escaped(row.id)}</button><ul>{why}</ul></li>"
+    )

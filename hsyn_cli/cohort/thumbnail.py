@@ -1,0 +1,142 @@
+"""A small picture of a pair: the fixed image in grey, the edges of the warped one over it."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from hsyn_cli.anatomy.intensity import content_box
+from hsyn_cli.anatomy.view import view_of
+from hsyn_cli.cohort.jobs import THUMBNAIL
+from hsyn_cli.io import atomic, images
+from hsyn_cli.results.page.volumes import picture, window
+from hsyn_cli.results.run_folder import FOLDER_FILES
+from hsyn_cli.space import Grid, working_grid
+from hsyn_cli.space.planes import raised
+
+MOST_BYTES = 10_000  # 1,000 of them, in base64, take 13 MB of the page
+SIDES = (92, 80, 68, 56, 44, 32)  # pixels of the content's longest side; the first that fits
+FLAT = 1.6  # times as long for the one plane of a 2-D image
+SHADES = 28  # of grey; more of them only cost bytes
+EDGE = (255, 176, 0)
+STRONG = 0.9  # share of the pixels with content whose gradient is below that of an edge
+BLUR = 0.9  # pixels
+
+Plane = NDArray[np.uint8]
+
+
+def write_thumbnail(
+    folder: Path,
+    fixed: Path | sitk.Image,
+    warped: Path | sitk.Image | None = None,
+    *,
+    name: str = THUMBNAIL,
+) -> None:
+    """Write the picture of a pair to its output folder.
+
+    Args:
+        warped: by default the file that `hsyn register` writes; give it where it is not kept.
+        name: of the PNG in `folder`.
+
+    Raises InputError, GeometryError, OutputError.
+    """
+    warped = folder / FOLDER_FILES["warped"] if warped is None else warped
+    still = _read(fixed, "fixed image")
+    atomic.write_bytes(folder / name, thumbnail(still, _read(warped, "warped image")))
+
+
+def thumbnail(fixed: sitk.Image, warped: sitk.Image) -> bytes:
+    """The picture as a PNG of at most MOST_BYTES: axial, coronal, sagittal, or the one plane."""
+    for side in SIDES:
+        data = png(drawn(fixed, warped, side), palette())
+        if len(data) <= MOST_BYTES:
+            break
+    return data
+
+
+def drawn(fixed: sitk.Image, warped: sitk.Image, side: int) -> Plane:
+    """The planes side by side as codes of the `palette`; 0 is black."""
+    still, moved = (view_of(raised(image)).image for image in (fixed, warped))
+    grid = _grid(still, side)
+    grey = picture(still, grid, window(still))
+    other = picture(moved, grid, window(moved))
+    planes = []
+    for back, front in zip(_planes(grey), _planes(other), strict=True):
+        codes = np.rint(back * ((SHADES - 1) / 255)).astype(np.uint8)
+        codes[_edges(front)] = SHADES
+        planes.append(codes)
+    return _beside(planes)
+
+
+def palette() -> list[tuple[int, int, int]]:
+    """The colours of the codes: shades from black to white, then that of edges."""
+    shades = [round(255 * k / (SHADES - 1)) for k in range(SHADES)]
+    return [*((v, v, v) for v in shades), EDGE]
+
+
+def _read(image: Path | sitk.Image, what: str) -> sitk.Image:
+    return images.read_image(image, what).image if isinstance(image, Path) else image
+
+
+def _grid(fixed: sitk.Image, side: int) -> Grid:
+    """An isotropic grid over the fixed content, `side` voxels along its longest side."""
+    own, box = Grid.of(fixed), content_box(fixed)
+    wide = [k for k in range(3) if k != own.normal]
+    lengths = ((box[1] - box[0] + 1) * np.array(own.spacing))[wide]
+    voxel = float(lengths.max()) / (side * (FLAT if len(wide) == 2 else 1))
+    return working_grid(own, box, voxel, 2 * voxel, 1)
+
+
+def _planes(volume: Plane) -> list[Plane]:
+    """The middle planes of (Z, Y, X), as the pages show them: the head and the front are up."""
+    z, y, x = (n // 2 for n in volume.shape)
+    if len(volume) == 1:
+        return [volume[0]]
+    return [volume[z], volume[::-1, y], volume[::-1, :, x]]
+
+
+def _edges(plane: Plane) -> NDArray[np.bool_]:
+    """Thin lines where the grey values of a plane change most."""
+    if not plane.any():
+        return np.zeros(plane.shape, bool)
+    image = sitk.GetImageFromArray(plane.astype(np.float32))
+    slope = sitk.GetArrayFromImage(sitk.GradientMagnitudeRecursiveGaussian(image, BLUR))
+    strong = float(np.quantile(slope[plane > 0], STRONG))
+    lines = sitk.CannyEdgeDetection(image, strong / 2, strong, [BLUR**2] * 2)
+    found: NDArray[np.bool_] = sitk.GetArrayFromImage(lines) > 0
+    return found
+
+
+def _beside(planes: list[Plane]) -> Plane:
+    """Planes in a row, each in the middle of the height."""
+    height, gap = max(len(plane) for plane in planes), 2
+    row = []
+    for plane in planes:
+        above = (height - len(plane)) // 2
+        row.append(np.pad(plane, ((above, height - len(plane) - above), (gap, gap))))
+    return np.concatenate(row, axis=1)
+
+
+def png(codes: Plane, colours: list[tuple[int, int, int]]) -> bytes:
+    """A PNG with a palette. SimpleITK writes none, and full colour takes three times the bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    height, width = codes.shape
+    lines = np.pad(codes, ((0, 0), (1, 0))).tobytes()  # each line starts with 0: no filter
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+            chunk(b"PLTE", bytes(v for colour in colours for v in colour)),
+            chunk(b"IDAT", zlib.compress(lines, 9)),
+            chunk(b"IEND", b""),
+        )
+    )
