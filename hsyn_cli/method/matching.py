@@ -25,6 +25,7 @@ BINS = 64  # of the grey values
 SMOOTH = 1.5  # bins, the sigma of a Gaussian
 CONTENT = 0.05  # of the range; darker voxels may be background
 LEAST_RATIO = 0.2  # the correlation ratio that a match needs
+UNMATCHED = "the images differ in contrast, and neither tells enough of the other for a match"
 EVEN = 0.5  # of the median slope; where an image is as steep, voxels count half
 
 

@@ -34,7 +34,7 @@ from hsyn_cli.io.images import ImageLike
 from hsyn_cli.io.transforms import TransformLike
 from hsyn_cli.method import refine as refinement
 from hsyn_cli.method.clock import Clock, Progress
-from hsyn_cli.method.matching import matched
+from hsyn_cli.method.matching import UNMATCHED, matched
 from hsyn_cli.method.measures import measured, tell
 from hsyn_cli.method.networks import invert_half
 from hsyn_cli.method.prepare import NETWORKS_FOR, align, begin, choose, look, smoother_if_thick
@@ -56,7 +56,6 @@ from hsyn_cli.space import Grid, strided
 from hsyn_cli.space.planes import lowered, lowered_transform
 
 FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
-UNMATCHED = "the images differ in contrast, and neither tells enough of the other for a match"
 FINER_MULTIPLE = 12  # sizes then divide by 4 at 3/4 of the voxel size, too
 
 
