@@ -214,3 +214,30 @@ def test_lengths_of_affines_scale() -> None:
     there = np.array(affine.TransformPoint(point.tolist()))
     small = scaled_affine(affine, 0.1).TransformPoint((0.1 * point).tolist())
     np.testing.assert_allclose(small, 0.1 * there, atol=1e-9)
+
+
+@pytest.mark.parametrize(("similarity", "inverted"), [("ncc", False), ("mind", True)])
+def test_a_masked_lesion_changes_nothing_beside_it_in_any_contrast(
+    pair: Pair, similarity: str, inverted: bool
+) -> None:
+    """An image and itself; of other contrast, the one cannot stand in for the other."""
+    grid, values = Grid.of(pair[1]), sitk.GetArrayFromImage(pair[1])
+    middle = np.array(pair[1].TransformContinuousIndexToPhysicalPoint([12.0, 20.0, 18.0]))
+    away = np.linalg.norm(voxel_points(grid) - middle, axis=-1)
+    bright = np.where(away < 15, 1.5 * values.max(), values)
+    other = np.where(values > 20, 1.1 * values.max() - values, 0) if inverted else values
+    moving, healthy, ill, lesion = (
+        grid.stamp(sitk.GetImageFromArray(v.astype(np.float32)))
+        for v in (other, values, bright, away < 15)
+    )
+    options = {"similarity": similarity, "affine": "none", "preset": "default"}
+    runs = (
+        quick(moving, healthy, **options),
+        quick(moving, ill, fixed_lesion=sitk.Cast(lesion, sitk.sitkUInt8), **options),
+        quick(moving, ill, **options),
+    )
+    plain, masked, pulled = (sitk.GetArrayFromImage(run.forward_field) for run in runs)
+    near = (away > 15) & (away < 25)
+    off, bad = (np.linalg.norm(v - plain, axis=-1)[near].mean() for v in (masked, pulled))
+    assert off < 0.5 * bad, (off, bad)
+    assert inverted or np.abs(masked).max() < 0.05 * MM

@@ -155,16 +155,26 @@ def _smoothed(image: sitk.Image, sigma: float) -> sitk.Image:
 
 
 def resample_mask(
-    mask: sitk.Image | None, grid: Grid, transform: sitk.Transform | None = None
+    mask: sitk.Image | None,
+    grid: Grid,
+    transform: sitk.Transform | None = None,
+    touched: bool = False,
 ) -> Tensor:
-    """(1, 1, Z, Y, X): 1 where `mask` is not 0. Without a mask, all ones."""
+    """(1, 1, Z, Y, X): 1 where `mask` is not 0. Without a mask, all ones.
+
+    `touched`: also where the image between its voxels depends on one in the mask.
+    """
     import SimpleITK as sitk
 
     if mask is None:
         return torch.ones(1, 1, *reversed(grid.size))
     reference = grid.empty_image(sitk.sitkUInt8)
     transform = transform or sitk.Transform()
-    moved = sitk.Resample(mask != 0, reference, transform, sitk.sitkNearestNeighbor, 0)
+    if touched:
+        share = sitk.Cast(mask != 0, sitk.sitkFloat32)
+        moved = sitk.Resample(share, reference, transform, sitk.sitkLinear, 0.0) > 0
+    else:
+        moved = sitk.Resample(mask != 0, reference, transform, sitk.sitkNearestNeighbor, 0)
     return torch.from_numpy(sitk.GetArrayFromImage(moved)).float()[None, None]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +20,7 @@ from hsyn_cli.anatomy.intensity import (
     resample_mask,
     widened,
 )
+from hsyn_cli.anatomy.lesions import beside, product, without
 from hsyn_cli.anatomy.organs import Chains, Images, Look, Masks, Organ
 from hsyn_cli.anatomy.thick import thinned
 from hsyn_cli.errors import GeometryError
@@ -28,6 +28,7 @@ from hsyn_cli.space import Array, Grid, affine_parts, working_grid
 
 ROLES = ("moving", "fixed")
 CUT = 0.05  # of the largest area across an axis; smaller areas at the border are no cut
+LESION_EDGE = 2  # working voxels beside a lesion that do not count where nothing stands in
 OTHERS_EDGE = 4  # working voxels inside the border of a cut channel, where the first one tells
 BYTE = sitk.sitkUInt8
 Greys = tuple[Intensities, Intensities]
@@ -45,6 +46,7 @@ class Scene:
         others: further channels of both images, (2, N - 1, ...); N may be 1.
         shows: (2, 1, ...), 0 beyond the border of a cut image, and in its lesion, where it does not
             show what the other one may have; None: it shows all.
+        alike: as of `Subjects`.
     """
 
     grid: Grid
@@ -53,6 +55,12 @@ class Scene:
     counts: Tensor | None
     others: Tensor
     shows: Tensor | None = None
+    alike: bool = False
+
+    @property
+    def stands_in(self) -> Tensor | None:
+        """`shows`, where the one image can stand in for the other; None if they differ too much."""
+        return self.shows if self.alike else None
 
     @property
     def spacing(self) -> float:
@@ -72,6 +80,7 @@ class Subjects:
         lesions: where an image shows what the other one cannot have.
         others: views and intensities of further channels of both images.
         thick: whether an image has thick slices, which the views have not.
+        alike: whether both images have one contrast in each channel.
     """
 
     views: Images
@@ -82,6 +91,7 @@ class Subjects:
     lesions: Masks = (None, None)
     others: tuple[tuple[Images, Greys], ...] = ()
     thick: bool = False
+    alike: bool = False
 
     @cached_property
     def channels(self) -> tuple[Subjects, ...]:
@@ -175,18 +185,6 @@ class Subjects:
             rows.append(resample_mask(everywhere, grid, chain))
         return torch.cat(rows)
 
-    def _beside_lesions(self, grid: Grid, chains: Chains) -> Tensor | None:
-        """0 in each image's lesion, which must not pull; None: there is none."""
-        if self.lesions == (None, None):
-            return None
-        rows = []
-        for lesion, chain in zip(self.lesions, chains, strict=True):
-            own = resample_mask(None, grid)
-            if lesion is not None:
-                own = own - resample_mask(lesion, grid, chain)
-            rows.append(own)
-        return torch.cat(rows)
-
     def on(self, grid: Grid, transform: sitk.AffineTransform, device: torch.device) -> Scene:
         """Both images on `grid`, the moving one through `transform` (fixed -> moving point).
 
@@ -197,8 +195,9 @@ class Subjects:
         pair, others, scanned = seen[0], torch.cat((seen[0][:, :0], *seen[1:]), dim=1), scans[0]
         maps = self.organ.maps(self.regions, grid, chains)
         counts = self.organ.counts(self.views, self.masks, grid, chains, maps)
-        shows = _product(scanned, self._beside_lesions(grid, chains))
-        counts = _product(counts, shows)
+        edge = 0 if self.alike else LESION_EDGE
+        shows = product(scanned, beside(self.lesions, grid, chains, edge))
+        counts = product(counts, shows)
         maps = pair[:, :0] if maps is None else maps
         if any(scan is not None for scan in scans[1:]):  # a column for each channel
             one = torch.ones_like(pair)
@@ -208,13 +207,8 @@ class Subjects:
             counts = torch.cat((one if counts is None else counts, *rows), dim=1)
         counts = None if counts is None else counts.to(device)
         shows = None if shows is None else shows.to(device)
-        return Scene(grid, pair.to(device), maps.to(device), counts, others.to(device), shows)
-
-
-def _product(*parts: Tensor | None) -> Tensor | None:
-    """Of those that are there."""
-    there = [part for part in parts if part is not None]
-    return math.prod(there[1:], start=there[0]) if there else None
+        pair, maps, others = (v.to(device) for v in (pair, maps, others))
+        return Scene(grid, pair, maps, counts, others, shows, self.alike)
 
 
 def _all(mask: sitk.Image | None, like: sitk.Image) -> sitk.Image:
@@ -248,18 +242,20 @@ def prepare_subjects(
     given = (organ.prepare(images[0], looks[0]), organ.prepare(images[1], looks[1]))
     views = (thinned(given[0], mm), thinned(given[1], mm))
     thick = any(view is not image for view, image in zip(views, given, strict=True))
-    grey = (organ.window(views[0], percentile), organ.window(views[1], percentile))
-    beside = []
-    for moving, fixed in others:
-        both = (
-            thinned(organ.prepare(moving, looks[0]), mm),
-            thinned(organ.prepare(fixed, looks[1]), mm),
+    further = [
+        (thinned(organ.prepare(moving, looks[0]), mm), thinned(organ.prepare(fixed, looks[1]), mm))
+        for moving, fixed in others
+    ]
+
+    def greys(both: Images) -> Greys:
+        moving, fixed = (
+            organ.window(without(view, lesion), percentile)
+            for view, lesion in zip(both, lesions, strict=True)
         )
-        beside.append(
-            (both, (organ.window(both[0], percentile), organ.window(both[1], percentile)))
-        )
-    regions = organ.regions(masks, looks)
-    return Subjects(views, grey, masks, regions, organ, lesions, tuple(beside), thick)
+        return moving, fixed
+
+    regions, channels = organ.regions(masks, looks), tuple((v, greys(v)) for v in further)
+    return Subjects(views, greys(views), masks, regions, organ, lesions, channels, thick)
 
 
 def pair_box(

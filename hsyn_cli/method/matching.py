@@ -97,11 +97,13 @@ def matched(
         shares += [weight / len(parts)] * len(parts)
     first, *others = channels
     beside = tuple((channel.views, channel.grey) for channel in others)
-    return replace(first, others=beside), tuple(shares), _note(ratios)
+    return replace(first, others=beside, alike=True), tuple(shares), _note(ratios)
 
 
 def _note(ratios: Sequence[float]) -> str:
     """What the user should know of the matches."""
+    if not ratios:
+        return "after the first steps, the images turned out to have one contrast"
     shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     return (
         f"the images differ in contrast: hsyn gave each the contrast of the other one "

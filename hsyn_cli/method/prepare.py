@@ -179,11 +179,13 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
     shown = contrast.Shown.of(subjects, affine)
     free = settings.similarity == AUTO and settings.weights in (None, AUTO, organs.NONE)
     others = zip(subjects.channels[1:], settings.channels[1:], strict=True)
-    rest = (contrast.Shown.of(channel, affine) for channel, weight in others if weight)
-    if free and not (shown.same_contrast and all(other.same_contrast for other in rest)):
+    rest = [contrast.Shown.of(channel, affine) for channel, weight in others if weight]
+    alike = all(one.same_contrast for one in (shown, *rest))
+    if free and not alike:
         chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)
         return align(pair, choose(pair, chosen), chosen)
     notes = tuple(filter(None, (note,)))
+    subjects = replace(subjects, alike=alike)
     return sized, smoother_if_thick(method, subjects), Aligned(subjects, affine, notes, shown)
 
 

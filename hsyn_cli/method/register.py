@@ -194,7 +194,7 @@ def halfway_fields(aligned: Aligned, method: Method, device: torch.device) -> Ha
     grid = aligned.subjects.grid(aligned.affine, spacing, preset.margin * spacing, multiple)
     scene = aligned.subjects.on(grid, aligned.affine, device)
     maps = torch.cat((scene.others, scene.maps), dim=1)
-    where = Where(scene.counts, scene.shows)
+    where = Where(scene.counts, scene.stands_in)
     halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, maps, where))
     u = sampling.resize_linear(halves, sampling.shrunk(scene.pair.shape[2:], FIELD_STRIDE))
     if not torch.isfinite(u).all():
@@ -218,7 +218,7 @@ def refine(
         images = torch.cat((images[:, :1], scene.others, images[:, 1:], scene.maps), dim=1)
     return_memory()
     u = refinement.refine(
-        halves.u, images, scene.spacing, preset.refinement, Where(scene.counts, scene.shows),
+        halves.u, images, scene.spacing, preset.refinement, Where(scene.counts, scene.stands_in),
         sn.config, share_done, method.organ.rim, sn.channels,
     )  # fmt: skip
     refined = Halves(scene, u)

@@ -63,8 +63,7 @@ def pull(
     """
     u = resize_smooth(u, pair.shape[2:]).clone(memory_format=torch.contiguous_format)
     weight = where.weight(u, voxel)
-    same = similarity.find(config.similarity).same_contrast
-    shown = where.shown(u, voxel) if same else None
+    shown = where.shown(u, voxel)
     pair = pair if steps.tissue else pair[:, : len(channels)]
     of_step = gaussian(pair, pair.shape[2:], steps.step_sigma)
     to_moving, to_fixed = (1.0, -1.0) if config.symmetric else (2.0, 0.0)

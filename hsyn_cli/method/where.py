@@ -10,6 +10,8 @@ from torch import Tensor
 
 from hsyn_cli.fields.sampling import warp
 
+WHOLE = 0.999  # of a voxel
+
 
 @dataclass(frozen=True)
 class Where:
@@ -19,7 +21,8 @@ class Where:
         counts: 0 where an image does not count; no force acts there. (2B, N, ...): after the first,
             of each further channel alone. None: all counts.
         shows: 0 where an image does not show what the other one may have there: beyond its border,
-            in its lesion. None: it shows all.
+            in its lesion. The other one, as warped so far, stands in, so both have one contrast.
+            None: each shows all, or they differ in contrast.
     """
 
     counts: Tensor | None = None
@@ -38,8 +41,8 @@ class Where:
         return of_moving * of_fixed
 
     def shown(self, u: Tensor, voxel: float) -> Tensor | None:
-        """`shows` in the mean space of `u`."""
-        return None if self.shows is None else warp(self.shows, u, voxel)
+        """`shows` in the mean space of `u`, 0 or 1; a voxel that is partly something else has 0."""
+        return None if self.shows is None else (warp(self.shows, u, voxel) > WHOLE).float()
 
 
 def stand_in(seen: Tensor, shown: Tensor | None) -> Tensor:
