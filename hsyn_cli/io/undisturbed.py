@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Event, Lock, Thread
+from queue import SimpleQueue
+from threading import Lock, Thread
 
 
 def undisturbed(action: Callable[[], None]) -> None:
@@ -13,14 +14,14 @@ def undisturbed(action: Callable[[], None]) -> None:
     not do: the system would hand them to a thread of torch or ITK, and Python to this one.
     """
     once, raised = _Once(action), None
-    wait: Callable[[], object] = once.done.wait
+    wait: Callable[[], object] = once.told.get
     try:
         Thread(target=once.run).start()
     except RuntimeError:  # the system has no thread left
         wait = once.run
     except BaseException as error:  # noqa: BLE001 (raised below)
         raised, wait = error, once.run  # the thread may run or not
-    while not once.done.is_set():
+    while not once.done:
         try:
             wait()
         except BaseException as error:  # noqa: BLE001 (raised below)
@@ -34,18 +35,24 @@ def undisturbed(action: Callable[[], None]) -> None:
 
 
 class _Once:
-    """An action that happens once, in whichever thread comes first. `error`: what it raised."""
+    """An action that happens once, in whichever thread comes first. `error`: what it raised.
+
+    `told` gets None when it is `done`. A handler may raise in the midst of a SimpleQueue's `get`,
+    which an Event's `wait` does not survive.
+    """
 
     def __init__(self, action: Callable[[], None]) -> None:
         self._action, self._turn = action, Lock()
-        self.done = Event()
+        self.done = False
+        self.told: SimpleQueue[None] = SimpleQueue()
         self.error: BaseException | None = None
 
     def run(self) -> None:
         with self._turn:
-            if not self.done.is_set():
+            if not self.done:
                 try:
                     self._action()
                 except BaseException as error:  # noqa: BLE001 (the thread that waits raises it)
                     self.error = error
-                self.done.set()
+                self.done = True
+                self.told.put(None)
