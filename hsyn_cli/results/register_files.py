@@ -16,6 +16,8 @@ from hsyn_cli.results.report import Report, Source, assemble
 from hsyn_cli.results.run_folder import Wanted, needed_bytes, targets
 
 if TYPE_CHECKING:
+    import SimpleITK as sitk
+
     from hsyn_cli.io.images import Scan
     from hsyn_cli.io.transforms import Transform
 
@@ -72,6 +74,13 @@ class Checked:
         return found
 
     @property
+    def masks(self) -> dict[str, Any]:
+        """The masks, as arguments of `method.register`."""
+        names = ("fixed_mask", "moving_mask", "fixed_lesion", "moving_lesion")
+        given = {name: getattr(self, name) for name in names}
+        return {name: scan and scan.image for name, scan in given.items()}
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about their headers."""
         return tuple(
@@ -96,10 +105,12 @@ def register_files(
     seed: int = 0,
     force: bool = False,
     progress: Progress = lambda step, fraction: None,
+    shown: Callable[[sitk.Image, sitk.Image], None] = lambda fixed, warped: None,
 ) -> Report:
     """Read, check, register and write. All files appear together, or none.
 
-    Raises every error of `errors` but FoldingError and FailedError.
+    `shown` gets the fixed and the warped image before they are written, whatever is kept. Raises
+    every error of `errors` but FoldingError and FailedError.
     """
     start = time.monotonic()
     check_model(model)
@@ -117,15 +128,12 @@ def register_files(
             [read.fixed.image, *(fixed.image for _, fixed in read.others)],
             channel_weights=channel_weights, preset=preset, weights=model, device=device,
             threads=threads, seed=seed, affine=affine, transform=transform, similarity=similarity,
-            search=search, smoothness=smoothness,
-            fixed_mask=read.fixed_mask and read.fixed_mask.image,
-            moving_mask=read.moving_mask and read.moving_mask.image,
-            fixed_lesion=read.fixed_lesion and read.fixed_lesion.image,
-            moving_lesion=read.moving_lesion and read.moving_lesion.image,
+            search=search, smoothness=smoothness, **read.masks,
             initial_transform=read.initial_transform and read.initial_transform.transform,
             progress=lambda step, fraction: progress(step, BEFORE_WRITING * fraction),
         )  # fmt: skip
         progress("writing", BEFORE_WRITING)
+        shown(result.fixed, result.warped)
         sources: dict[str, Any] = read.sources
         from hsyn_cli.results.written import write
 
