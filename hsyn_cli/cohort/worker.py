@@ -94,7 +94,7 @@ def _register(task: Task, tell: Tell) -> Outcome:
         shown=lambda fixed, warped: pictures.extend(_drawn(fixed, warped)),
     )
     drawn = _put(pictures, wanted.folder / task.names.get("thumbnail", THUMBNAIL))
-    paths = (*report.outputs.values(), *drawn)
+    paths = [*map(Path, report.outputs.values()), *drawn]
     files = tuple(Path(os.path.relpath(path, task.study)).as_posix() for path in paths)
     try:
         check_problems(report.facts.problems, "")

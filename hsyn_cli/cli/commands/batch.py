@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hsyn_cli.cohort.supervisor import Tally
 
 INPUT = "Input"
+SUFFIX = "T1w"
 
 
 def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
@@ -62,8 +63,8 @@ def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     help="Take this participant of --bids alone; may be given again.  [default: all]",
 )  # fmt: skip
 @option(
-    "--suffix", default="T1w", show_default=True, metavar="NAME", heading=INPUT,
-    help="The kind of scans to take from --bids.",
+    "--suffix", metavar="NAME", heading=INPUT,
+    help=f"The kind of scans to take from --bids.  [default: {SUFFIX}]",
 )  # fmt: skip
 @option(
     "-o", "--out", type=FILE, required=True, heading=OUTPUT,
@@ -122,7 +123,7 @@ def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 @json_option
 def batch(
     files: tuple[Path, ...], fixed: Path | None, bids: Path | None, space: str | None,
-    participants: tuple[str, ...], suffix: str, out: Path, jobs: int, threads: int | None,
+    participants: tuple[str, ...], suffix: str | None, out: Path, jobs: int, threads: int | None,
     timeout: float | None, memory: float | None, shard: str | None, scheduler: str | None,
     retry_failed: bool, dry_run: bool, quiet: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
@@ -142,7 +143,6 @@ def batch(
       hsyn batch pairs.csv -o study/ --timeout 1800 --memory 8000
       hsyn batch pairs.csv -o study/ --shard slurm/10
     """
-    from hsyn_cli.cli.cohort_progress import cohort_progress
     from hsyn_cli.cohort import batch as cohort
     from hsyn_cli.cohort.shards import Shard, parse
     from hsyn_cli.cohort.sources import Limits
@@ -160,14 +160,31 @@ def batch(
         warn(["--memory is not watched on this system"])
     check_model(options["model"])
     if bids is not None:
+        suffix = SUFFIX if suffix is None else suffix
         pairs = _of_bids(files, bids, fixed, space, participants, suffix, options)
     else:
+        _refuse({"--space": space, "--participant-label": participants, "--suffix": suffix})
         pairs = _of_files(files, fixed, options)
     if dry_run:
         _forecast(work.shard.of(pairs), out, work, as_json)
         return
     if bids is not None:
-        _describe(out, bids, pairs, str(space), suffix)
+        _describe(out, bids, pairs, str(space), str(suffix))
+    _tell(_run(out, pairs, work, quiet), out, quiet=quiet, as_json=as_json)
+
+
+def _refuse(given: Mapping[str, object]) -> None:
+    """Raise UsageError for options of --bids without it; those not given are None or empty."""
+    for name, value in given.items():
+        if value not in (None, ()):
+            raise UsageError(f"{name} is for --bids, which is not given", "give both, or neither")
+
+
+def _run(study: Path, pairs: Sequence[Job], work: Work, quiet: bool) -> Tally:
+    """Run the pairs under a line of progress. Raises Interrupted that tells how many are done."""
+    from hsyn_cli.cli.cohort_progress import cohort_progress
+    from hsyn_cli.cohort import batch as cohort
+
     tallies: list[Tally] = []
     with cohort_progress(quiet) as start:
 
@@ -176,17 +193,21 @@ def batch(
             return start(tally)
 
         try:
-            tally = cohort.run(out, pairs, work, begin)
+            return cohort.run(study, pairs, work, begin)
         except Interrupted as error:
             done = sum(tally.done + tally.before for tally in tallies)
             text = f"{error.message}; {done} of {len(pairs)} pairs are done"
             raise type(error)(text, "the same command goes on from there") from None
+
+
+def _tell(tally: Tally, study: Path, *, quiet: bool, as_json: bool) -> None:
+    """Print what became of the pairs. Raises BatchError if some failed."""
     if as_json:
-        click.echo(_as_json(out, tally), nl=False)
+        click.echo(_as_json(study, tally), nl=False)
     elif not quiet:
-        click.echo(_summary(tally, out))
+        click.echo(_summary(tally, study))
     if tally.failed:
-        hint = f"see {out / 'index.html'}; --retry-failed runs them again"
+        hint = f"see {study / 'index.html'}; --retry-failed runs them again"
         raise BatchError(f"{len(tally.failed)} of {tally.total} pairs failed", hint)
 
 
