@@ -134,6 +134,8 @@ def test_options_of_the_method_reach_the_pairs(cohort: Cohort) -> None:
         (["a.nii", "b.nii"], 2),
         (["pairs.csv", "--jobs", "2", "--scheduler", "tcp://x:1"], 2),
         (["pairs.csv", "--shard", "5/3"], 2),
+        (["pairs.csv", "--fixed", "f.nii"], 2),
+        (["a.nii", "b.nii", "PAIRS.TSV", "--fixed", "f.nii"], 2),
         (["pairs.csv", "--space", "MNI"], 2),
         (["pairs.csv", "--participant-label", "01"], 2),
         (["a.nii", "--fixed", "f.nii", "--suffix", "T1w"], 2),

@@ -211,9 +211,7 @@ def _tell(tally: Tally, study: Path, *, quiet: bool, as_json: bool) -> None:
         raise BatchError(f"{len(tally.failed)} of {tally.total} pairs failed", hint)
 
 
-def _of_files(
-    files: Sequence[Path], fixed: Path | None, options: dict[str, Any]
-) -> Sequence[Job]:
+def _of_files(files: Sequence[Path], fixed: Path | None, options: dict[str, Any]) -> Sequence[Job]:
     """The pairs of a table, or of scans. Raises UsageError, InputError."""
     from hsyn_cli.cohort import lists
 
