@@ -14,7 +14,7 @@ from hsyn_cli.cohort import costs
 from hsyn_cli.cohort.costs import Content
 from hsyn_cli.cohort.jobs import Job
 from hsyn_cli.cohort.tasks import wanted_of
-from hsyn_cli.devices import available_cores
+from hsyn_cli.devices import available_cores, free_memory_mb
 from hsyn_cli.errors import HsynError
 from hsyn_cli.io.plain import finite
 from hsyn_cli.io.staging import nearest
@@ -235,35 +235,11 @@ def _disk(content: Content, kind: _Kind) -> float:
     return content.disk(wanted, kind.voxels) + PAIR_FILES
 
 
-def free_memory_mb() -> float | None:
-    """The memory that programs can still get, also by the limits of cgroups; None: not known."""
-    amounts = []
-    for line in _text(Path("/proc/meminfo")).splitlines():
-        if line.startswith("MemAvailable:"):
-            amounts.append(int(line.split()[1]) * 1024 / 1e6)
-    group = Path("/sys/fs/cgroup")
-    for most, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        limit, now = _text(group / most).strip(), _text(group / used).strip()
-        if limit.isdigit() and now.isdigit():
-            amounts.append(max(0, int(limit) - int(now)) / 1e6)
-    return min(amounts, default=None)
-
-
 def _free_disk_mb(folder: Path) -> float | None:
     try:
         return shutil.disk_usage(nearest(folder.absolute())).free / 1e6
     except OSError:
         return None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return ""
 
 
 def _few(lines: Sequence[str]) -> list[str]:
