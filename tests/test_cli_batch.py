@@ -136,6 +136,7 @@ def test_options_of_the_method_reach_the_pairs(cohort: Cohort) -> None:
         (["pairs.csv", "--shard", "5/3"], 2),
         (["pairs.csv", "--fixed", "f.nii"], 2),
         (["a.nii", "b.nii", "PAIRS.TSV", "--fixed", "f.nii"], 2),
+        (["pairs.csv", "--keep", "warped,labels"], 2),
         (["pairs.csv", "--space", "MNI"], 2),
         (["pairs.csv", "--participant-label", "01"], 2),
         (["a.nii", "--fixed", "f.nii", "--suffix", "T1w"], 2),

@@ -73,6 +73,14 @@ class Checked:
             found |= {f"moving_{k}": moving, f"fixed_{k}": fixed}
         return found
 
+    def named(self, inputs: Inputs) -> dict[str, Source]:
+        """{role: path and SHA-256} of the files, for the report."""
+        sources: dict[str, Any] = self.sources
+        return {
+            name: Source(str(path.absolute()), sources[name].sha256)
+            for name, path in inputs.given.items()
+        }
+
     @property
     def masks(self) -> dict[str, Any]:
         """The masks, as arguments of `method.register`."""
@@ -109,8 +117,7 @@ def register_files(
 ) -> Report:
     """Read, check, register and write. All files appear together, or none.
 
-    `shown` gets the fixed and the warped image before they are written, whatever is kept. Raises
-    every error of `errors` but FoldingError and FailedError.
+    `shown` gets the fixed and the warped image. Raises all `errors` but FoldingError, FailedError.
     """
     start = time.monotonic()
     check_model(model)
@@ -134,16 +141,12 @@ def register_files(
         )  # fmt: skip
         progress("writing", BEFORE_WRITING)
         shown(result.fixed, result.warped)
-        sources: dict[str, Any] = read.sources
         from hsyn_cli.results.written import write
 
         def make_report() -> Report:
             return assemble(
                 result.facts,
-                inputs={
-                    name: Source(str(path.absolute()), sources[name].sha256)
-                    for name, path in inputs.given.items()
-                },
+                inputs=read.named(inputs),
                 outputs=paths,
                 warnings=read.warnings,
                 seconds_total=time.monotonic() - start,

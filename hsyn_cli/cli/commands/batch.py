@@ -28,7 +28,7 @@ from hsyn_cli.cli.options import (
     quiet_option,
     warn,
 )
-from hsyn_cli.errors import BatchError, Interrupted, UsageError
+from hsyn_cli.errors import Interrupted, UsageError
 from hsyn_cli.results import run_folder
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def batch(
       hsyn batch pairs.csv -o study/ --timeout 1800 --memory 8000
       hsyn batch pairs.csv -o study/ --shard slurm/10
     """
+    from hsyn_cli.cli.cohort_result import tell
     from hsyn_cli.cohort import batch as cohort
     from hsyn_cli.cohort.shards import Shard, parse
     from hsyn_cli.cohort.sources import Limits
@@ -165,12 +166,13 @@ def batch(
     else:
         _refuse({"--space": space, "--participant-label": participants, "--suffix": suffix})
         pairs = _of_files(files, fixed, options)
+    _check_keep(pairs, out)
     if dry_run:
         _forecast(work.shard.of(pairs), out, work, as_json)
         return
     if bids is not None:
         _describe(out, bids, pairs, str(space), str(suffix))
-    _tell(_run(out, pairs, work, quiet), out, quiet=quiet, as_json=as_json)
+    tell(_run(out, pairs, work, quiet), out, quiet=quiet, as_json=as_json)
 
 
 def _refuse(given: Mapping[str, object]) -> None:
@@ -178,6 +180,14 @@ def _refuse(given: Mapping[str, object]) -> None:
     for name, value in given.items():
         if value not in (None, ()):
             raise UsageError(f"{name} is for --bids, which is not given", "give both, or neither")
+
+
+def _check_keep(jobs: Sequence[Job], study: Path) -> None:
+    """Raise UsageError if a word of --keep stands for no file of any pair."""
+    keep = jobs[0].options.get("keep")
+    labels = any(job.inputs.moving_labels is not None for job in jobs)
+    kept = None if keep is None else frozenset(keep)
+    run_folder.check_keep(run_folder.Wanted(study, labels=labels, keep=kept))
 
 
 def _run(study: Path, pairs: Sequence[Job], work: Work, quiet: bool) -> Tally:
@@ -198,17 +208,6 @@ def _run(study: Path, pairs: Sequence[Job], work: Work, quiet: bool) -> Tally:
             done = sum(tally.done + tally.before for tally in tallies)
             text = f"{error.message}; {done} of {len(pairs)} pairs are done"
             raise type(error)(text, "the same command goes on from there") from None
-
-
-def _tell(tally: Tally, study: Path, *, quiet: bool, as_json: bool) -> None:
-    """Print what became of the pairs. Raises BatchError if some failed."""
-    if as_json:
-        click.echo(_as_json(study, tally), nl=False)
-    elif not quiet:
-        click.echo(_summary(tally, study))
-    if tally.failed:
-        hint = f"see {study / 'index.html'}; --retry-failed runs them again"
-        raise BatchError(f"{len(tally.failed)} of {tally.total} pairs failed", hint)
 
 
 def _of_files(files: Sequence[Path], fixed: Path | None, options: dict[str, Any]) -> Sequence[Job]:
@@ -260,33 +259,6 @@ def _forecast(jobs: Sequence[Job], study: Path, work: Work, as_json: bool) -> No
     from rich.console import Console
 
     Console().print(found.table())
-
-
-def _summary(tally: Tally, study: Path) -> str:
-    """What became of the pairs, in a few lines."""
-    before = f" ({tally.before} of them before)" if tally.before else ""
-    parts = [f"{tally.done + tally.before} of {tally.total} pairs are done{before}"]
-    parts += [f"{len(tally.failed)} failed"] if tally.failed else []
-    parts += [f"{tally.busy} run in another hsyn batch"] if tally.busy else []
-    return f"{', '.join(parts)}\n{study / 'index.html'}"
-
-
-def _as_json(study: Path, tally: Tally) -> str:
-    from hsyn_cli.results.record import record
-
-    failed = [
-        {"id": status.id, "exit_code": status.exit_code, "error": status.error}
-        for status in tally.failed
-    ]
-    plain = {
-        "study": str(study),
-        "pairs": tally.total,
-        "done": tally.done,
-        "done_before": tally.before,
-        "elsewhere": tally.busy,
-        "failed": failed,
-    }
-    return record(plain)
 
 
 COMMAND = batch
