@@ -59,7 +59,10 @@ def test_a_status_that_is_none_of_this_version_waits(
     assert read_row(tmp_path, job).state == "waiting"
 
 
-@pytest.mark.parametrize("odd", [None, "x", True, [], [[1.0], "x"], {"a": 1}, math.nan, 10**400])
+@pytest.mark.parametrize(
+    "odd",
+    [None, "x", True, [], [[1.0], "x"], {"a": 1}, math.nan, pytest.param(10**400, id="huge")],
+)
 def test_values_that_are_no_numbers_are_empty_and_the_page_is_written(
     odd: object, tmp_path: Path
 ) -> None:
