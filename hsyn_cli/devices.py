@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     import torch
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-# Files with a cgroup's CPU time and the period for it, in microseconds.
-VERSION_1, VERSION_2 = ("cpu.cfs_quota_us", "cpu.cfs_period_us"), ("cpu.max",)
+# Files of a cgroup, version 1 and 2. Of its CPU time and the period for it, in microseconds:
+CPU_FILES = (("cpu.cfs_quota_us", "cpu.cfs_period_us"), ("cpu.max",))
+# Of its most memory and the memory used, in bytes:
+MEMORY_FILES = (
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")
+)  # fmt: skip
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -71,23 +75,38 @@ def available_cores(root: Path = Path("/")) -> int:
     counts = [os.cpu_count() or 1]
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         counts.append(len(os.sched_getaffinity(0)))
-    return min([*counts, *(max(1, math.ceil(quota)) for quota in _quotas(root))])
+    quotas = [time / period for time, period in _limits(root, "cpu", CPU_FILES)]
+    return min([*counts, *(max(1, math.ceil(quota)) for quota in quotas)])
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """The cores that each cgroup above this process allows, version 1 and 2."""
+def free_memory_mb(root: Path = Path("/")) -> float | None:
+    """The memory that this process can still get, by the system and by the limits of its cgroups.
+
+    None: not known. `root`: where /proc and /sys lie.
+    """
+    amounts = [most - used for most, used in _limits(root, "memory", MEMORY_FILES)]
+    for line in _read(root / "proc" / "meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            amounts.append(int(line.split()[1]) * 1024)
+    return max(0, min(amounts)) / 1e6 if amounts else None
+
+
+def _limits(
+    root: Path, controller: str, files: tuple[tuple[str, ...], tuple[str, ...]]
+) -> Iterator[tuple[int, int]]:
+    """The two numbers in those files of each cgroup above this process that sets a limit."""
     mounts = root / "sys" / "fs" / "cgroup"
     for line in _read(root / "proc" / "self" / "cgroup").splitlines():
         controllers, _, path = line.partition(":")[2].partition(":")
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        top, names = (mounts / "cpu", VERSION_1) if controllers else (mounts, VERSION_2)
+        top, names = (mounts / controller, files[0]) if controllers else (mounts, files[1])
         steps = PurePosixPath(path).parts[1:]
         for depth in range(len(steps) + 1):
             group = top.joinpath(*steps[:depth])
-            limit = " ".join(_read(group / name) for name in names).split()
-            if len(limit) == 2 and all(word.isdigit() for word in limit):  # not "max" nor -1
-                yield int(limit[0]) / int(limit[1])
+            numbers = " ".join(_read(group / name) for name in names).split()
+            if len(numbers) == 2 and all(word.isdigit() for word in numbers):  # not "max" nor -1
+                yield int(numbers[0]), int(numbers[1])
 
 
 def _read(path: Path) -> str:

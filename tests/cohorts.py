@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hsyn_cli.cohort.jobs import STATUS, THUMBNAIL, Job
 from hsyn_cli.cohort.measures import MEASURES
 from hsyn_cli.cohort.rows import Row
-from hsyn_cli.cohort.status import Status
+from hsyn_cli.cohort.status import SCHEMA_VERSION, Status
 from hsyn_cli.results.register_files import Inputs
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
@@ -106,7 +106,8 @@ def write_study(study: Path, rows: Sequence[Row], picture: bytes = b"") -> list[
             row.id, "key", row.state, row.folder, row.attempts, exit_code=row.exit_code or 0,
             error=error, problems=problems,
         )  # fmt: skip
-        job.status(study).write_text(json.dumps(dataclasses.asdict(status)), encoding="utf-8")
+        plain = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(status)}
+        job.status(study).write_text(json.dumps(plain), encoding="utf-8")
         if not row.values:
             continue
         folder = study / row.folder

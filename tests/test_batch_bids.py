@@ -143,6 +143,21 @@ def test_warnings(root: Path) -> None:
         jobs_of(root, "04")
 
 
+def test_derivatives_among_the_scans_are_left_out(root: Path) -> None:
+    anat = root / "sub-01/anat"
+    names = [f"sub-01_{more}_T1w.nii.gz" for more in ("desc-preproc", "space-MNI_desc-brain")]
+    for name in names:
+        shutil.copy(anat / "sub-01_T1w.nii.gz", anat / name)
+    lines: list[str] = []
+    jobs = from_bids(root, root.parent / "mni.nii.gz", "MNI", {}, warn=lines.append)
+    assert not {job.inputs.moving.name for job in jobs} & set(names)
+    assert len(jobs) == 5
+    assert lines == [
+        f"{anat / names[0]} has desc-, as derivatives have; it is left out",
+        f"{anat / names[1]} has space- and desc-, as derivatives have; it is left out",
+    ]
+
+
 def test_the_study_describes_itself(root: Path) -> None:
     study, jobs = root.parent / "study", jobs_of(root)
     outputs = targets(Wanted(study, keep=words_of("warped,fields"))).keys()

@@ -15,10 +15,11 @@ import SimpleITK as sitk
 import torch
 from rich.console import Console
 
-from hsyn_cli.cohort import costs, forecast
+from hsyn_cli.cohort import costs, forecast, status
 from hsyn_cli.cohort.costs import Content
 from hsyn_cli.cohort.forecast import Forecast
 from hsyn_cli.cohort.jobs import Job
+from hsyn_cli.cohort.status import Status
 from hsyn_cli.method.register import register
 from hsyn_cli.results.register_files import Inputs
 from hsyn_cli.results.run_folder import Wanted, words_of
@@ -151,6 +152,24 @@ def test_pairs_that_cannot_be_read_are_told(make: Make, tmp_path: Path) -> None:
     nothing = forecast.forecast([bad], tmp_path, workers=1, threads=1)
     assert len(nothing.problems) == 1
     assert nothing.seconds_pair == 0
+
+
+def test_pairs_that_are_done_are_left_out(make: Make, tmp_path: Path, steady: list[object]) -> None:
+    study, jobs = tmp_path / "study", [make(f"a{k}") for k in range(4)]
+    for job, state in zip(jobs, ("done", "done", "failed"), strict=False):
+        file = f"{job.folder}/report.json"
+        status.write(job.status(study), Status(job.id, "key", state, job.folder, files=(file,)))
+    (study / jobs[0].folder).mkdir(parents=True)
+    (study / jobs[0].folder / "report.json").write_text("{}")  # the second one's was removed
+    told = forecast.forecast(jobs, study, workers=1, threads=1)
+    rest = forecast.forecast(jobs[1:], study, workers=1, threads=1)
+    assert (told.done, told.pairs, rest.done) == (1, 3, 0)
+    assert (told.seconds_all, told.disk_all_mb) == (rest.seconds_all, rest.disk_all_mb)
+    assert "1 of 4 pairs already; they are left out here" in " ".join(shown(told).split())
+    assert len(steady) == 2
+    nothing = forecast.forecast(jobs[:1], study, workers=1, threads=1)
+    assert " ".join(shown(nothing).split()) == "done 1 of 1 pairs already; they are left out here"
+    assert (len(steady), nothing.disk_all_mb) == (2, 0)
 
 
 def test_disk_follows_what_is_kept_and_how(tmp_path: Path) -> None:

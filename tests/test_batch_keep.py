@@ -219,6 +219,15 @@ def test_coarse_fields_are_evaluated_on_the_grids_of_the_images() -> None:
     assert found.folding.min_det == pytest.approx(1, abs=1e-4)
 
 
+def test_words_that_stand_for_a_file_are_kept(tmp_path: Path) -> None:
+    every = frozenset(KEEP)
+    run_folder.check_keep(Wanted(tmp_path, labels=True, keep=every))
+    run_folder.check_keep(Wanted(tmp_path, html=False, keep=every - {"labels", "page"}))
+    run_folder.check_keep(Wanted(tmp_path, html=False))
+    with pytest.raises(UsageError, match="--keep labels keeps nothing"):
+        run_folder.check_keep(Wanted(tmp_path, keep=every))
+
+
 @pytest.mark.usefixtures("calls", "here")
 def test_the_command_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert register("--keep", "warped,affine", "--field-spacing", "3", "--json") == 0
@@ -228,6 +237,12 @@ def test_the_command_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert sorted(os.listdir("out")) == ["affine.mat", "report.json", "warped.nii.gz"]
     assert register("--keep", "warps", out="other") == 2
     assert "--keep warps: no such output" in capfd.readouterr().err
+    for words, why in (
+        (("--keep", "warped,page", "--no-html"), "page keeps nothing: --no-html is given"),
+        (("--keep", "labels"), "labels keeps nothing: no moving labels are given"),
+    ):
+        assert register(*words, out="other") == 2
+        assert capfd.readouterr().err.startswith(f"error: --keep {why}\n")
     assert not Path("other").exists()
     assert run(["evaluate", "out"]) == 2
     assert "without a forward field" in capfd.readouterr().err

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import re
 from pathlib import Path
 
@@ -44,6 +45,42 @@ def test_a_pair_without_a_status_waits_and_a_damaged_one_too(tmp_path: Path) -> 
     jobs[1].status(tmp_path).write_text("{")
     jobs[2].status(tmp_path).write_text('{"id": "x"}')
     assert [read_row(tmp_path, job).state for job in jobs] == ["waiting"] * 3
+
+
+@pytest.mark.parametrize(
+    "change", [{"problems": None}, {"state": "odd"}, {"attempts": "x"}, {"schema_version": 0}]
+)
+def test_a_status_that_is_none_of_this_version_waits(
+    change: dict[str, object], tmp_path: Path
+) -> None:
+    (job,) = write_study(tmp_path, cohort(1))
+    path = job.status(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert read_row(tmp_path, job).state == "waiting"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [None, "x", True, [], [[1.0], "x"], {"a": 1}, math.nan, pytest.param(10**400, id="huge")],
+)
+def test_values_that_are_no_numbers_are_empty_and_the_page_is_written(
+    odd: object, tmp_path: Path
+) -> None:
+    jobs = write_study(tmp_path, cohort(12))
+    path, report = jobs[0].status(tmp_path), tmp_path / jobs[0].folder / "report.json"
+    changes = {"peak_memory_mb": None if isinstance(odd, list | dict) else odd, "error": 0}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    content = json.loads(report.read_text())
+    content |= {"lesions": {"moving": odd, "fixed": 0.5}, "overlap": {"after": odd}}
+    content |= {"peak_memory_mb": odd}
+    report.write_text(json.dumps(content))
+    row = read_row(tmp_path, jobs[0])
+    assert row.lesions == {"fixed": 0.5}
+    assert {"overlap", "peak_memory_mb"}.isdisjoint(row.values)
+    assert "similarity" in row.values
+    page.write(tmp_path, jobs)
+    first = read((tmp_path / "cohort.csv").read_bytes().decode("utf-8"))[0]
+    assert (first["lesion_moving_volume_factor"], first["overlap"]) == ("", "")
 
 
 def test_a_damaged_or_older_report_leaves_cells_empty(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The cores that there are, and threads that leave them to others while they wait."""
+"""The cores and memory that there are, and threads that leave cores to others while they wait."""
 
 from __future__ import annotations
 
@@ -58,6 +58,56 @@ def test_cores_are_what_affinity_and_cgroups_leave(
 
 def test_cores_without_the_files_of_linux(kernel: Callable[[dict[str, str]], Path]) -> None:
     assert devices.available_cores(kernel({})) == 12
+
+
+AVAILABLE = {"proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable:  4000000 kB\n"}
+
+
+def group_1(most: int | str, used: int) -> dict[str, str]:
+    return {"memory.limit_in_bytes": f"{most}\n", "memory.usage_in_bytes": f"{used}\n"}
+
+
+def group_2(most: int | str, used: int) -> dict[str, str]:
+    return {"memory.max": f"{most}\n", "memory.current": f"{used}\n"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "free"),
+    [
+        ("", {}, None),
+        ("", {"": AVAILABLE}, 4096.0),
+        ("0::/\n", {"": AVAILABLE, f"{V2}/": group_2("max", 9)}, 4096.0),
+        ("0::/\n", {"": AVAILABLE, f"{V2}/": group_2(3 * 10**9, 10**9)}, 2000.0),
+        (
+            "0::/system.slice/slurmstepd.scope/job_7/step_0\n",
+            {
+                "": AVAILABLE,
+                f"{V2}/system.slice/slurmstepd.scope/job_7/": group_2(2 * 10**9, 5 * 10**8),
+                f"{V2}/system.slice/slurmstepd.scope/job_7/step_0/": group_2("max", 5 * 10**8),
+                f"{V2}/system.slice/other/": group_2(10, 0),
+            },
+            1500.0,
+        ),
+        (
+            "9:memory:/slurm/uid_1/job_7\n3:cpu,cpuacct:/\n",
+            {
+                "": AVAILABLE,
+                f"{V2}/memory/": group_1(9223372036854771712, 10**9),
+                f"{V2}/memory/slurm/uid_1/job_7/": group_1(10**9, 2 * 10**8),
+            },
+            800.0,
+        ),
+        ("0::/\n", {"": AVAILABLE, f"{V2}/": group_2(10**9, 2 * 10**9)}, 0.0),
+    ],
+)
+def test_free_memory_is_what_the_system_and_cgroups_leave(
+    groups: str,
+    files: dict[str, dict[str, str]],
+    free: float | None,
+    kernel: Callable[[dict[str, str]], Path],
+) -> None:
+    plain = {f"{folder}{name}": text for folder, own in files.items() for name, text in own.items()}
+    assert devices.free_memory_mb(kernel({"proc/self/cgroup": groups, **plain})) == free
 
 
 @pytest.mark.parametrize(

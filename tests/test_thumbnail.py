@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,7 @@ from hsyn_cli.cohort.thumbnail import (
     palette,
     png,
     thumbnail,
-    write_thumbnail,
 )
-from hsyn_cli.errors import InputError
 from hsyn_cli.space import Grid
 
 SIDE = 48
@@ -90,17 +87,3 @@ def test_a_slice_has_one_plane(tmp_path: Path) -> None:
     pixels = read(thumbnail(flat, flat), tmp_path)
     assert 0.7 < pixels.shape[0] / pixels.shape[1] < 1.3
     assert (pixels == EDGE).all(-1).sum() > 40
-
-
-def test_it_is_written_from_the_files_of_a_pair_or_from_images(tmp_path: Path) -> None:
-    fixed, warped = ball((0, 0, 0)), ball((3, 0, 0))
-    sitk.WriteImage(fixed, str(tmp_path / "f.nii.gz"))
-    folder = tmp_path / "out"
-    folder.mkdir()
-    write_thumbnail(folder, tmp_path / "f.nii.gz", warped, name="a.png")
-    sitk.WriteImage(warped, str(folder / "warped.nii.gz"))
-    write_thumbnail(folder, tmp_path / "f.nii.gz")
-    one, two = ((folder / name).read_bytes() for name in ("a.png", "thumbnail.png"))
-    assert zlib.crc32(one) == zlib.crc32(two)
-    with pytest.raises(InputError, match="fixed image"):
-        write_thumbnail(folder, tmp_path / "missing.nii.gz")

@@ -7,7 +7,7 @@ points of the template to points of the scan, is from-T1w_to-TEMPLATE.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from hsyn_cli.results.register_files import Inputs
 LABEL = re.compile(r"[A-Za-z0-9+]+")  # what BIDS lets stand after a dash
 SUB, SES = "sub-", "ses-"
 AFTER_SPACE = ("split", "recording", "chunk")  # entities in BIDS' order
+DERIVED = ("space", "desc", "from", "to", "mode")  # entities of derivatives, as hsyn adds them
 MOST_LISTED = 20
 
 
@@ -58,8 +59,8 @@ def from_bids(
 ) -> list[Job]:
     """One job per sub-*/[ses-*/]anat/*_T1w.nii[.gz], each to the template `fixed`, called `space`.
 
-    `participants`: labels, with or without sub-; None: all. All runs and sessions are taken.
-    Raises UsageError, InputError.
+    `participants`: labels, with or without sub-; None: all. All runs and sessions are taken. Images
+    of derivatives are left out, and `warn` tells which. Raises UsageError, InputError.
     """
     check_space(space, suffix)
     if not root.is_dir():
@@ -70,7 +71,7 @@ def from_bids(
     scans: list[BidsScan] = []
     faults: list[str] = []
     for label in _labels(root, participants):
-        found = list(_scans(root, label, suffix, faults))
+        found = list(_raw(_scans(root, label, suffix, faults), warn))
         scans += found
         if not found and participants is not None:
             faults.append(f"{root / (SUB + label)} holds no {suffix} image in an anat folder")
@@ -122,6 +123,16 @@ def _labels(root: Path, wanted: Sequence[str] | None) -> list[str]:
             f"the labels are the names after sub- in {root}",
         )
     return asked
+
+
+def _raw(scans: Iterable[BidsScan], warn: Callable[[str], None]) -> Iterator[BidsScan]:
+    """Those that are no derivatives, whose outputs' names would hold an entity twice."""
+    for scan in scans:
+        derived = [f"{key}-" for key in DERIVED if key in scan.entities]
+        if derived:
+            warn(f"{scan.path} has {' and '.join(derived)}, as derivatives have; it is left out")
+        else:
+            yield scan
 
 
 def _scans(root: Path, label: str, suffix: str, faults: list[str]) -> Iterator[BidsScan]:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hsyn_cli.cohort import costs
+from hsyn_cli.cohort import status as statuses
 from hsyn_cli.cohort.costs import Content
 from hsyn_cli.cohort.jobs import Job
+from hsyn_cli.cohort.resume import decide
 from hsyn_cli.cohort.tasks import wanted_of
-from hsyn_cli.devices import available_cores
+from hsyn_cli.devices import available_cores, free_memory_mb
 from hsyn_cli.errors import HsynError
 from hsyn_cli.io.plain import finite
 from hsyn_cli.io.staging import nearest
@@ -35,6 +37,7 @@ class Forecast:
     """The costs of a cohort on this machine. Megabytes are millions of bytes.
 
     Attributes:
+        pairs: those left to run.
         kinds: how many kinds of pairs there are, by sizes, voxels and options.
         looked: how many pairs were read to find out what they hold; the others follow these.
         slowness: seconds here per second where the costs were measured.
@@ -42,6 +45,7 @@ class Forecast:
         memory_pair_mb: peak of the largest pair. memory_all_mb: with all workers.
         memory_free_mb, disk_free_mb: what there is now; None: the system does not tell.
         problems: pairs that cannot be read, one line each.
+        done: pairs that an earlier run has done; none of the costs are theirs.
     """
 
     pairs: int
@@ -60,6 +64,7 @@ class Forecast:
     disk_free_mb: float | None
     study: str
     problems: tuple[str, ...] = ()
+    done: int = 0
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -99,6 +104,11 @@ class Forecast:
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
+        if self.done:
+            what = f"{self.done} of {self.pairs + self.done} pairs already; they are left out here"
+            table.add_row("done", Text(what))
+        if self.done and not self.pairs:
+            return table
         kinds = "all alike" if self.kinds == 1 else f"of {self.kinds} kinds"
         table.add_row("pairs", Text(f"{self.pairs}, {kinds}; {self.looked} read for this forecast"))
         pair = (
@@ -124,12 +134,14 @@ class Forecast:
 
 
 def forecast(jobs: Sequence[Job], study: Path, *, workers: int, threads: int) -> Forecast:
-    """Forecast the costs of jobs on the CPU of this machine.
+    """Forecast the costs of jobs on the CPU of this machine, those left out that are done.
 
-    It reads all headers, the images of up to `MOST_LOOKS` kinds of pairs, and runs a self-test of
-    two seconds. `threads`: of each pair.
+    It does not check whether inputs or options of these have changed since. It reads all headers,
+    the images of up to `MOST_LOOKS` kinds of pairs, and runs a self-test of two seconds. `threads`:
+    of each pair.
     """
-    kinds, problems = _kinds(jobs)
+    left = [job for job in jobs if not _done(job, study)]
+    kinds, problems = _kinds(left)
     known = _look_into(kinds, problems)
     rows = [(_content(key, kind, known), kind) for key, kind in kinds.items()] if known else []
     slow = costs.slowness(workers, threads) if rows else 1.0
@@ -140,7 +152,7 @@ def forecast(jobs: Sequence[Job], study: Path, *, workers: int, threads: int) ->
     used = max(1, min(workers, count))
     longest = slow * max((content.seconds for content, _ in rows), default=0.0)
     return Forecast(
-        pairs=len(jobs),
+        pairs=len(left),
         kinds=len(kinds),
         looked=len(known),
         workers=workers,
@@ -156,7 +168,14 @@ def forecast(jobs: Sequence[Job], study: Path, *, workers: int, threads: int) ->
         disk_free_mb=_free_disk_mb(study),
         study=str(study),
         problems=tuple(_few(problems)),
+        done=len(jobs) - len(left),
     )
+
+
+def _done(job: Job, study: Path) -> bool:
+    """Whether a pair is done, with all its files there. Its key would take long to compute."""
+    status = statuses.read(job.status(study))
+    return status is not None and decide(job, status.key, status, study).what == "done"
 
 
 @dataclass(frozen=True)
@@ -235,35 +254,11 @@ def _disk(content: Content, kind: _Kind) -> float:
     return content.disk(wanted, kind.voxels) + PAIR_FILES
 
 
-def free_memory_mb() -> float | None:
-    """The memory that programs can still get, also by the limits of cgroups; None: not known."""
-    amounts = []
-    for line in _text(Path("/proc/meminfo")).splitlines():
-        if line.startswith("MemAvailable:"):
-            amounts.append(int(line.split()[1]) * 1024 / 1e6)
-    group = Path("/sys/fs/cgroup")
-    for most, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        limit, now = _text(group / most).strip(), _text(group / used).strip()
-        if limit.isdigit() and now.isdigit():
-            amounts.append(max(0, int(limit) - int(now)) / 1e6)
-    return min(amounts, default=None)
-
-
 def _free_disk_mb(folder: Path) -> float | None:
     try:
         return shutil.disk_usage(nearest(folder.absolute())).free / 1e6
     except OSError:
         return None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return ""
 
 
 def _few(lines: Sequence[str]) -> list[str]:

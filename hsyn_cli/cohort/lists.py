@@ -17,6 +17,7 @@ from hsyn_cli.config import presets
 from hsyn_cli.config.channels import weights_of
 from hsyn_cli.errors import HsynError, InputError, UsageError
 from hsyn_cli.io import files
+from hsyn_cli.io.endings import TABLES, ends
 from hsyn_cli.results.register_files import Inputs, check_model
 
 Row = Mapping[str, str]
@@ -62,7 +63,14 @@ def from_table(path: Path, options: Mapping[str, Any]) -> list[Job]:
 
 
 def from_scans(fixed: Path, scans: Sequence[Path], options: Mapping[str, Any]) -> list[Job]:
-    """One job per scan, each to the same fixed image. Raises InputError that tells all faults."""
+    """One job per scan, each to the same fixed image.
+
+    Raises UsageError for a table among the scans, and InputError that tells all faults.
+    """
+    for scan in scans:
+        if ends(scan, TABLES):
+            hint = "leave out --fixed and name the fixed image in the table; or give the scans"
+            raise UsageError(f"{scan} is a table of pairs, and --fixed is for scans", hint)
     faults = list(_missing({"fixed": fixed}))
     seen: dict[str, Path] = {}
     for scan in scans:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -95,7 +96,7 @@ MEASURES = (
 
 def values_of(report: Mapping[str, Any]) -> dict[str, float]:
     """{key: value} of the measures in the content of report.json; what it lacks is missing."""
-    found = {measure.key: _number(_at(report, measure.at)) for measure in MEASURES}
+    found = {measure.key: number(_at(report, measure.at)) for measure in MEASURES}
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -108,10 +109,11 @@ def _at(report: Any, way: Sequence[str | int]) -> Any:
     return report
 
 
-def _number(value: Any) -> float | None:
-    """A finite number, or the length of a vector."""
-    if isinstance(value, list) and value and all(_number(v) is not None for v in value):
-        return math.hypot(*value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+def number(value: Any) -> float | None:
+    """A finite number, or the length of a vector; None for all else."""
+    if isinstance(value, list):
+        parts = [part for v in value if (part := number(v)) is not None]
+        return number(math.hypot(*parts)) if parts and len(parts) == len(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    return float(value) if abs(value) <= sys.float_info.max else None

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hsyn_cli.cohort import status as statuses
 from hsyn_cli.cohort.jobs import THUMBNAIL, Job
-from hsyn_cli.cohort.measures import values_of
-from hsyn_cli.cohort.status import Status
+from hsyn_cli.cohort.measures import number, values_of
 from hsyn_cli.errors import FailedError, FoldingError
 from hsyn_cli.results.run_folder import PAGE, REPORT
 
@@ -60,12 +60,11 @@ def read_row(study: Path, job: Job) -> Row:
     """Read what a pair has come to. Files that are missing or damaged leave cells empty."""
     moving, fixed = job.inputs.moving, job.inputs.fixed
     row = Row(job.id, str(moving), str(fixed), job.folder)
-    status = _status(job.status(study))
+    status = statuses.read(job.status(study))
     if status is None:
         return row
-    trouble = " ".join((status.error or "; ".join(status.problems)).split())
-    spent = {"seconds": status.seconds or None, "peak_memory_mb": status.peak_memory_mb}
-    known = {key: value for key, value in spent.items() if value is not None}
+    trouble = " ".join((str(status.error) or "; ".join(status.problems)).split())
+    known = _numbers({"seconds": status.seconds or None, "peak_memory_mb": status.peak_memory_mb})
     row = dataclasses.replace(
         row, state=status.state, attempts=status.attempts, trouble=trouble, values=known,
         exit_code=None if status.state == "running" else status.exit_code,
@@ -73,12 +72,12 @@ def read_row(study: Path, job: Job) -> Row:
     if row.exit_code not in WROTE:
         return row
     report = _json(study / job.folder / job.names.get("report", REPORT))
-    lesions, similarity = report.get("lesions"), report.get("similarity")
+    similarity = report.get("similarity")
     return dataclasses.replace(
         row,
         values=values_of(report) | known,
         measure=str(similarity.get("measure", "")) if isinstance(similarity, dict) else "",
-        lesions=lesions if isinstance(lesions, dict) else {},
+        lesions=_numbers(report.get("lesions")),
         page=_present(study, job.folder, job.names.get("page", PAGE)),
         thumbnail=_present(study, job.folder, job.names.get("thumbnail", THUMBNAIL)),
     )
@@ -88,16 +87,10 @@ def _present(study: Path, folder: str, name: str) -> str:
     return f"{folder}/{name}" if (study / folder / name).is_file() else ""
 
 
-def _status(path: Path) -> Status | None:
-    """The status in a file; None where there is none, or none that can be read."""
-    content = _json(path)
-    names = {f.name for f in dataclasses.fields(Status)}
-    known = {name: value for name, value in content.items() if name in names}
-    try:
-        status = Status(**known)
-    except TypeError:
-        return None
-    return dataclasses.replace(status, problems=tuple(status.problems))
+def _numbers(plain: Any) -> dict[str, float]:
+    """The numbers in an object of a JSON file; nothing where it is none."""
+    found = {k: number(v) for k, v in plain.items()} if isinstance(plain, dict) else {}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _json(path: Path) -> dict[str, Any]:

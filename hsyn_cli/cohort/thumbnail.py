@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,10 +11,7 @@ from numpy.typing import NDArray
 
 from hsyn_cli.anatomy.intensity import content_box
 from hsyn_cli.anatomy.view import view_of
-from hsyn_cli.cohort.jobs import THUMBNAIL
-from hsyn_cli.io import atomic, images
 from hsyn_cli.results.page.volumes import picture, window
-from hsyn_cli.results.run_folder import FOLDER_FILES
 from hsyn_cli.space import Grid, working_grid
 from hsyn_cli.space.planes import raised
 
@@ -28,26 +24,6 @@ STRONG = 0.9  # share of the pixels with content whose gradient is below that of
 BLUR = 0.9  # pixels
 
 Plane = NDArray[np.uint8]
-
-
-def write_thumbnail(
-    folder: Path,
-    fixed: Path | sitk.Image,
-    warped: Path | sitk.Image | None = None,
-    *,
-    name: str = THUMBNAIL,
-) -> None:
-    """Write the picture of a pair to its output folder.
-
-    Args:
-        warped: by default the file that `hsyn register` writes; give it where it is not kept.
-        name: of the PNG in `folder`.
-
-    Raises InputError, GeometryError, OutputError.
-    """
-    warped = folder / FOLDER_FILES["warped"] if warped is None else warped
-    still = _read(fixed, "fixed image")
-    atomic.write_bytes(folder / name, thumbnail(still, _read(warped, "warped image")))
 
 
 def thumbnail(fixed: sitk.Image, warped: sitk.Image) -> bytes:
@@ -77,10 +53,6 @@ def palette() -> list[tuple[int, int, int]]:
     """The colours of the codes: shades from black to white, then that of edges."""
     shades = [round(255 * k / (SHADES - 1)) for k in range(SHADES)]
     return [*((v, v, v) for v in shades), EDGE]
-
-
-def _read(image: Path | sitk.Image, what: str) -> sitk.Image:
-    return images.read_image(image, what).image if isinstance(image, Path) else image
 
 
 def _grid(fixed: sitk.Image, side: int) -> Grid:

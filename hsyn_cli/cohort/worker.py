@@ -22,14 +22,19 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from hsyn_cli import devices
+from hsyn_cli.cohort.jobs import THUMBNAIL
 from hsyn_cli.cohort.tasks import Outcome, Task, free_log, wanted_of
 from hsyn_cli.errors import FailedError, HsynError
+from hsyn_cli.io import atomic
 from hsyn_cli.results.faults import known
 from hsyn_cli.results.register_files import register_files
 from hsyn_cli.results.report import check_problems
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 SHORTEST = 0.3  # seconds between two lines of progress
@@ -79,19 +84,46 @@ def _register(task: Task, tell: Tell) -> Outcome:
     """Raises every error of `register_files`."""
     inputs = task.register_inputs()
     wanted, method = wanted_of(Path(task.folder), inputs, task.options, task.names)
+    pictures: list[bytes] = []
     report = register_files(
         inputs,
         wanted,
         **method,
         force=True,
         progress=lambda step, fraction: tell({"step": step, "fraction": fraction}),
+        shown=lambda fixed, warped: pictures.extend(_drawn(fixed, warped)),
     )
-    files = tuple(Path(os.path.relpath(p, task.study)).as_posix() for p in report.outputs.values())
+    drawn = _put(pictures, wanted.folder / task.names.get("thumbnail", THUMBNAIL))
+    paths = [*map(Path, report.outputs.values()), *drawn]
+    files = tuple(Path(os.path.relpath(path, task.study)).as_posix() for path in paths)
     try:
         check_problems(report.facts.problems, "")
     except FailedError as error:
         return Outcome(error.exit_code, error.message, report.facts.problems, files)
     return Outcome(files=files)
+
+
+def _drawn(fixed: sitk.Image, warped: sitk.Image) -> list[bytes]:
+    """The picture of a pair; none where it cannot be drawn, of which the log tells."""
+    from hsyn_cli.cohort.thumbnail import thumbnail
+
+    try:
+        return [thumbnail(fixed, warped)]
+    except Exception:  # noqa: BLE001 (the files of the pair count)
+        traceback.print_exc()
+        return []
+
+
+def _put(pictures: list[bytes], path: Path) -> list[Path]:
+    """Write the picture if there is one, in place of an earlier one; the files written."""
+    try:
+        if pictures:
+            atomic.write_bytes(path, pictures[0])
+            return [path]
+        path.unlink(missing_ok=True)
+    except (HsynError, OSError):
+        traceback.print_exc()
+    return []
 
 
 def one_line(text: str) -> str:

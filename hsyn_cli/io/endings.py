@@ -20,6 +20,8 @@ WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", *reversed(MGH))  # that hsyn wri
 HDF5 = (".h5", ".hdf5")  # ITK transforms of any kind, fields too
 TRANSFORMS = (".mat", ".tfm", ".txt", ".xfm", *HDF5)  # any other file of a chain is a field
 
+TABLES = (".csv", ".tsv", ".txt")
+
 
 def ends(path: Path | str, endings: Iterable[str]) -> bool:
     """True if the name of the file at `path` ends in one of `endings`, in any case."""

@@ -16,6 +16,8 @@ from hsyn_cli.results.report import Report, Source, assemble
 from hsyn_cli.results.run_folder import Wanted, needed_bytes, targets
 
 if TYPE_CHECKING:
+    import SimpleITK as sitk
+
     from hsyn_cli.io.images import Scan
     from hsyn_cli.io.transforms import Transform
 
@@ -71,6 +73,21 @@ class Checked:
             found |= {f"moving_{k}": moving, f"fixed_{k}": fixed}
         return found
 
+    def named(self, inputs: Inputs) -> dict[str, Source]:
+        """{role: path and SHA-256} of the files, for the report."""
+        sources: dict[str, Any] = self.sources
+        return {
+            name: Source(str(path.absolute()), sources[name].sha256)
+            for name, path in inputs.given.items()
+        }
+
+    @property
+    def masks(self) -> dict[str, Any]:
+        """The masks, as arguments of `method.register`."""
+        names = ("fixed_mask", "moving_mask", "fixed_lesion", "moving_lesion")
+        given = {name: getattr(self, name) for name in names}
+        return {name: scan and scan.image for name, scan in given.items()}
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about their headers."""
@@ -96,10 +113,11 @@ def register_files(
     seed: int = 0,
     force: bool = False,
     progress: Progress = lambda step, fraction: None,
+    shown: Callable[[sitk.Image, sitk.Image], None] = lambda fixed, warped: None,
 ) -> Report:
     """Read, check, register and write. All files appear together, or none.
 
-    Raises every error of `errors` but FoldingError and FailedError.
+    `shown` gets the fixed and the warped image. Raises all `errors` but FoldingError, FailedError.
     """
     start = time.monotonic()
     check_model(model)
@@ -117,25 +135,18 @@ def register_files(
             [read.fixed.image, *(fixed.image for _, fixed in read.others)],
             channel_weights=channel_weights, preset=preset, weights=model, device=device,
             threads=threads, seed=seed, affine=affine, transform=transform, similarity=similarity,
-            search=search, smoothness=smoothness,
-            fixed_mask=read.fixed_mask and read.fixed_mask.image,
-            moving_mask=read.moving_mask and read.moving_mask.image,
-            fixed_lesion=read.fixed_lesion and read.fixed_lesion.image,
-            moving_lesion=read.moving_lesion and read.moving_lesion.image,
+            search=search, smoothness=smoothness, **read.masks,
             initial_transform=read.initial_transform and read.initial_transform.transform,
             progress=lambda step, fraction: progress(step, BEFORE_WRITING * fraction),
         )  # fmt: skip
         progress("writing", BEFORE_WRITING)
-        sources: dict[str, Any] = read.sources
+        shown(result.fixed, result.warped)
         from hsyn_cli.results.written import write
 
         def make_report() -> Report:
             return assemble(
                 result.facts,
-                inputs={
-                    name: Source(str(path.absolute()), sources[name].sha256)
-                    for name, path in inputs.given.items()
-                },
+                inputs=read.named(inputs),
                 outputs=paths,
                 warnings=read.warnings,
                 seconds_total=time.monotonic() - start,

@@ -82,6 +82,15 @@ def words_of(text: str) -> frozenset[str]:
     return words
 
 
+def check_keep(wanted: Wanted) -> None:
+    """Raise UsageError if a word of --keep stands for no file."""
+    made = {channel_of(name)[0] for name in targets(wanted)}
+    for word in sorted(wanted.keep or ()):
+        if made.isdisjoint(KEEP[word]):
+            why = {"page": "--no-html is given", "labels": "no moving labels are given"}[word]
+            raise UsageError(f"--keep {word} keeps nothing: {why}", "change one of the two")
+
+
 def targets(wanted: Wanted) -> dict[str, Path]:
     """Name -> path of every file, in the order of their appearance; the report is last."""
     keep = wanted.keep or frozenset()

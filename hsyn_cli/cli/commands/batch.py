@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from hsyn_cli.cli.options import (
     quiet_option,
     warn,
 )
-from hsyn_cli.errors import BatchError, Interrupted, UsageError
+from hsyn_cli.errors import Interrupted, UsageError
 from hsyn_cli.results import run_folder
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hsyn_cli.cohort.supervisor import Tally
 
 INPUT = "Input"
+SUFFIX = "T1w"
 
 
 def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
@@ -62,8 +63,8 @@ def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
     help="Take this participant of --bids alone; may be given again.  [default: all]",
 )  # fmt: skip
 @option(
-    "--suffix", default="T1w", show_default=True, metavar="NAME", heading=INPUT,
-    help="The kind of scans to take from --bids.",
+    "--suffix", metavar="NAME", heading=INPUT,
+    help=f"The kind of scans to take from --bids.  [default: {SUFFIX}]",
 )  # fmt: skip
 @option(
     "-o", "--out", type=FILE, required=True, heading=OUTPUT,
@@ -122,7 +123,7 @@ def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 @json_option
 def batch(
     files: tuple[Path, ...], fixed: Path | None, bids: Path | None, space: str | None,
-    participants: tuple[str, ...], suffix: str, out: Path, jobs: int, threads: int | None,
+    participants: tuple[str, ...], suffix: str | None, out: Path, jobs: int, threads: int | None,
     timeout: float | None, memory: float | None, shard: str | None, scheduler: str | None,
     retry_failed: bool, dry_run: bool, quiet: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
@@ -142,7 +143,7 @@ def batch(
       hsyn batch pairs.csv -o study/ --timeout 1800 --memory 8000
       hsyn batch pairs.csv -o study/ --shard slurm/10
     """
-    from hsyn_cli.cli.cohort_progress import cohort_progress
+    from hsyn_cli.cli.cohort_result import tell
     from hsyn_cli.cohort import batch as cohort
     from hsyn_cli.cohort.shards import Shard, parse
     from hsyn_cli.cohort.sources import Limits
@@ -160,14 +161,40 @@ def batch(
         warn(["--memory is not watched on this system"])
     check_model(options["model"])
     if bids is not None:
+        suffix = SUFFIX if suffix is None else suffix
         pairs = _of_bids(files, bids, fixed, space, participants, suffix, options)
     else:
+        _refuse({"--space": space, "--participant-label": participants, "--suffix": suffix})
         pairs = _of_files(files, fixed, options)
+    _check_keep(pairs, out)
     if dry_run:
         _forecast(work.shard.of(pairs), out, work, as_json)
         return
     if bids is not None:
-        _describe(out, bids, pairs, str(space), suffix)
+        _describe(out, bids, pairs, str(space), str(suffix))
+    tell(_run(out, pairs, work, quiet), out, quiet=quiet, as_json=as_json)
+
+
+def _refuse(given: Mapping[str, object]) -> None:
+    """Raise UsageError for options of --bids without it; those not given are None or empty."""
+    for name, value in given.items():
+        if value not in (None, ()):
+            raise UsageError(f"{name} is for --bids, which is not given", "give both, or neither")
+
+
+def _check_keep(jobs: Sequence[Job], study: Path) -> None:
+    """Raise UsageError if a word of --keep stands for no file of any pair."""
+    keep = jobs[0].options.get("keep")
+    labels = any(job.inputs.moving_labels is not None for job in jobs)
+    kept = None if keep is None else frozenset(keep)
+    run_folder.check_keep(run_folder.Wanted(study, labels=labels, keep=kept))
+
+
+def _run(study: Path, pairs: Sequence[Job], work: Work, quiet: bool) -> Tally:
+    """Run the pairs under a line of progress. Raises Interrupted that tells how many are done."""
+    from hsyn_cli.cli.cohort_progress import cohort_progress
+    from hsyn_cli.cohort import batch as cohort
+
     tallies: list[Tally] = []
     with cohort_progress(quiet) as start:
 
@@ -176,23 +203,14 @@ def batch(
             return start(tally)
 
         try:
-            tally = cohort.run(out, pairs, work, begin)
+            return cohort.run(study, pairs, work, begin)
         except Interrupted as error:
             done = sum(tally.done + tally.before for tally in tallies)
             text = f"{error.message}; {done} of {len(pairs)} pairs are done"
             raise type(error)(text, "the same command goes on from there") from None
-    if as_json:
-        click.echo(_as_json(out, tally), nl=False)
-    elif not quiet:
-        click.echo(_summary(tally, out))
-    if tally.failed:
-        hint = f"see {out / 'index.html'}; --retry-failed runs them again"
-        raise BatchError(f"{len(tally.failed)} of {tally.total} pairs failed", hint)
 
 
-def _of_files(
-    files: Sequence[Path], fixed: Path | None, options: dict[str, Any]
-) -> Sequence[Job]:
+def _of_files(files: Sequence[Path], fixed: Path | None, options: dict[str, Any]) -> Sequence[Job]:
     """The pairs of a table, or of scans. Raises UsageError, InputError."""
     from hsyn_cli.cohort import lists
 
@@ -241,33 +259,6 @@ def _forecast(jobs: Sequence[Job], study: Path, work: Work, as_json: bool) -> No
     from rich.console import Console
 
     Console().print(found.table())
-
-
-def _summary(tally: Tally, study: Path) -> str:
-    """What became of the pairs, in a few lines."""
-    before = f" ({tally.before} of them before)" if tally.before else ""
-    parts = [f"{tally.done + tally.before} of {tally.total} pairs are done{before}"]
-    parts += [f"{len(tally.failed)} failed"] if tally.failed else []
-    parts += [f"{tally.busy} run in another hsyn batch"] if tally.busy else []
-    return f"{', '.join(parts)}\n{study / 'index.html'}"
-
-
-def _as_json(study: Path, tally: Tally) -> str:
-    from hsyn_cli.results.record import record
-
-    failed = [
-        {"id": status.id, "exit_code": status.exit_code, "error": status.error}
-        for status in tally.failed
-    ]
-    plain = {
-        "study": str(study),
-        "pairs": tally.total,
-        "done": tally.done,
-        "done_before": tally.before,
-        "elsewhere": tally.busy,
-        "failed": failed,
-    }
-    return record(plain)
 
 
 COMMAND = batch

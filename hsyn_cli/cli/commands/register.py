@@ -31,6 +31,7 @@ from hsyn_cli.config.channels import channels_of, weights_of
 from hsyn_cli.errors import UsageError
 
 Transform = Literal["rigid", "affine", "deformable"]
+Affine = Literal["affine", "rigid", "none"]
 Search = Literal["near", "full"]
 INPUT = "Input"
 
@@ -202,16 +203,12 @@ def register(
       hsyn register -m at1.nii -f bt1.nii -m at2.nii -f bt2.nii -o out/
       hsyn register -m exhale.nii.gz -f inhale.nii.gz -o out/ --model lung
     """
-    if transform != "deformable" and (no_affine or (rigid and transform != "rigid")):
-        which = "--no-affine" if no_affine else "--rigid"
-        raise UsageError(f"--transform {transform} and {which} contradict each other", "give one")
-    if no_affine and rigid:
-        raise UsageError("--no-affine and --rigid contradict each other", "give one of them")
+    affine = _affine(transform, rigid=rigid, no_affine=no_affine)
     from hsyn_cli import api
     from hsyn_cli.cli.progress import progress_bar
     from hsyn_cli.results.register_files import Inputs
     from hsyn_cli.results.report import check_folding, check_problems, to_json
-    from hsyn_cli.results.run_folder import Wanted, words_of
+    from hsyn_cli.results.run_folder import Wanted, check_keep, words_of
 
     (first, *others), labels = channels_of(moving, fixed), inputs["moving_labels"] is not None
     weights_of(weight, len(moving))
@@ -219,14 +216,14 @@ def register(
         out, ants_prefix, save_midspace, labels, html=not no_html, channels=len(moving),
         keep=None if keep is None else words_of(keep), field_spacing=field_spacing,
     )  # fmt: skip
+    check_keep(wanted)
     with progress_bar(quiet) as progress:
         report = api.register_files(
             Inputs(first[0], first[1], others=tuple(others), **inputs), wanted,
             channel_weights=weight or None, preset=preset, model=model,
-            device=device, threads=threads,
-            affine="none" if no_affine else "rigid" if rigid else "affine",
-            transform=transform, similarity=similarity, search=search, smoothness=smoothness,
-            seed=seed, force=force, progress=progress,
+            device=device, threads=threads, affine=affine, transform=transform,
+            similarity=similarity, search=search, smoothness=smoothness, seed=seed, force=force,
+            progress=progress,
         )  # fmt: skip
     if as_json:
         click.echo(to_json(report), nl=False)
@@ -241,6 +238,16 @@ def register(
         check_problems(report.facts.problems, hint)
     hint = "the files were written; see report.json, or try --smoothness 1.5"
     check_folding(report.facts.folded_percent, max_folding, hint)
+
+
+def _affine(transform: Transform, *, rigid: bool, no_affine: bool) -> Affine:
+    """The alignment at the start. Raises UsageError for options that contradict one another."""
+    if transform != "deformable" and (no_affine or (rigid and transform != "rigid")):
+        which = "--no-affine" if no_affine else "--rigid"
+        raise UsageError(f"--transform {transform} and {which} contradict each other", "give one")
+    if no_affine and rigid:
+        raise UsageError("--no-affine and --rigid contradict each other", "give one of them")
+    return "none" if no_affine else "rigid" if rigid else "affine"
 
 
 COMMAND = register

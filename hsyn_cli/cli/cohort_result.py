@@ -1,0 +1,51 @@
+"""What `hsyn batch` prints at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hsyn_cli.errors import BatchError
+from hsyn_cli.results.record import record
+
+if TYPE_CHECKING:
+    from hsyn_cli.cohort.supervisor import Tally
+
+
+def tell(tally: Tally, study: Path, *, quiet: bool, as_json: bool) -> None:
+    """Print what became of the pairs. Raises BatchError if some failed."""
+    if as_json:
+        click.echo(_as_json(study, tally), nl=False)
+    elif not quiet:
+        click.echo(_summary(tally, study))
+    if tally.failed:
+        hint = f"see {study / 'index.html'}; --retry-failed runs them again"
+        raise BatchError(f"{len(tally.failed)} of {tally.total} pairs failed", hint)
+
+
+def _summary(tally: Tally, study: Path) -> str:
+    """What became of the pairs, in a few lines."""
+    before = f" ({tally.before} of them before)" if tally.before else ""
+    parts = [f"{tally.done + tally.before} of {tally.total} pairs are done{before}"]
+    parts += [f"{len(tally.failed)} failed"] if tally.failed else []
+    parts += [f"{tally.busy} run in another hsyn batch"] if tally.busy else []
+    return f"{', '.join(parts)}\n{study / 'index.html'}"
+
+
+def _as_json(study: Path, tally: Tally) -> str:
+    """The same for programs."""
+    failed = [
+        {"id": status.id, "exit_code": status.exit_code, "error": status.error}
+        for status in tally.failed
+    ]
+    plain = {
+        "study": str(study),
+        "pairs": tally.total,
+        "done": tally.done,
+        "done_before": tally.before,
+        "elsewhere": tally.busy,
+        "failed": failed,
+    }
+    return record(plain)
