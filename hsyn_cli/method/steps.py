@@ -63,7 +63,7 @@ def pull(
     """
     u = resize_smooth(u, pair.shape[2:]).clone(memory_format=torch.contiguous_format)
     weight = where.weight(u, voxel)
-    shown = where.shown(u, voxel)
+    lacks = where.lacks(u, voxel)
     pair = pair if steps.tissue else pair[:, : len(channels)]
     of_step = gaussian(pair, pair.shape[2:], steps.step_sigma)
     to_moving, to_fixed = (1.0, -1.0) if config.symmetric else (2.0, 0.0)
@@ -72,7 +72,7 @@ def pull(
     for _ in range(steps.steps):
         if u[0, 0].numel() > LARGE:
             return_memory()
-        seen = stand_in(_seen(pair, u, voxel, voxels), shown)
+        seen = stand_in(_seen(pair, u, voxel, voxels), lacks)
         force, contrast = _pulls(seen, voxel, steps, config, channels, weight)
         if weight is not None:
             force *= weight[:, :1]

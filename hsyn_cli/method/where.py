@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from hsyn_cli.fields.sampling import warp
@@ -40,16 +39,20 @@ class Where:
         of_moving, of_fixed = warp(self.counts, u, voxel).chunk(2)
         return of_moving * of_fixed
 
-    def shown(self, u: Tensor, voxel: float) -> Tensor | None:
-        """`shows` in the mean space of `u`, 0 or 1; a voxel that is partly something else has 0."""
-        return None if self.shows is None else (warp(self.shows, u, voxel) > WHOLE).float()
+    def lacks(self, u: Tensor, voxel: float) -> Tensor | None:
+        """The opposite of `shows` in the mean space of `u`: 1 also where a voxel shows a part."""
+        return None if self.shows is None else (warp(self.shows, u, voxel) < WHOLE).float()
 
 
-def stand_in(seen: Tensor, shown: Tensor | None) -> Tensor:
-    """Warped images (2B, C, Z, Y, X) of one contrast, each completed by the other.
+def stand_in(seen: Tensor, lacks: Tensor | None) -> Tensor:
+    """Complete warped images (2B, C, Z, Y, X) of one contrast, each by the other, in place.
 
     Windows at a cut or a lesion then see the same in both images, not a false edge.
     """
-    if shown is None:
-        return seen
-    return torch.lerp(torch.cat(seen.chunk(2)[::-1]), seen, shown)
+    if lacks is not None:
+        moving, fixed = seen.chunk(2)
+        of_moving, of_fixed = lacks.chunk(2)
+        apart = fixed - moving
+        moving.addcmul_(of_moving, apart)
+        fixed.addcmul_(of_fixed, apart, value=-1)
+    return seen
