@@ -119,13 +119,15 @@ class Supervisor:
         try:
             own_key, decision = self._decide(job, found)
         except HsynError as error:
-            status = self._status(job, Decision("run", 1, search_of(job)), "")
-            self._end(job, status, Outcome(error.exit_code, error.message))
+            files = found.files if found is not None else ()  # stay: the input may come back
+            status = self._status(job, Decision("run", 1, search_of(job)), "", files)
+            self._end(job, status, Outcome(error.exit_code, error.message, files=files))
             return
         if decision.what == "run":
             if found is not None and found.state == "running":
                 atomic.clear(self._study / job.folder)  # what its driver left
-            self._start(Attempt(job, self._status(job, decision, own_key)))
+            files = found.files if found is not None else ()
+            self._start(Attempt(job, self._status(job, decision, own_key, files)))
             return
         if found is None:  # it is not due without a status
             return
@@ -143,8 +145,8 @@ class Supervisor:
         own_key = key(job, self._threads, self._hashes)
         return own_key, decide(job, own_key, found, self._study, again=self._again)
 
-    def _status(self, job: Job, decision: Decision, own_key: str) -> Status:
-        """The status of a pair that begins."""
+    def _status(self, job: Job, decision: Decision, own_key: str, files: Sequence[str]) -> Status:
+        """The status of a pair that begins. `files`: of an earlier attempt."""
         return Status(
             id=job.id,
             key=own_key,
@@ -155,6 +157,7 @@ class Supervisor:
             host=platform.node(),
             pid=os.getpid(),
             started=time.time(),
+            files=tuple(files),
         )
 
     def _start(self, attempt: Attempt) -> None:
@@ -173,9 +176,11 @@ class Supervisor:
             self.tell(News("progress", attempt.status, event.step, event.fraction))
             return
         del self._running[event.id]
-        if not event.outcome.files:
+        outcome = event.outcome
+        if not outcome.files:
             atomic.clear(self._study / attempt.job.folder)
-        self._end(attempt.job, attempt.status, event.outcome)
+            outcome = replace(outcome, files=_remove(self._study, attempt.status.files))
+        self._end(attempt.job, attempt.status, outcome)
 
     def _end(self, job: Job, status: Status, outcome: Outcome) -> None:
         """Write down the end of an attempt, and let the pair wait for another if it gets one."""
@@ -194,7 +199,7 @@ class Supervisor:
         if not settled(outcome, status.attempts, status.search):
             second = second_search(outcome.exit_code, status.search) or status.search
             decision = Decision("run", status.attempts + 1, second)
-            self._second.append(Attempt(job, self._status(job, decision, status.key)))
+            self._second.append(Attempt(job, self._status(job, decision, status.key, ended.files)))
             self.tell(News("retry", ended))
             return
         if ended.state == "done":
@@ -202,3 +207,22 @@ class Supervisor:
         else:
             self.tally.failed.append(ended)
         self.tell(News("ended", ended))
+
+
+def _remove(study: Path, files: Sequence[str]) -> tuple[str, ...]:
+    """Remove the files of an earlier attempt; returns those that stay.
+
+    Its status says "running" meanwhile, so that a kill leaves no pair that counts as done.
+    """
+    left = []
+    for file in files:
+        path = study / file
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            continue  # not in the study folder
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            left.append(file)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # stays if a file is in it
+    return tuple(left)
