@@ -43,9 +43,14 @@ def test_a_driver_killed_meanwhile_leaves_them_to_the_next(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervise(study, [job(tmp_path, "a")])
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(engine, "_remove", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "_remove", killed)
+    with pytest.raises(KeyboardInterrupt):
         supervise(study, [job(tmp_path, "a", "bad input")])
+    monkeypatch.undo()
     assert (status(study, "a").state, status(study, "a").files) == ("running", ("pairs/a/out.txt",))
     supervise(study, [job(tmp_path, "a", "bad input")])
     assert status(study, "a").state == "failed"

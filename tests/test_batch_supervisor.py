@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_cohorts import FAKE, job, ran, status, supervise
 
 from hsyn_cli.cohort import status as statuses
-from hsyn_cli.cohort.drivers import Driver
+from hsyn_cli.cohort.drivers import Driver, driving
 from hsyn_cli.cohort.shards import Shard
 from hsyn_cli.cohort.sources import Limits, local
 from hsyn_cli.cohort.sources.local import LocalWorkers
 from hsyn_cli.cohort.supervisor import News, Supervisor
+from hsyn_cli.errors import OutputError
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -186,10 +189,49 @@ def test_a_pair_that_another_driver_runs_is_left_to_it(study: Path, tmp_path: Pa
     statuses.write(study / "status" / "a.json", statuses.Status(**other))
     elsewhere = Driver(2, 2, "node7", 12, "node7 x", 1)
     source = LocalWorkers(1, Limits(), FAKE)
-    tally = Supervisor(study, jobs, source, threads=1, others=[elsewhere]).run()
+    with driving(study, Shard(1, 2)) as (_, others):
+        sign = study / "status" / "2-of-2.1.driver"  # of one that began later
+        sign.write_text(json.dumps(vars(elsewhere)))
+        tally = Supervisor(study, jobs, source, threads=1, others=others).run()
     assert (tally.done, tally.busy) == (1, 1)
     assert status(study, "a").host == "node7"
-    assert Shard(2, 2) == elsewhere.shard
+
+
+def test_what_a_driver_ends_with_before_it_goes_is_not_run_again(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = job(tmp_path, "a")
+    supervise(study, [one])
+    done = status(study, "a")
+    statuses.write(one.status(study), replace(done, state="running", host="node7", pid=12))
+    with driving(study, Shard(1, 2)) as (_, others):
+        monkeypatch.setattr(others, "living", lambda: statuses.write(one.status(study), done) or [])
+        source = LocalWorkers(1, Limits(), FAKE)
+        tally = Supervisor(study, [one], source, threads=1, others=others).run()
+    assert (tally.done, tally.before) == (0, 1)
+
+
+@linux
+def test_a_driver_that_was_taken_for_dead_ends_its_workers(study: Path, tmp_path: Path) -> None:
+    pids: list[int] = []
+    study.mkdir()
+    with driving(study, Shard()) as (sign, others):
+
+        def tell(news: News) -> None:
+            if news.kind == "progress":
+                children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+                pids.extend(map(int, children))
+                sign.unlink()
+
+        jobs = [job(tmp_path, "a", "hang"), job(tmp_path, "b")]
+        source = LocalWorkers(1, Limits(), FAKE)
+        supervisor = Supervisor(study, jobs, source, threads=1, others=others, tell=tell)
+        with pytest.raises(OutputError, match="took this one for dead"):
+            supervisor.run()
+    assert pids
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert ran(study) == ["a near"]
+    assert status(study, "a").state == "running"
 
 
 @linux

@@ -22,12 +22,11 @@ class Decision:
     """What to do with a pair.
 
     Attributes:
-        what: "run" it, or leave it: it is "done", it "failed" for good, or it is "busy" in another
-            driver.
+        what: "run" it, or leave it: it is "done", or it "failed" for good.
         attempts: which attempt it is. search: for it.
     """
 
-    what: Literal["run", "done", "failed", "busy"]
+    what: Literal["run", "done", "failed"]
     attempts: int = 1
     search: str = "near"
 
