@@ -61,6 +61,8 @@ def work(task: dict[str, object]) -> None:
         sys.exit(3)
     elif do == "bad input":
         outcome(3, "no such file")
+    elif do.startswith("code "):
+        outcome(int(do.removeprefix("code ")), "not the fault of the pair")
     elif do == "bug":
         outcome(1, "a bug: ValueError: x")
     else:

@@ -105,6 +105,16 @@ def test_a_pair_whose_process_was_killed_twice_runs_in_the_next_run(
         assert [line for line in ran(study) if line[0] == "b"] == ["b near", "b full"]
 
 
+@pytest.mark.parametrize("code", [2, 5, 6, 7])
+def test_what_failed_by_its_computer_runs_in_the_next_run(
+    code: int, study: Path, tmp_path: Path
+) -> None:
+    jobs = [job(tmp_path, "a", f"code {code}")]
+    for runs in (1, 2):
+        assert [failed.exit_code for failed in supervise(study, jobs).failed] == [code]
+        assert ran(study) == ["a near"] * runs
+
+
 def test_a_full_search_that_fails_is_not_repeated(study: Path, tmp_path: Path) -> None:
     supervise(study, [job(tmp_path, "a", "poor", search="full")])
     assert ran(study) == ["a full"]

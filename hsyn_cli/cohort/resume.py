@@ -9,11 +9,22 @@ from typing import Literal
 from hsyn_cli.cohort.jobs import Job
 from hsyn_cli.cohort.status import Status
 from hsyn_cli.cohort.tasks import Outcome
-from hsyn_cli.errors import FailedError, HsynError, MemoryLimitError, OutputError
+from hsyn_cli.errors import (
+    DeviceError,
+    FailedError,
+    HsynError,
+    MemoryLimitError,
+    OutputError,
+    UsageError,
+    WeightsError,
+)
 
 MOST_ATTEMPTS = 2
 BY_THE_METHOD = (FailedError.exit_code, HsynError.exit_code)  # another search may help
 TIMED_OUT = 124  # exit code of a pair that took too long, as of the program `timeout`
+OF_A_COMPUTER = tuple(
+    error.exit_code for error in (UsageError, OutputError, WeightsError, DeviceError)
+)
 DIED = 128  # exit codes above tell of a worker that died, of the signal that killed it
 
 
@@ -53,8 +64,12 @@ def decide(
 
 
 def by_others(exit_code: int) -> bool:
-    """Whether a failure need not be the pair's: a full disk, a process that someone killed."""
-    return exit_code == OutputError.exit_code or exit_code > DIED
+    """Whether a failure need not be the pair's.
+
+    The computer may have a full disk, no GPU, another checkpoint or torch, and someone may have
+    killed the process.
+    """
+    return exit_code in OF_A_COMPUTER or exit_code > DIED
 
 
 def second_search(exit_code: int, search: str) -> str | None:
