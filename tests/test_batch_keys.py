@@ -108,6 +108,18 @@ def test_a_status_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
 
 
+def test_a_status_without_a_limit_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    status.write(path, replace(DONE, limit=60.0))
+    known = status.read(path)
+    assert known is not None
+    assert known.limit == 60.0
+    older = json.loads(path.read_text())
+    del older["limit"]
+    path.write_text(json.dumps(older))
+    assert status.read(path) == DONE
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -116,6 +128,7 @@ def test_a_status_comes_back_as_it_was_written(tmp_path: Path) -> None:
         {"key": None},
         {"files": 3},
         {"pid": "x"},
+        {"limit": []},
         {"seconds": None},
     ],
 )

@@ -139,6 +139,27 @@ def test_a_hanging_pair_is_killed_and_the_others_go_on(study: Path, tmp_path: Pa
     assert failed.exit_code == 124
     assert failed.seconds >= 0.5
     assert tally.done == 3
+    runs = len(ran(study))
+    for seconds in (0.5, 0.3):
+        supervise(study, jobs, limits=Limits(seconds=seconds))
+        assert len(ran(study)) == runs
+    (failed,) = supervise(study, jobs, limits=Limits(seconds=0.6)).failed
+    assert failed.error == "killed after 0.6 s (--timeout)"
+    assert ran(study)[runs:] == ["a near", "a near"]
+
+
+@pytest.mark.parametrize("code", [124, 8])
+def test_a_pair_runs_again_without_the_limit_that_killed_it(
+    code: int, study: Path, tmp_path: Path
+) -> None:
+    jobs = [job(tmp_path, "a")]
+    supervise(study, jobs)
+    killed = replace(status(study, "a"), state="failed", exit_code=code, attempts=2, limit=60.0)
+    statuses.write(study / "status" / "a.json", replace(killed, limit=None))
+    assert len(supervise(study, jobs).failed) == 1  # by something else
+    statuses.write(study / "status" / "a.json", killed)
+    assert supervise(study, jobs).done == 1
+    assert status(study, "a").limit is None
 
 
 @linux
@@ -152,6 +173,11 @@ def test_a_pair_that_eats_the_memory_is_killed(study: Path, tmp_path: Path) -> N
     assert failed.peak_memory_mb is not None
     assert failed.peak_memory_mb > 120
     assert tally.done == 1
+    left = len(ran(study))
+    supervise(study, jobs, limits=Limits(seconds=60, memory_mb=110))
+    assert len(ran(study)) == left
+    more = Limits(memory_mb=130)
+    assert [failed.limit for failed in supervise(study, jobs, limits=more).failed] == [130]
 
 
 def test_a_worker_that_died_is_replaced(study: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from hsyn_cli.cohort.jobs import Job
+from hsyn_cli.cohort.sources import Limits
 from hsyn_cli.cohort.status import Status
 from hsyn_cli.cohort.tasks import Outcome
 from hsyn_cli.errors import (
@@ -43,9 +44,12 @@ class Decision:
 
 
 def decide(
-    job: Job, key: str, status: Status | None, study: Path, *, again: bool = False
+    job: Job, key: str, status: Status | None, study: Path, limits: Limits, *, again: bool = False
 ) -> Decision:
-    """Decide by the status that a pair has. `again`: also run what failed for good."""
+    """Decide by the status that a pair has.
+
+    `limits`: of this run. `again`: also run what failed for good.
+    """
     own = search_of(job)
     anew = Decision("run", 1, own)
     if status is None or status.key != key:
@@ -55,12 +59,20 @@ def decide(
     if status.state == "done":
         there = all((study / file).is_file() for file in status.files)
         return Decision("done") if there else anew
-    if again:
+    if again or _relaxed(status, limits):
         return anew
     second = second_search(status.exit_code, status.search)
     if status.attempts < MOST_ATTEMPTS and second is not None:
         return Decision("run", status.attempts + 1, second)
     return anew if by_others(status.exit_code) else Decision("failed")
+
+
+def _relaxed(status: Status, limits: Limits) -> bool:
+    """Whether a limit ended the pair that is higher by now, or gone."""
+    if status.limit is None:
+        return False
+    now = limits.seconds if status.exit_code == TIMED_OUT else limits.memory_mb
+    return now is None or now > status.limit
 
 
 def by_others(exit_code: int) -> bool:

@@ -168,7 +168,8 @@ class Supervisor:
     def _decide(self, job: Job, found: Status | None) -> tuple[str, Decision]:
         """The key of a pair and what to do. Raises InputError, WeightsError if it has no key."""
         own_key = key(job, self._threads, self._hashes)
-        return own_key, decide(job, own_key, found, self._study, again=self._again)
+        limits = self._source.limits
+        return own_key, decide(job, own_key, found, self._study, limits, again=self._again)
 
     def _status(self, job: Job, decision: Decision, own_key: str, files: Sequence[str]) -> Status:
         """The status of a pair that begins. `files`: of an earlier attempt."""
@@ -218,6 +219,7 @@ class Supervisor:
             files=outcome.files,
             seconds=outcome.seconds,
             peak_memory_mb=outcome.peak_memory_mb,
+            limit=outcome.limit,
             finished=time.time(),
         )
         self._write(job, ended)

@@ -81,6 +81,7 @@ class Outcome:
     Attributes:
         exit_code: as of `hsyn register`; 124 if it took too long; 128 + number of the signal that
             ended the worker.
+        limit: seconds (124) or MB (8) of the `Limits` that ended it; None: something else did.
     """
 
     exit_code: int = 0
@@ -89,6 +90,7 @@ class Outcome:
     files: tuple[str, ...] = ()
     seconds: float = 0.0
     peak_memory_mb: float | None = None
+    limit: float | None = None
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Outcome:

@@ -43,7 +43,7 @@ class Cluster:
     """
 
     def __init__(self, scheduler: str, limits: Limits, sign: Path) -> None:
-        self._name, self._limits, self._sign = scheduler, limits, str(sign.absolute())
+        self._name, self.limits, self._sign = scheduler, limits, str(sign.absolute())
         self._client = _connect(scheduler)
         self._running: dict[str, tuple[Task, Any]] = {}
         self._ended: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
@@ -62,7 +62,7 @@ class Cluster:
         """Submit a task."""
         needs = {GPU: 1} if task.options.get("device") == "cuda" else None
         future = self._client.submit(
-            carry_out, task.plain(), dataclasses.asdict(self._limits), self._sign, __version__,
+            carry_out, task.plain(), dataclasses.asdict(self.limits), self._sign, __version__,
             key=f"hsyn-{task.id}-{uuid.uuid4().hex}", pure=False, resources=needs,
         )  # fmt: skip
         self._running[task.id] = task, future
