@@ -17,6 +17,7 @@ from hsyn_cli.cohort.jobs import Job
 from hsyn_cli.cohort.keys import Hashes, key
 from hsyn_cli.cohort.shards import Shard, parse
 from hsyn_cli.cohort.status import Status
+from hsyn_cli.cohort.tasks import Task
 from hsyn_cli.errors import InputError, UsageError, WeightsError
 from hsyn_cli.results.register_files import Inputs
 
@@ -86,6 +87,22 @@ def test_checkpoints_count_where_they_may_run(tmp_path: Path) -> None:
     assert hashes.of_checkpoints(str(own)) == {"own": hashes.of(own)}
     with pytest.raises(WeightsError):
         hashes.of_checkpoints("unknown")
+
+
+def test_a_task_names_no_path_by_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.safetensors").write_text("x")
+    Path("brain-t1").mkdir()
+    models = ["own.safetensors", "brain-t1", "auto", "gone.safetensors"]
+    tasks = [Task.of(job(Path("in"), "a", model=model), Path("study")) for model in models]
+    assert [task.options["model"] for task in tasks] == [
+        str(tmp_path / "own.safetensors"), *models[1:]
+    ]  # fmt: skip
+    one = tasks[0]
+    paths = (one.study, one.folder, one.log, *one.inputs.values())
+    assert all(Path(path).is_absolute() for path in paths)
 
 
 def test_a_missing_file_has_no_key(tmp_path: Path) -> None:
