@@ -218,11 +218,14 @@ def test_a_second_attempt_that_was_due_comes_in_the_next_run(study: Path, tmp_pa
     assert ran(study)[2:] == ["a full"]
 
 
-def test_a_pair_that_another_driver_runs_is_left_to_it(study: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", ["running", "failed"])
+def test_a_pair_that_another_driver_runs_or_will_try_again_is_left_to_it(
+    state: statuses.State, study: Path, tmp_path: Path
+) -> None:
     jobs = [job(tmp_path, name) for name in "ab"]
     supervise(study, jobs[:1])
-    other = {**vars(status(study, "a")), "state": "running", "host": "node7", "pid": 12}
-    statuses.write(study / "status" / "a.json", statuses.Status(**other))
+    other = replace(status(study, "a"), state=state, exit_code=10, host="node7", pid=12)
+    statuses.write(study / "status" / "a.json", other)
     elsewhere = Driver(2, 2, "node7", 12, "node7 x", 1)
     source = LocalWorkers(1, Limits(), FAKE)
     with driving(study, Shard(1, 2)) as (_, others):
@@ -260,7 +263,7 @@ def test_a_driver_that_was_taken_for_dead_ends_its_workers(study: Path, tmp_path
                 sign.unlink()
 
         jobs = [job(tmp_path, "a", "hang"), job(tmp_path, "b")]
-        source = LocalWorkers(1, Limits(), FAKE)
+        source = LocalWorkers(1, Limits(20), FAKE)
         supervisor = Supervisor(study, jobs, source, threads=1, others=others, tell=tell)
         with pytest.raises(OutputError, match="took this one for dead"):
             supervisor.run()

@@ -9,7 +9,6 @@ from typing import Literal
 from hsyn_cli.cohort.jobs import Job
 from hsyn_cli.cohort.sources import Limits
 from hsyn_cli.cohort.status import Status
-from hsyn_cli.cohort.tasks import Outcome
 from hsyn_cli.errors import (
     DeviceError,
     FailedError,
@@ -102,8 +101,9 @@ def search_of(job: Job) -> str:
     return str(job.options.get("search", "near"))
 
 
-def settled(outcome: Outcome, attempts: int, search: str) -> bool:
-    """Whether a pair with this outcome gets no further attempt."""
-    failed = outcome.exit_code != 0
-    again = failed and attempts < MOST_ATTEMPTS
-    return not (again and second_search(outcome.exit_code, search) is not None)
+def settled(status: Status) -> bool:
+    """Whether the driver of a pair is over with it: it does not run, nor wait for an attempt."""
+    if status.state != "failed":
+        return status.state == "done"
+    last = status.attempts >= MOST_ATTEMPTS
+    return last or second_search(status.exit_code, status.search) is None

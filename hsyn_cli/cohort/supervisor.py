@@ -156,10 +156,10 @@ class Supervisor:
         self.tell(News("found", found))
 
     def _found(self, job: Job) -> tuple[Status | None, bool]:
-        """The status of a pair, and whether another driver runs it now."""
+        """The status of a pair, and whether another driver runs it, or will try again."""
         path = job.status(self._study)
         found = statuses.read(path)
-        if self._others is None or found is None or found.state != "running":
+        if self._others is None or found is None or settled(found):
             return found, False
         if (found.host, found.pid) in {(o.host, o.pid) for o in self._others.living()}:
             return found, True
@@ -223,7 +223,7 @@ class Supervisor:
             finished=time.time(),
         )
         self._write(job, ended)
-        if not settled(outcome, status.attempts, status.search):
+        if not settled(ended):
             second = second_search(outcome.exit_code, status.search) or status.search
             decision = Decision("run", status.attempts + 1, second)
             self._second.append(Attempt(job, self._status(job, decision, status.key, ended.files)))
