@@ -45,7 +45,11 @@ def work(task: dict[str, object]) -> None:
     with (study / "ran.txt").open("a") as stream:
         stream.write(f"{task['id']} {search}\n")
     answer(step="starting", fraction=0.0)
-    if do == "hang" or (do == "slow once" and f"{task['id']} " not in earlier):
+    if (
+        do == "hang"
+        or (do == "poor then hang" and search == "full")
+        or (do == "slow once" and f"{task['id']} " not in earlier)
+    ):
         hang()
     elif do == "eat":
         eaten = bytearray(os.urandom(1 << 20)) * 200
@@ -57,13 +61,15 @@ def work(task: dict[str, object]) -> None:
         sys.exit(3)
     elif do == "bad input":
         outcome(3, "no such file")
+    elif do.startswith("code "):
+        outcome(int(do.removeprefix("code ")), "not the fault of the pair")
     elif do == "bug":
         outcome(1, "a bug: ValueError: x")
     else:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "out.txt").write_text(search)
         files = ((folder / "out.txt").relative_to(study).as_posix(),)
-        poor = do == "poor" or (do == "poor near" and search == "near")
+        poor = do == "poor" or (do.startswith("poor ") and search == "near")
         outcome(*((10, "do not trust this", files) if poor else (0, "", files)))
 
 

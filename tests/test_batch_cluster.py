@@ -206,8 +206,25 @@ def test_a_pair_ends_with_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyP
     task = Task.of(job(tmp_path / "images", "a", "hang"), tmp_path, search="near")
     told = carry_out(task.plain(), {}, str(tmp_path / "gone.driver"), hsyn_cli.__version__)
     assert (told["exit_code"], told["error"]) == (137, "hsyn batch ended")
-    told = carry_out(task.plain(), {}, str(tmp_path / "gone.driver"), "0")
-    assert told["exit_code"] == 2
+
+
+def test_a_worker_of_another_version_reads_no_task() -> None:
+    assert carry_out({"unknown": 1}, {}, "gone", "0") == {"version": hsyn_cli.__version__}
+
+
+def test_a_worker_of_another_version_ends_the_run_in_one_line(
+    dask: Dask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tmp_path / "study"
+    monkeypatch.setattr("hsyn_cli.cohort.sources.cluster.__version__", "0")
+    with pytest.raises(BatchError) as caught:
+        supervise(dask, study, {"a": "ok", "b": "ok"})
+    monkeypatch.undo()
+    theirs = hsyn_cli.__version__
+    assert caught.value.message == f"a Dask worker has hsyn {theirs}, and hsyn batch is 0"
+    assert ran(study) == []
+    assert not (study / "status" / "b.json").exists()
+    assert supervise(dask, study, {"a": "ok", "b": "ok"}).done == 2
 
 
 def test_no_scheduler_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

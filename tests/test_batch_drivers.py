@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import hsyn_cli
+from hsyn_cli.cohort import drivers
 from hsyn_cli.cohort.drivers import DEAD, Driver, driving
 from hsyn_cli.cohort.shards import Shard
 from hsyn_cli.errors import OutputError
@@ -97,7 +99,7 @@ def test_a_second_driver_is_refused_until_the_first_is_over(tmp_path: Path, othe
     other.process.wait()
     assert files(tmp_path) == []
     with driving(tmp_path, Shard()) as (_, others):
-        assert others == []
+        assert others.living() == []
 
 
 def test_a_killed_driver_is_followed_at_once_even_if_nobody_reaped_it(
@@ -140,7 +142,7 @@ def test_shards_of_one_count_run_side_by_side(mine: Shard, allowed: bool, tmp_pa
     left(tmp_path, "1-of-3.1.driver", elsewhere, 1.0)
     if allowed:
         with driving(tmp_path, mine) as (_, others):
-            assert [other.host for other in others] == ["node7"]
+            assert [other.host for other in others.living()] == ["node7"]
     else:
         with pytest.raises(OutputError, match="shard 1/3"), driving(tmp_path, mine):
             pass
@@ -159,6 +161,52 @@ def test_of_drivers_that_start_at_once_no_two_win(tmp_path: Path) -> None:
             process.close()
     assert said.count("in") <= 1
     assert all(line == "in" or "another hsyn batch" in line for line in said)
+    with driving(tmp_path, Shard()):
+        pass  # nobody is kept out by the dead
+
+
+@pytest.mark.parametrize("shard", [Shard(), Shard(1, 2)])
+def test_who_takes_over_removes_the_files_of_the_dead(shard: Shard, tmp_path: Path) -> None:
+    elsewhere = replace(Driver.here(Shard(1, 3)), host="node7", place="node7")
+    left(tmp_path, "1-of-3.1.driver", elsewhere, DEAD + 30)
+    with driving(tmp_path, shard):
+        assert files(tmp_path) == [f"{shard.name}.1.driver"]
+
+
+def test_the_dead_of_a_shard_beside_stay(tmp_path: Path) -> None:
+    elsewhere = replace(Driver.here(Shard(1, 3)), host="node7", place="node7")
+    left(tmp_path, "1-of-3.1.driver", elsewhere, DEAD + 30)
+    with driving(tmp_path, Shard(2, 3)):
+        assert files(tmp_path) == ["1-of-3.1.driver", "2-of-3.1.driver"]
+
+
+def test_a_driver_that_was_taken_for_dead_learns_of_it(tmp_path: Path) -> None:
+    with driving(tmp_path, Shard()) as (sign, others):
+        others.check()
+        sign.unlink()
+        with pytest.raises(OutputError, match="took this one for dead"):
+            others.check()
+        with pytest.raises(OutputError, match="took this one for dead"):
+            others.living()
+        later = replace(Driver.here(Shard()), host="node7", place="node7")
+        left(tmp_path, sign.name, later, 0.0)
+        with pytest.raises(OutputError, match="took this one for dead"):
+            others.check()
+    assert files(tmp_path) == [sign.name]  # it is the later driver's
+
+
+def test_a_silent_driver_finds_out_by_its_next_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "BEAT", 0.01)
+    before = set(threading.enumerate())
+    with driving(tmp_path, Shard()) as (sign, others):
+        (beat,) = set(threading.enumerate()) - before
+        sign.unlink()
+        beat.join(20)
+        left(tmp_path, sign.name, Driver.here(Shard()), 0.0)
+        with pytest.raises(OutputError, match="took this one for dead"):
+            others.check()
 
 
 def test_a_study_that_is_a_file(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hsyn_cli.cohort.jobs import Job
 from hsyn_cli.cohort.keys import Hashes, key
 from hsyn_cli.cohort.shards import Shard, parse
 from hsyn_cli.cohort.status import Status
+from hsyn_cli.cohort.tasks import Task
 from hsyn_cli.errors import InputError, UsageError, WeightsError
 from hsyn_cli.results.register_files import Inputs
 
@@ -88,6 +89,22 @@ def test_checkpoints_count_where_they_may_run(tmp_path: Path) -> None:
         hashes.of_checkpoints("unknown")
 
 
+def test_a_task_names_no_path_by_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.safetensors").write_text("x")
+    Path("brain-t1").mkdir()
+    models = ["own.safetensors", "brain-t1", "auto", "gone.safetensors"]
+    tasks = [Task.of(job(Path("in"), "a", model=model), Path("study")) for model in models]
+    assert [task.options["model"] for task in tasks] == [
+        str(tmp_path / "own.safetensors"), *models[1:]
+    ]  # fmt: skip
+    one = tasks[0]
+    paths = (one.study, one.folder, one.log, *one.inputs.values())
+    assert all(Path(path).is_absolute() for path in paths)
+
+
 def test_a_missing_file_has_no_key(tmp_path: Path) -> None:
     one = job(tmp_path, "a")
     other = replace(one, inputs=replace(one.inputs, fixed_lesion=tmp_path / "x"))
@@ -108,6 +125,18 @@ def test_a_status_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
 
 
+def test_a_status_without_a_limit_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    status.write(path, replace(DONE, limit=60.0))
+    known = status.read(path)
+    assert known is not None
+    assert known.limit == 60.0
+    older = json.loads(path.read_text())
+    del older["limit"]
+    path.write_text(json.dumps(older))
+    assert status.read(path) == DONE
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -116,6 +145,7 @@ def test_a_status_comes_back_as_it_was_written(tmp_path: Path) -> None:
         {"key": None},
         {"files": 3},
         {"pid": "x"},
+        {"limit": []},
         {"seconds": None},
     ],
 )

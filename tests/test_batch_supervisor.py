@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fake_cohorts import FAKE, job, ran, status, supervise
 
 from hsyn_cli.cohort import status as statuses
-from hsyn_cli.cohort.drivers import Driver
+from hsyn_cli.cohort.drivers import Driver, driving
 from hsyn_cli.cohort.shards import Shard
 from hsyn_cli.cohort.sources import Limits, local
 from hsyn_cli.cohort.sources.local import LocalWorkers
 from hsyn_cli.cohort.supervisor import News, Supervisor
+from hsyn_cli.errors import OutputError
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -102,6 +105,16 @@ def test_a_pair_whose_process_was_killed_twice_runs_in_the_next_run(
         assert [line for line in ran(study) if line[0] == "b"] == ["b near", "b full"]
 
 
+@pytest.mark.parametrize("code", [2, 5, 6, 7])
+def test_what_failed_by_its_computer_runs_in_the_next_run(
+    code: int, study: Path, tmp_path: Path
+) -> None:
+    jobs = [job(tmp_path, "a", f"code {code}")]
+    for runs in (1, 2):
+        assert [failed.exit_code for failed in supervise(study, jobs).failed] == [code]
+        assert ran(study) == ["a near"] * runs
+
+
 def test_a_full_search_that_fails_is_not_repeated(study: Path, tmp_path: Path) -> None:
     supervise(study, [job(tmp_path, "a", "poor", search="full")])
     assert ran(study) == ["a full"]
@@ -126,6 +139,27 @@ def test_a_hanging_pair_is_killed_and_the_others_go_on(study: Path, tmp_path: Pa
     assert failed.exit_code == 124
     assert failed.seconds >= 0.5
     assert tally.done == 3
+    runs = len(ran(study))
+    for seconds in (0.5, 0.3):
+        supervise(study, jobs, limits=Limits(seconds=seconds))
+        assert len(ran(study)) == runs
+    (failed,) = supervise(study, jobs, limits=Limits(seconds=0.6)).failed
+    assert failed.error == "killed after 0.6 s (--timeout)"
+    assert ran(study)[runs:] == ["a near", "a near"]
+
+
+@pytest.mark.parametrize("code", [124, 8])
+def test_a_pair_runs_again_without_the_limit_that_killed_it(
+    code: int, study: Path, tmp_path: Path
+) -> None:
+    jobs = [job(tmp_path, "a")]
+    supervise(study, jobs)
+    killed = replace(status(study, "a"), state="failed", exit_code=code, attempts=2, limit=60.0)
+    statuses.write(study / "status" / "a.json", replace(killed, limit=None))
+    assert len(supervise(study, jobs).failed) == 1  # by something else
+    statuses.write(study / "status" / "a.json", killed)
+    assert supervise(study, jobs).done == 1
+    assert status(study, "a").limit is None
 
 
 @linux
@@ -139,6 +173,11 @@ def test_a_pair_that_eats_the_memory_is_killed(study: Path, tmp_path: Path) -> N
     assert failed.peak_memory_mb is not None
     assert failed.peak_memory_mb > 120
     assert tally.done == 1
+    left = len(ran(study))
+    supervise(study, jobs, limits=Limits(seconds=60, memory_mb=110))
+    assert len(ran(study)) == left
+    more = Limits(memory_mb=130)
+    assert [failed.limit for failed in supervise(study, jobs, limits=more).failed] == [130]
 
 
 def test_a_worker_that_died_is_replaced(study: Path, tmp_path: Path) -> None:
@@ -179,17 +218,59 @@ def test_a_second_attempt_that_was_due_comes_in_the_next_run(study: Path, tmp_pa
     assert ran(study)[2:] == ["a full"]
 
 
-def test_a_pair_that_another_driver_runs_is_left_to_it(study: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", ["running", "failed"])
+def test_a_pair_that_another_driver_runs_or_will_try_again_is_left_to_it(
+    state: statuses.State, study: Path, tmp_path: Path
+) -> None:
     jobs = [job(tmp_path, name) for name in "ab"]
     supervise(study, jobs[:1])
-    other = {**vars(status(study, "a")), "state": "running", "host": "node7", "pid": 12}
-    statuses.write(study / "status" / "a.json", statuses.Status(**other))
+    other = replace(status(study, "a"), state=state, exit_code=10, host="node7", pid=12)
+    statuses.write(study / "status" / "a.json", other)
     elsewhere = Driver(2, 2, "node7", 12, "node7 x", 1)
     source = LocalWorkers(1, Limits(), FAKE)
-    tally = Supervisor(study, jobs, source, threads=1, others=[elsewhere]).run()
+    with driving(study, Shard(1, 2)) as (_, others):
+        sign = study / "status" / "2-of-2.1.driver"  # of one that began later
+        sign.write_text(json.dumps(vars(elsewhere)))
+        tally = Supervisor(study, jobs, source, threads=1, others=others).run()
     assert (tally.done, tally.busy) == (1, 1)
     assert status(study, "a").host == "node7"
-    assert Shard(2, 2) == elsewhere.shard
+
+
+def test_what_a_driver_ends_with_before_it_goes_is_not_run_again(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = job(tmp_path, "a")
+    supervise(study, [one])
+    done = status(study, "a")
+    statuses.write(one.status(study), replace(done, state="running", host="node7", pid=12))
+    with driving(study, Shard(1, 2)) as (_, others):
+        monkeypatch.setattr(others, "living", lambda: statuses.write(one.status(study), done) or [])
+        source = LocalWorkers(1, Limits(), FAKE)
+        tally = Supervisor(study, [one], source, threads=1, others=others).run()
+    assert (tally.done, tally.before) == (0, 1)
+
+
+@linux
+def test_a_driver_that_was_taken_for_dead_ends_its_workers(study: Path, tmp_path: Path) -> None:
+    pids: list[int] = []
+    study.mkdir()
+    with driving(study, Shard()) as (sign, others):
+
+        def tell(news: News) -> None:
+            if news.kind == "progress":
+                children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+                pids.extend(map(int, children))
+                sign.unlink()
+
+        jobs = [job(tmp_path, "a", "hang"), job(tmp_path, "b")]
+        source = LocalWorkers(1, Limits(20), FAKE)
+        supervisor = Supervisor(study, jobs, source, threads=1, others=others, tell=tell)
+        with pytest.raises(OutputError, match="took this one for dead"):
+            supervisor.run()
+    assert pids
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert ran(study) == ["a near"]
+    assert status(study, "a").state == "running"
 
 
 @linux

@@ -1,7 +1,8 @@
 """One driver a shard: a file in the study folder tells who works on it, and that it lives.
 
 The file of a driver that died stays. Who takes over makes the one with the next number, which only
-one can; no file is ever replaced, so that no two can win.
+one can; no file is ever replaced, so that no two can win. Then it removes the files of the dead,
+so that one that was only silent, on a computer that slept, learns of it and ends.
 """
 
 from __future__ import annotations
@@ -60,11 +61,62 @@ class Driver:
         return self.count != other.count or self.index == other.index
 
 
+class Others:
+    """The other drivers of a study, as `me` with the file `path` sees them."""
+
+    def __init__(self, me: Driver, path: Path) -> None:
+        self._me, self._path = me, path
+        self._over = threading.Event()
+
+    def living(self) -> list[Driver]:
+        """Those that live now. Raises OutputError."""
+        try:
+            return [driver for driver, _ in _living(self._path.parent, self._path)]
+        except FileNotFoundError as error:
+            raise self._taken_over() from error
+        except OSError as error:
+            raise output_error(self._path.parent, error) from error
+
+    def check(self) -> None:
+        """Raise OutputError if another driver took this one for dead and works on its pairs."""
+        if self._over.is_set() or not self._own():
+            raise self._taken_over()
+
+    def beat(self, over: threading.Event) -> None:
+        """Give signs of life until it is over."""
+        while not over.wait(BEAT):
+            if not self._own():
+                self._over.set()
+                return
+            with contextlib.suppress(OSError):
+                os.utime(self._path)
+
+    def leave(self) -> None:
+        """Remove the own file."""
+        with contextlib.suppress(OSError):
+            if self._own():
+                self._path.unlink()
+
+    def _own(self) -> bool:
+        """Whether the file is there, and not that of a later driver under the same number."""
+        try:
+            return _read(self._path) == self._me
+        except FileNotFoundError:
+            return False
+        except OSError:  # a disk that is away for a moment
+            return True
+
+    def _taken_over(self) -> OutputError:
+        text = f"{self._path} is gone: another hsyn batch took this one for dead, and goes on"
+        hint = "give the same command again when that one is over"
+        return OutputError(text, hint)
+
+
 @contextlib.contextmanager
-def driving(study: Path, shard: Shard) -> Iterator[tuple[Path, list[Driver]]]:
+def driving(study: Path, shard: Shard) -> Iterator[tuple[Path, Others]]:
     """Be the driver of a shard meanwhile.
 
-    Yields its file, which goes at the end, and the other drivers of the study that live.
+    Yields its file, which goes at the end, and the other drivers of the study.
 
     Raises OutputError if one of them works on the same pairs.
     """
@@ -74,21 +126,19 @@ def driving(study: Path, shard: Shard) -> Iterator[tuple[Path, list[Driver]]]:
             path = _enter(folder, me)
         except OSError as error:
             raise output_error(folder, error) from error
-        over = threading.Event()
+        over, others = threading.Event(), Others(me, path)
         try:
-            others = [driver for driver, _ in _living(folder, path)]
-            for other in others:
+            for other in others.living():
                 if me.bars(other):
                     raise _refusal(study, other)
-            for old in set(_files(folder, shard).values()) - {path}:  # of the dead
+            for old in _dead(folder, me) - {path}:
                 with contextlib.suppress(OSError):
                     old.unlink()
-            threading.Thread(target=_beat, args=(path, over), daemon=True).start()
+            threading.Thread(target=others.beat, args=(over,), daemon=True).start()
             yield path, others
         finally:
             over.set()
-            with contextlib.suppress(OSError):
-                path.unlink()
+            others.leave()
 
 
 def _enter(folder: Path, me: Driver) -> Path:
@@ -161,19 +211,23 @@ def _files(folder: Path, shard: Shard) -> dict[int, Path]:
     return {int(match[1]): path for path, match in matches if match}
 
 
+def _dead(folder: Path, me: Driver) -> set[Path]:
+    """The files of drivers that `me` follows. None of them lives, or `me` were refused."""
+    found = set(_files(folder, me.shard).values())
+    for path in folder.glob(f"*{ENDING}"):
+        with contextlib.suppress(OSError):
+            driver = _read(path)
+            if driver is not None and me.bars(driver):
+                found.add(path)
+    return found
+
+
 def _read(path: Path) -> Driver | None:
     """None for a file that is no driver's."""
     try:
         return Driver(**json.loads(path.read_text(encoding="ascii")))
     except (ValueError, TypeError):
         return None
-
-
-def _beat(path: Path, over: threading.Event) -> None:
-    """Give signs of life until it is over."""
-    while not over.wait(BEAT):
-        with contextlib.suppress(OSError):
-            os.utime(path)
 
 
 def _place() -> str:

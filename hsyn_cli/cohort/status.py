@@ -14,6 +14,7 @@ from hsyn_cli.io.plain import dump
 
 State = Literal["running", "done", "failed"]
 SCHEMA_VERSION = 1
+OR_NULL = ("peak_memory_mb", "limit")  # what may be unknown
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Status:
         exit_code: as of `hsyn register`, or see `Outcome`; 0 when done. error: one line, or empty.
         problems: why the result is not to be trusted (exit code 10), files written.
         started, finished: seconds since 1970; finished is 0 while it runs.
-        files: all that was written, relative to the study folder, with "/".
+        files: all that was written, relative to the study folder, with "/"; before the end, by
+            an earlier attempt.
+        limit: as of `Outcome`; None in older files.
     """
 
     id: str
@@ -45,6 +48,7 @@ class Status:
     started: float = 0.0
     finished: float = 0.0
     files: tuple[str, ...] = ()
+    limit: float | None = None
 
 
 def write(path: Path, status: Status) -> None:
@@ -74,12 +78,15 @@ def read(path: Path) -> Status | None:
 def _from_plain(plain: dict[str, Any]) -> Status:
     """Raises TypeError, ValueError or KeyError for what is no status."""
     values: dict[str, Any] = {}
+    plain = {"limit": None, **plain}
     for field in dataclasses.fields(Status):
         value = plain[field.name]
         if isinstance(field.default, tuple):
             value = tuple(map(str, value))
-        elif isinstance(field.default, float) or value is None:
-            value = float(value) if field.name != "peak_memory_mb" else value
+        elif field.name in OR_NULL:
+            value = None if value is None else float(value)
+        elif isinstance(field.default, float):
+            value = float(value)
         elif isinstance(field.default, int):
             value = int(value)
         elif not isinstance(value, str | float | int):

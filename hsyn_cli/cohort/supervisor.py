@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from hsyn_cli.cohort import status as statuses
-from hsyn_cli.cohort.drivers import Driver
+from hsyn_cli.cohort.drivers import Others
 from hsyn_cli.cohort.jobs import Job
 from hsyn_cli.cohort.keys import Hashes, key
 from hsyn_cli.cohort.resume import Decision, decide, search_of, second_search, settled
@@ -69,7 +69,7 @@ class Supervisor:
 
     Args:
         threads: of each pair. again: also run what failed for good in an earlier run.
-        others: drivers of other shards, whose pairs are left alone.
+        others: drivers of other shards. The pairs that they run are left alone.
         tell: gets the news. Called often.
     """
 
@@ -81,25 +81,30 @@ class Supervisor:
         *,
         threads: int,
         again: bool = False,
-        others: Sequence[Driver] = (),
+        others: Others | None = None,
         tell: Callable[[News], None] = lambda news: None,
     ) -> None:
         self.tally = Tally(len(jobs))
         self._study, self._source, self.tell = study, source, tell
         self._threads, self._again, self._hashes = threads, again, Hashes()
-        self._elsewhere = {(other.host, other.pid) for other in others}
+        self._others = others
         self._waiting = deque(jobs)
         self._second: deque[Attempt] = deque()  # attempts, after all first ones
         self._running: dict[str, Attempt] = {}
 
     def run(self) -> Tally:
-        """Run until every pair is done or failed. All workers end, whatever ends this."""
+        """Run until every pair is done or failed. All workers end, whatever ends this.
+
+        Raises OutputError if another driver took over.
+        """
         try:
             while self._waiting or self._second or self._running:
                 if self._source.free() > 0 and (self._waiting or self._second):
                     self._next()
                 more = self._source.free() > 0 and (self._waiting or self._second)
-                for event in self._source.events(0.0 if more else PATIENCE):
+                events = self._source.events(0.0 if more else PATIENCE)
+                self._check()
+                for event in events:
                     self._heard(event)
         finally:
             self._source.close()
@@ -109,42 +114,65 @@ class Supervisor:
                 (self._study / LOGS).rmdir()  # stays if a log is in it
         return self.tally
 
+    def _check(self) -> None:
+        """Raise OutputError if another driver took over."""
+        if self._others is not None:
+            self._others.check()
+
+    def _write(self, job: Job, status: Status) -> None:
+        """Write the status of a pair, unless it is another driver's by now."""
+        self._check()
+        statuses.write(job.status(self._study), status)
+
     def _next(self) -> None:
         """Look at the next pair, and start it if it has to run."""
         if not self._waiting:
             self._start(self._second.popleft())
             return
         job = self._waiting.popleft()
-        found = statuses.read(job.status(self._study))
+        found, busy = self._found(job)
+        if found is not None and busy:
+            self.tally.busy += 1
+            self.tell(News("found", found))
+            return
         try:
             own_key, decision = self._decide(job, found)
         except HsynError as error:
-            status = self._status(job, Decision("run", 1, search_of(job)), "")
-            self._end(job, status, Outcome(error.exit_code, error.message))
+            files = found.files if found is not None else ()  # stay: the input may come back
+            status = self._status(job, Decision("run", 1, search_of(job)), "", files)
+            self._end(job, status, Outcome(error.exit_code, error.message, files=files))
             return
         if decision.what == "run":
             if found is not None and found.state == "running":
                 atomic.clear(self._study / job.folder)  # what its driver left
-            self._start(Attempt(job, self._status(job, decision, own_key)))
+            files = found.files if found is not None else ()
+            self._start(Attempt(job, self._status(job, decision, own_key, files)))
             return
         if found is None:  # it is not due without a status
             return
         self.tally.before += decision.what == "done"
-        self.tally.busy += decision.what == "busy"
         if decision.what == "failed":
             self.tally.failed.append(found)
         self.tell(News("found", found))
 
+    def _found(self, job: Job) -> tuple[Status | None, bool]:
+        """The status of a pair, and whether another driver runs it, or will try again."""
+        path = job.status(self._study)
+        found = statuses.read(path)
+        if self._others is None or found is None or settled(found):
+            return found, False
+        if (found.host, found.pid) in {(o.host, o.pid) for o in self._others.living()}:
+            return found, True
+        return statuses.read(path), False  # that driver may have ended with the pair since
+
     def _decide(self, job: Job, found: Status | None) -> tuple[str, Decision]:
         """The key of a pair and what to do. Raises InputError, WeightsError if it has no key."""
-        running = found is not None and found.state == "running"
-        if found is not None and running and (found.host, found.pid) in self._elsewhere:
-            return found.key, Decision("busy")
         own_key = key(job, self._threads, self._hashes)
-        return own_key, decide(job, own_key, found, self._study, again=self._again)
+        limits = self._source.limits
+        return own_key, decide(job, own_key, found, self._study, limits, again=self._again)
 
-    def _status(self, job: Job, decision: Decision, own_key: str) -> Status:
-        """The status of a pair that begins."""
+    def _status(self, job: Job, decision: Decision, own_key: str, files: Sequence[str]) -> Status:
+        """The status of a pair that begins. `files`: of an earlier attempt."""
         return Status(
             id=job.id,
             key=own_key,
@@ -155,11 +183,12 @@ class Supervisor:
             host=platform.node(),
             pid=os.getpid(),
             started=time.time(),
+            files=tuple(files),
         )
 
     def _start(self, attempt: Attempt) -> None:
         job, status = attempt.job, replace(attempt.status, started=time.time())
-        statuses.write(job.status(self._study), status)
+        self._write(job, status)
         self._running[job.id] = Attempt(job, status)
         settings = {"search": status.search, "threads": self._threads}
         self._source.start(Task.of(job, self._study, **settings))
@@ -173,9 +202,11 @@ class Supervisor:
             self.tell(News("progress", attempt.status, event.step, event.fraction))
             return
         del self._running[event.id]
-        if not event.outcome.files:
+        outcome = event.outcome
+        if not outcome.files:
             atomic.clear(self._study / attempt.job.folder)
-        self._end(attempt.job, attempt.status, event.outcome)
+            outcome = replace(outcome, files=_remove(self._study, attempt.status.files))
+        self._end(attempt.job, attempt.status, outcome)
 
     def _end(self, job: Job, status: Status, outcome: Outcome) -> None:
         """Write down the end of an attempt, and let the pair wait for another if it gets one."""
@@ -188,13 +219,14 @@ class Supervisor:
             files=outcome.files,
             seconds=outcome.seconds,
             peak_memory_mb=outcome.peak_memory_mb,
+            limit=outcome.limit,
             finished=time.time(),
         )
-        statuses.write(job.status(self._study), ended)
-        if not settled(outcome, status.attempts, status.search):
+        self._write(job, ended)
+        if not settled(ended):
             second = second_search(outcome.exit_code, status.search) or status.search
             decision = Decision("run", status.attempts + 1, second)
-            self._second.append(Attempt(job, self._status(job, decision, status.key)))
+            self._second.append(Attempt(job, self._status(job, decision, status.key, ended.files)))
             self.tell(News("retry", ended))
             return
         if ended.state == "done":
@@ -202,3 +234,22 @@ class Supervisor:
         else:
             self.tally.failed.append(ended)
         self.tell(News("ended", ended))
+
+
+def _remove(study: Path, files: Sequence[str]) -> tuple[str, ...]:
+    """Remove the files of an earlier attempt; returns those that stay.
+
+    Its status says "running" meanwhile, so that a kill leaves no pair that counts as done.
+    """
+    left = []
+    for file in files:
+        path = study / file
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            continue  # not in the study folder
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            left.append(file)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # stays if a file is in it
+    return tuple(left)

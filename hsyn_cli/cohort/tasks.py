@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hsyn_cli.cohort.jobs import Job
+from hsyn_cli.io import checkpoints
 from hsyn_cli.results.register_files import Inputs
 from hsyn_cli.results.run_folder import Wanted
 
@@ -52,6 +53,10 @@ class Task:
         """The task of a job, with these settings in place of its own."""
         roles = {k: v for k, v in vars(job.inputs).items() if k != "others" and v is not None}
         place = study.absolute()
+        options = {**job.options, **settings}
+        model = Path(str(options.get("model", "")))
+        if model.suffix == checkpoints.SUFFIX and model.is_file():  # a name has no such ending
+            options["model"] = str(model.absolute())
         return cls(
             job.id,
             str(place),
@@ -59,7 +64,7 @@ class Task:
             str(place / LOGS / f"{job.id}.log"),
             {role: str(path.absolute()) for role, path in roles.items()},
             [[str(path.absolute()) for path in pair] for pair in job.inputs.others],
-            {**job.options, **settings},
+            options,
             dict(job.names),
         )
 
@@ -81,6 +86,7 @@ class Outcome:
     Attributes:
         exit_code: as of `hsyn register`; 124 if it took too long; 128 + number of the signal that
             ended the worker.
+        limit: seconds (124) or MB (8) of the `Limits` that ended it; None: something else did.
     """
 
     exit_code: int = 0
@@ -89,6 +95,7 @@ class Outcome:
     files: tuple[str, ...] = ()
     seconds: float = 0.0
     peak_memory_mb: float | None = None
+    limit: float | None = None
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Outcome:

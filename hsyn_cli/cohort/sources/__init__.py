@@ -19,6 +19,8 @@ class Limits:
 class Source(Protocol):
     """Runs tasks. `close` ends all that run."""
 
+    limits: Limits
+
     def free(self) -> int:
         """How many more tasks can start now."""
 

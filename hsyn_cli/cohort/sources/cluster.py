@@ -29,6 +29,7 @@ CONNECT = 20.0  # seconds to find the scheduler
 RECONNECT = 60.0  # seconds to find it again
 COUNT_EVERY = 2.0  # seconds between two counts of the workers
 LOOK = 1.0  # seconds between two looks whether the driver lives
+VERSION = "version"  # of hsyn, in the answer of a worker that has another one
 GPU = "GPU"  # the resource of a Dask worker that `--device cuda` needs
 _own = threading.local()  # the warm worker of a thread of a Dask worker
 
@@ -42,7 +43,7 @@ class Cluster:
     """
 
     def __init__(self, scheduler: str, limits: Limits, sign: Path) -> None:
-        self._name, self._limits, self._sign = scheduler, limits, str(sign.absolute())
+        self._name, self.limits, self._sign = scheduler, limits, str(sign.absolute())
         self._client = _connect(scheduler)
         self._running: dict[str, tuple[Task, Any]] = {}
         self._ended: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
@@ -61,7 +62,7 @@ class Cluster:
         """Submit a task."""
         needs = {GPU: 1} if task.options.get("device") == "cuda" else None
         future = self._client.submit(
-            carry_out, task.plain(), dataclasses.asdict(self._limits), self._sign, __version__,
+            carry_out, task.plain(), dataclasses.asdict(self.limits), self._sign, __version__,
             key=f"hsyn-{task.id}-{uuid.uuid4().hex}", pure=False, resources=needs,
         )  # fmt: skip
         self._running[task.id] = task, future
@@ -87,7 +88,10 @@ class Cluster:
             self._client.close(timeout=2)
 
     def _heard(self, name: str, future: Any) -> list[Event]:
-        """The outcome of a task that is over; none if the scheduler forgot it."""
+        """The outcome of a task that is over; none if the scheduler forgot it.
+
+        Raises BatchError if the worker cannot work for this driver.
+        """
         task, current = self._running.get(name, (None, None))
         if task is None or current is not future or future is None:
             return []
@@ -101,7 +105,11 @@ class Cluster:
             text = "Dask workers died with it" if killed else f"{type(error).__name__}: {error}"
             code = KILLED if killed else HsynError.exit_code
             return [Event(name, outcome=Outcome(code, " ".join(text.split())))]
-        return [Event(name, outcome=Outcome.from_plain(future.result()))]
+        told = future.result()
+        if VERSION in told:
+            text = f"a Dask worker has hsyn {told[VERSION]}, and hsyn batch is {__version__}"
+            raise BatchError(text, "install one version everywhere, and start the workers again")
+        return [Event(name, outcome=Outcome.from_plain(told))]
 
     def _connected(self) -> bool:
         """Whether the scheduler is there. Raises BatchError if it is gone for long."""
@@ -122,11 +130,13 @@ class Cluster:
 def carry_out(
     plain: Mapping[str, Any], limits: Mapping[str, Any], sign: str, version: str
 ) -> dict[str, Any]:
-    """Run a task beside this Dask worker; returns the outcome. Ends it when the driver is dead."""
+    """Run a task beside this Dask worker; returns the outcome. Ends it when the driver is dead.
+
+    Returns the version of hsyn here in its place if it is not that of the driver.
+    """
+    if version != __version__:  # may have other tasks
+        return {VERSION: __version__}
     task = Task(**plain)
-    if version != __version__:
-        text = f"a Dask worker has hsyn {__version__}, and hsyn batch is {version}"
-        return dataclasses.asdict(Outcome(UsageError.exit_code, text))
     warm = getattr(_own, "warm", None)
     if warm is None:
         warm = _own.warm = LocalWorkers(1, Limits())

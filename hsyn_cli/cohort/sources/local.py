@@ -93,13 +93,16 @@ class LocalWorkers:
             used = worker.memory_mb() if limits.memory_mb is not None else None
             if used is not None and limits.memory_mb is not None and used > limits.memory_mb:
                 text = f"used {used:.0f} MB, more than --memory {limits.memory_mb:g}"
-                outcome = Outcome(MemoryLimitError.exit_code, text, peak_memory_mb=used)
+                code, limit = MemoryLimitError.exit_code, limits.memory_mb
+                outcome = Outcome(code, text, peak_memory_mb=used, limit=limit)
                 ended.append(self._end(worker, outcome))
             elif time.monotonic() > worker.deadline:
                 text = f"its worker did not start within {STARTING:g} s"
+                outcome = Outcome(TIMED_OUT, text)
                 if worker.started and limits.seconds is not None:
                     text = f"killed after {limits.seconds:g} s (--timeout)"
-                ended.append(self._end(worker, Outcome(TIMED_OUT, text)))
+                    outcome = Outcome(TIMED_OUT, text, limit=limits.seconds)
+                ended.append(self._end(worker, outcome))
         return ended
 
     def _end(self, worker: _Worker, outcome: Outcome) -> Event:
