@@ -15,6 +15,7 @@ from hsyn_cli.cohort import status as statuses
 from hsyn_cli.cohort.costs import Content
 from hsyn_cli.cohort.jobs import Job
 from hsyn_cli.cohort.resume import decide
+from hsyn_cli.cohort.sources import Limits
 from hsyn_cli.cohort.tasks import wanted_of
 from hsyn_cli.devices import available_cores, free_memory_mb
 from hsyn_cli.errors import HsynError
@@ -175,7 +176,7 @@ def forecast(jobs: Sequence[Job], study: Path, *, workers: int, threads: int) ->
 def _done(job: Job, study: Path) -> bool:
     """Whether a pair is done, with all its files there. Its key would take long to compute."""
     status = statuses.read(job.status(study))
-    return status is not None and decide(job, status.key, status, study).what == "done"
+    return status is not None and decide(job, status.key, status, study, Limits()).what == "done"
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def read(path: Path) -> Status | None:
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         return _from_plain(plain) if plain["schema_version"] == SCHEMA_VERSION else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return None
 
 
