@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from hsyn_cli.cohort.measures import number
 from hsyn_cli.io.atomic import output_error
 from hsyn_cli.io.plain import dump
 
@@ -84,7 +85,7 @@ def _from_plain(plain: dict[str, Any]) -> Status:
         if isinstance(field.default, tuple):
             value = tuple(map(str, value))
         elif field.name in OR_NULL:
-            value = None if value is None else float(value)
+            value = number(value)
         elif isinstance(field.default, float):
             value = float(value)
         elif isinstance(field.default, int):
