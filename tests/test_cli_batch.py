@@ -66,6 +66,10 @@ def test_all_done(cohort: Cohort, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["batch", "pairs.csv", "-o", "study", "--jobs", "2"]) == 0
     assert capsys.readouterr().out.startswith("3 of 3 pairs are done (3 of them before)\n")
     assert len(ran(Path("study"))) == 3
+    Path("b.nii").write_text("another")
+    assert run(["batch", "pairs.csv", "-o", "study", "--jobs", "2"]) == 0
+    told = "3 of 3 pairs are done (2 of them before), 1 ran again because something changed\n"
+    assert capsys.readouterr().out.startswith(told)
 
 
 def test_what_failed_is_told_with_exit_code_11(

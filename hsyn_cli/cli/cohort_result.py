@@ -30,6 +30,7 @@ def _summary(tally: Tally, study: Path) -> str:
     before = f" ({tally.before} of them before)" if tally.before else ""
     parts = [f"{tally.done + tally.before} of {tally.total} pairs are done{before}"]
     parts += [f"{len(tally.failed)} failed"] if tally.failed else []
+    parts += [f"{tally.anew} ran again because something changed"] if tally.anew else []
     parts += [f"{tally.busy} run in another hsyn batch"] if tally.busy else []
     return f"{', '.join(parts)}\n{study / 'index.html'}"
 
@@ -45,6 +46,7 @@ def _as_json(study: Path, tally: Tally) -> str:
         "pairs": tally.total,
         "done": tally.done,
         "done_before": tally.before,
+        "run_again": tally.anew,
         "elsewhere": tally.busy,
         "failed": failed,
     }

@@ -42,12 +42,17 @@ class News:
 
 @dataclass
 class Tally:
-    """How many pairs are done by this run, and were before; those that failed; those elsewhere."""
+    """How many pairs are done by this run, and were before; those that failed; those elsewhere.
+
+    Attributes:
+        anew: pairs that were done, and run again because something changed or files are missing.
+    """
 
     total: int
     done: int = 0
     before: int = 0
     busy: int = 0
+    anew: int = 0
     failed: list[Status] = field(default_factory=list)
 
     @property
@@ -145,6 +150,7 @@ class Supervisor:
         if decision.what == "run":
             if found is not None and found.state == "running":
                 atomic.clear(self._study / job.folder)  # what its driver left
+            self.tally.anew += found is not None and found.state == "done"
             files = found.files if found is not None else ()
             self._start(Attempt(job, self._status(job, decision, own_key, files)))
             return
