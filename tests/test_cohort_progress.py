@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from hsyn_cli.cli.cohort_progress import Lines, Live, cohort_progress, told
-from hsyn_cli.cli.progress import time_left
+from hsyn_cli.cli.progress import TimeLeft, time_left
 from hsyn_cli.cohort.status import Status
 from hsyn_cli.cohort.supervisor import News, Tally
 
@@ -76,3 +76,18 @@ def test_times_in_the_unit_that_suits() -> None:
         "about 2 min left",
         "about 25 h left",
     ]
+
+
+def test_each_bar_has_its_own_time_left() -> None:
+    clock = [0.0]
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with Progress(console=console, auto_refresh=False, get_time=lambda: clock[0]) as bars:
+        slow, fast = bars.add_task("slow", total=1.0), bars.add_task("fast", total=1.0)
+        column = TimeLeft()
+        clock[0] = 10.0
+        bars.update(slow, completed=0.1)
+        bars.update(fast, completed=0.5)
+        told = [column.render(task).plain for task in bars.tasks]
+        clock[0] = 15.0
+        told += [column.render(task).plain for task in reversed(bars.tasks)]
+    assert told == ["about 90 s left", "about 10 s left", "about 5 s left", "about 85 s left"]
