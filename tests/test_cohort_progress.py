@@ -15,6 +15,7 @@ from hsyn_cli.cohort.supervisor import News, Tally
 
 DONE = Status("a", "k", "done", "pairs/a", seconds=61.4)
 FAILED = Status("b[1]", "k", "failed", "pairs/b", exit_code=3, error="no\x1b such file")
+POOR = Status("d", "k", "failed", "pairs/d", exit_code=10, error="unlike")
 RUNS = Status("c", "k", "running", "pairs/c")
 
 
@@ -24,6 +25,7 @@ def test_a_pair_in_a_line() -> None:
     assert told(News("ended", FAILED)) == line
     assert told(News("retry", FAILED)) == f"{line}; it gets another attempt"
     assert told(News("found", FAILED)) == f"{line} (in an earlier run)"
+    assert told(News("ended", POOR)) == "d doubtful, exit code 10: unlike"
 
 
 def test_lines_tell_what_ended(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,6 +59,9 @@ def test_bars_of_the_cohort_and_of_each_pair() -> None:
         live(News("ended", RUNS))
         assert [task.description for task in bars.tasks] == ["2 of 4 pairs, 1 failed"]
         assert bars.tasks[0].completed == 0.5
+        tally.failed.append(POOR)
+        live(News("ended", POOR))
+        assert bars.tasks[0].description == "3 of 4 pairs, 1 failed, 1 doubtful"
     assert "b[1] failed, exit code 3" in text.getvalue()
 
 
