@@ -18,18 +18,40 @@ from pathlib import Path
 from typing import Any
 
 from hsyn_cli import __version__
-from hsyn_cli.cohort.jobs import PAGE, TABLE, Job
+from hsyn_cli.cohort.jobs import PAGE, STATUS, TABLE, Job
 from hsyn_cli.cohort.measures import MEASURES
 from hsyn_cli.cohort.outliers import NAMED, Finding, deviations, find, short
 from hsyn_cli.cohort.page import words
 from hsyn_cli.cohort.page.table import to_csv
 from hsyn_cli.cohort.rows import Row, read_row
+from hsyn_cli.errors import OutputError
 from hsyn_cli.io import atomic
 from hsyn_cli.results import page as report_page
 from hsyn_cli.results.page.tables import escaped
 
 MOST_EMBEDDED = 16_000_000  # characters of thumbnails; the page reads further ones from their files
 DIGITS = 4  # of the numbers on the page; cohort.csv has all
+
+HEAD = 4096  # bytes of a file, in which its sign stands
+SIGNS = {PAGE: b": cohort report</title>", TABLE: b'"id","moving","fixed","folder","state"'}
+
+
+def check(study: Path) -> None:
+    """Raise OutputError if a folder that is no study holds files which `write` would replace."""
+    if (study / STATUS).is_dir():
+        return
+    for name, sign in SIGNS.items():
+        path = study / name
+        try:
+            with path.open("rb") as stream:
+                own = sign in stream.read(HEAD)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            own = False
+        if not own:
+            text = f"{path} is not of hsyn batch and would be replaced"
+            raise OutputError(text, "choose another folder")
 
 
 def write(study: Path, jobs: Sequence[Job]) -> None:
