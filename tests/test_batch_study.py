@@ -62,3 +62,13 @@ def test_an_interruption_leaves_a_page(tmp_path: Path) -> None:
         run(study, jobs, stop_at="b")
     assert [row["state"] for row in table(study).values()] == ["done", "running", "waiting"]
     assert (study / "index.html").is_file()
+
+
+def test_a_run_of_some_pairs_keeps_the_others_on_the_page(tmp_path: Path) -> None:
+    study, jobs = tmp_path / "study", [job(tmp_path / "in", name) for name in "abc"]
+    run(study, jobs)
+    run(study, jobs[1:2])
+    rows = table(study)
+    assert [(name, row["in_last_list"]) for name, row in rows.items()] == [
+        ("b", "yes"), ("a", "no"), ("c", "no"),
+    ]  # fmt: skip

@@ -1,6 +1,6 @@
 """index.html and cohort.csv of a study: every pair, and which to look at first.
 
-`words` makes the text and `table` the CSV; template.html, page.css, plots.js, table.js and page.js
+`pairs` reads them, `words` makes the text and `table` the CSV; template.html, page.css, plots.js, table.js and page.js
 make the page, in the style of report.html. It is one file without references to others: thumbnails
 are in it, as long as they fit.
 """
@@ -22,8 +22,9 @@ from hsyn_cli.cohort.jobs import PAGE, STATUS, TABLE, Job
 from hsyn_cli.cohort.measures import MEASURES
 from hsyn_cli.cohort.outliers import NAMED, Finding, deviations, find, short
 from hsyn_cli.cohort.page import words
+from hsyn_cli.cohort.page.pairs import About, read_pairs
 from hsyn_cli.cohort.page.table import to_csv
-from hsyn_cli.cohort.rows import Row, read_row
+from hsyn_cli.cohort.rows import Row
 from hsyn_cli.errors import OutputError
 from hsyn_cli.io import atomic
 from hsyn_cli.results import page as report_page
@@ -57,28 +58,33 @@ def check(study: Path) -> None:
 def write(study: Path, jobs: Sequence[Job]) -> None:
     """Write index.html and cohort.csv of a study from its status files and reports, by rename.
 
-    Raises OutputError.
+    `jobs`: the list of this run; pairs of earlier ones follow. Raises OutputError.
     """
-    rows = [read_row(study, job) for job in jobs]
+    rows, abouts = read_pairs(study, jobs)
     findings = find(rows)
-    text = make_page(study.resolve().name, rows, findings, thumbnails(study, rows, findings))
-    atomic.write_text(study / TABLE, _plain(to_csv(rows)))
+    pictures = thumbnails(study, rows, findings)
+    text = make_page(study.resolve().name, rows, findings, pictures, abouts)
+    atomic.write_text(study / TABLE, _plain(to_csv(rows, abouts)))
     atomic.write_text(study / PAGE, _plain(text))
 
 
 def make_page(
-    name: str, rows: Sequence[Row], findings: Sequence[Finding], pictures: Mapping[str, str]
+    name: str,
+    rows: Sequence[Row],
+    findings: Sequence[Finding],
+    pictures: Mapping[str, str],
+    abouts: Mapping[str, About],
 ) -> str:
     """Make the page as one text.
 
     Args:
-        name: of the study. pictures: {id: address} of the thumbnails, see `thumbnails`.
+        name: of the study. pictures: {id: address} of the thumbnails, see `thumbnails`. abouts: see `read_pairs`.
     """
     order = {row.id: k for k, row in enumerate(rows)}
     sources = "data:" if all(v.startswith("data:") for v in pictures.values()) else "data: file:"
     style = _text(report_page.__name__, "page.css") + _text(__name__, "page.css")
     script = "".join(_text(__name__, file) for file in ("plots.js", "table.js", "page.js"))
-    content = json.dumps(_data(rows, findings, pictures), allow_nan=False, separators=(",", ":"))
+    content = json.dumps(_data(rows, findings, pictures, abouts), allow_nan=False, separators=(",", ":"))
     return string.Template(_text(__name__, "template.html")).substitute(
         style=style,
         script=script,
@@ -86,7 +92,7 @@ def make_page(
         sources=sources,
         name=escaped(name),
         state="bad" if any(f.row.failed or f.row.doubtful for f in findings) else "good",
-        headline=escaped(words.headline(rows, findings)),
+        headline=escaped(words.headline(rows, findings, abouts)),
         findings=words.first(rows, findings, order),
         version=escaped(__version__),
     )
@@ -113,7 +119,10 @@ def address(path: str) -> str:
 
 
 def _data(
-    rows: Sequence[Row], findings: Sequence[Finding], pictures: Mapping[str, str]
+    rows: Sequence[Row],
+    findings: Sequence[Finding],
+    pictures: Mapping[str, str],
+    abouts: Mapping[str, About],
 ) -> dict[str, Any]:
     """What the scripts show."""
     known = {key for row in rows for key in row.values}
@@ -132,6 +141,8 @@ def _data(
             "id": row.id,
             "state": words.state(row),
             "note": row.trouble,
+            "listed": abouts[row.id].listed,
+            "warnings": "; ".join(abouts[row.id].warnings),
             "moving": row.moving,
             "fixed": row.fixed,
             "attempts": row.attempts,

@@ -31,10 +31,12 @@ class Table {
     const rows = this.rows, some = (get) => rows.some(get);
     return [
       some((row) => row.picture) && { name: "picture", width: 10.5, show: (row) => this.picture(row), className: "picture" },
-      { name: "pair", width: Math.min(Math.max(...rows.map((row) => row.id.length), 8) * 0.55 + 1.6, 14), value: (row) => row.id, show: (row) => this.link(row), className: "id", title: (row) => `${row.moving} onto ${row.fixed}` },
+      { name: "pair", width: Math.min(Math.max(...rows.map((row) => row.id.length), 8) * 0.55 + 1.6, 14), value: (row) => row.id, show: (row) => this.link(row), className: "id", title: (row) => this.files(row) },
       some((row) => row.rank !== null) && this.rank,
       { ...text("state", 5.4, (row) => row.state), mark: (row) => row.state },
       some((row) => row.note) && { ...text("problem", 16, (row) => row.note), title: (row) => row.note, className: "text note" },
+      some((row) => row.warnings) && { ...text("warnings", 16, (row) => row.warnings), title: (row) => row.warnings, className: "text note" },
+      some((row) => !row.listed) && text("list", 6, (row) => row.listed ? "" : "not in the last list"),
       some((row) => row.most !== null) && number("deviations", "", (row) => row.most, { down: true, width: 6 }),
       ...measures,
       some((row) => Object.keys(row.lesions).length) && text("lesions, volume factor", 9, (row) => Object.entries(row.lesions).map(([role, v]) => `${role} ${v}`).join(", ")),
@@ -42,6 +44,7 @@ class Table {
       number("attempts", "", (row) => row.attempts, { down: true }),
     ].filter(Boolean);
   }
+  files(row) { return row.moving ? `${row.moving} onto ${row.fixed}` : ""; }
   picture(row) {
     if (!row.picture) return "";
     return Object.assign(element("img"), { src: row.picture, alt: "", decoding: "async" });
