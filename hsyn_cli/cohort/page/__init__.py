@@ -1,8 +1,8 @@
 """index.html and cohort.csv of a study: every pair, and which to look at first.
 
-`pairs` reads them, `words` makes the text and `table` the CSV; template.html, page.css, plots.js, table.js and page.js
-make the page, in the style of report.html. It is one file without references to others: thumbnails
-are in it, as long as they fit.
+`pairs` reads them, `words` makes the text and `table` the CSV; template.html, page.css, plots.js,
+table.js and page.js make the page, in the style of report.html. It is one file without references
+to others: thumbnails are in it, as long as they fit.
 """
 
 from __future__ import annotations
@@ -78,13 +78,15 @@ def make_page(
     """Make the page as one text.
 
     Args:
-        name: of the study. pictures: {id: address} of the thumbnails, see `thumbnails`. abouts: see `read_pairs`.
+        name: of the study. pictures: {id: address} of the thumbnails, see `thumbnails`.
+        abouts: see `read_pairs`.
     """
     order = {row.id: k for k, row in enumerate(rows)}
     sources = "data:" if all(v.startswith("data:") for v in pictures.values()) else "data: file:"
     style = _text(report_page.__name__, "page.css") + _text(__name__, "page.css")
     script = "".join(_text(__name__, file) for file in ("plots.js", "table.js", "page.js"))
-    content = json.dumps(_data(rows, findings, pictures, abouts), allow_nan=False, separators=(",", ":"))
+    data = _data(rows, findings, pictures, abouts)
+    content = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return string.Template(_text(__name__, "template.html")).substitute(
         style=style,
         script=script,

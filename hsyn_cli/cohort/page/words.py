@@ -20,9 +20,7 @@ def state(row: Row) -> str:
     return DOUBTFUL if row.doubtful else row.state
 
 
-def headline(
-    rows: Sequence[Row], findings: Sequence[Finding], abouts: Mapping[str, About]
-) -> str:
+def headline(rows: Sequence[Row], findings: Sequence[Finding], abouts: Mapping[str, About]) -> str:
     """How many pairs are done, failed, doubtful, apart from the others, and of earlier lists."""
     count = Counter(map(state, rows))
     total = "1 pair" if len(rows) == 1 else f"{len(rows)} pairs"
