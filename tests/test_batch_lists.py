@@ -145,7 +145,7 @@ def test_columns_in_capitals(study: Path) -> None:
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_table_without_column_names(study: Path, rows: int) -> None:
-    with pytest.raises(InputError, match="pairs.csv line 1 is a pair") as caught:
+    with pytest.raises(InputError, match=r"pairs\.csv line 1 is a pair") as caught:
         from_table(table(study, "s1/T1.nii.gz; mni.nii.gz\n" * rows), {})
     assert caught.value.hint == "the first line must name the columns, as in: moving,fixed"
 
@@ -154,7 +154,7 @@ def test_a_table_without_column_names(study: Path, rows: int) -> None:
 def test_a_table_in_another_coding(study: Path, coding: str, line: int) -> None:
     path = study / "pairs.csv"
     path.write_bytes("moving,fixed\r\na,b\r\nM\u00fcller,b\r\n".encode(coding))
-    with pytest.raises(InputError, match=f"pairs.csv line {line} is not in UTF-8") as caught:
+    with pytest.raises(InputError, match=rf"pairs\.csv line {line} is not in UTF-8") as caught:
         from_table(path, {})
     assert caught.value.hint == "save it as UTF-8"
 

@@ -83,11 +83,12 @@
   find("#find").oninput = filter;
   find("#states").onchange = filter;
   addEventListener("keydown", (event) => { if (event.key === "Escape" && state.chosen) choose(null); });
-  addEventListener("resize", () => { drawAll(); table.build(); });
+  addEventListener("resize", () => { drawAll(); table.build(); table.edge(); });
   addEventListener("beforeprint", () => table.build(true, true));
   addEventListener("afterprint", () => table.build(true));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); drawAll(); });
   readColours();
   filter();
+  table.edge();
   document.documentElement.dataset.ready = "yes";
 })();

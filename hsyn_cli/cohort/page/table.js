@@ -13,7 +13,7 @@ class Table {
     this.columns = this.all(columns);
     this.sorted = { column: this.rank, down: false };
     this.head();
-    this.scroller.onscroll = () => this.build();
+    this.scroller.onscroll = () => { this.build(); this.edge(); };
     this.scroller.onkeydown = (event) => this.key(event);
     this.body.onclick = (event) => {
       const line = event.target.closest("tr[data-row]");
@@ -125,6 +125,12 @@ class Table {
       return cell;
     }));
     return line;
+  }
+  // Tell by a shadow whether columns lie beyond the right edge.
+  edge() {
+    const { scroller } = this, frame = find("#frame");
+    frame.classList.toggle("more", scroller.scrollLeft + scroller.clientWidth < scroller.scrollWidth - 1);
+    frame.style.setProperty("--bar", `${scroller.offsetWidth - scroller.clientWidth - 2}px`);
   }
   mark(row) {
     this.chosen = row;
