@@ -14,7 +14,7 @@ from hsyn_cli.cohort import page
 def test_a_shadow_tells_of_columns_beyond_the_edge(tmp_path: Path) -> None:
     found = in_browser(
         tmp_path, page.make_page("study", cohort(30), [], {}, plain(cohort(30))),
-        """const frame = document.querySelector("#frame"), table = document.querySelector("#scroller");
+        """const [frame, table] = ["#frame", "#scroller"].map((s) => document.querySelector(s));
         const shadow = () => getComputedStyle(frame, "::after").content !== "none";
         const out = {first: shadow(), bar: table.offsetHeight - table.clientHeight};
         table.scrollLeft = table.scrollWidth; table.onscroll(); out.last = shadow();
