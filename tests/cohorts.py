@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hsyn_cli.cohort.jobs import STATUS, THUMBNAIL, Job
 from hsyn_cli.cohort.measures import MEASURES
+from hsyn_cli.cohort.page.pairs import About
 from hsyn_cli.cohort.rows import Row
 from hsyn_cli.cohort.status import SCHEMA_VERSION, Status
 from hsyn_cli.results.register_files import Inputs
@@ -90,6 +91,11 @@ def failed(row: Row, code: int = 3, trouble: str = "moving image: not a file") -
         measure="",
         attempts=2,
     )
+
+
+def plain(rows: Sequence[Row]) -> dict[str, About]:
+    """That the last list has all of these pairs, and that none has a warning."""
+    return {row.id: About() for row in rows}
 
 
 def write_study(study: Path, rows: Sequence[Row], picture: bytes = b"") -> list[Job]:

@@ -135,6 +135,37 @@ def test_tables_that_are_none(study: Path, text: str, message: str) -> None:
     assert "columns" in caught.value.message + caught.value.hint
 
 
+def test_columns_in_capitals(study: Path) -> None:
+    text = "Moving,FIXED,Initial_Transform\ns1/T1.nii.gz,mni.nii.gz,mask.nii\n"
+    (job,) = from_table(table(study, text), {})
+    assert job.inputs.initial_transform == study / "mask.nii"
+    (told,) = faults(table(study, "moving,Moving,fixed\na,b,c\n"))
+    assert told == "pairs.csv: two columns are named moving"
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_table_without_column_names(study: Path, rows: int) -> None:
+    with pytest.raises(InputError, match=r"pairs\.csv line 1 is a pair") as caught:
+        from_table(table(study, "s1/T1.nii.gz; mni.nii.gz\n" * rows), {})
+    assert caught.value.hint == "the first line must name the columns, as in: moving,fixed"
+
+
+@pytest.mark.parametrize(("coding", "line"), [("latin-1", 3), ("utf-16", 1)])
+def test_a_table_in_another_coding(study: Path, coding: str, line: int) -> None:
+    path = study / "pairs.csv"
+    path.write_bytes("moving,fixed\r\na,b\r\nM\u00fcller,b\r\n".encode(coding))
+    with pytest.raises(InputError, match=rf"pairs\.csv line {line} is not in UTF-8") as caught:
+        from_table(path, {})
+    assert caught.value.hint == "save it as UTF-8"
+
+
+def test_one_name_of_the_transform_is_told(study: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        from_table(table(study, "moving,fixed,colour\na,b,c\n"), {})
+    assert " initial," in caught.value.hint
+    assert "initial_transform" not in caught.value.hint
+
+
 def test_cells_beyond_the_columns(study: Path) -> None:
     usual = "s1/T1.nii.gz,mni.nii.gz"
     assert len(from_table(table(study, f"moving,fixed,\n{usual},,\n"), {})) == 1

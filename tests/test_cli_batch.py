@@ -79,7 +79,7 @@ def test_what_failed_is_told_with_exit_code_11(
     assert run(["batch", "pairs.csv", "-o", "study"]) == 11
     shown = capsys.readouterr()
     assert shown.out == "2 of 3 pairs are done, 1 failed\nstudy/index.html\n"
-    assert "b failed, exit code 10: do not trust this; it gets another attempt\n" in shown.err
+    assert "b doubtful, exit code 10: do not trust this; it gets another attempt\n" in shown.err
     assert shown.err.splitlines()[-2:] == [
         "error: 1 of 3 pairs failed",
         "hint: see study/index.html; --retry-failed runs them again",

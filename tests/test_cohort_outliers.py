@@ -103,6 +103,12 @@ def test_below_ten_pairs_only_failed_and_doubtful_ones_are_named() -> None:
     assert second.texts == ("do not trust this result: they overlap less",)
 
 
+def test_a_message_that_distrusts_the_result_says_it_once() -> None:
+    row = dataclasses.replace(cohort(1)[0], exit_code=10, trouble="do not trust this result: far")
+    (finding,) = find([row])
+    assert finding.texts == ("do not trust this result: far",)
+
+
 def test_failed_pairs_come_first_then_doubtful_ones_then_the_farthest() -> None:
     rows = cohort(30)
     rows[4] = changed(rows[4], {"similarity": 0.1})

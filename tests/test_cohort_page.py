@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browsers import NAMES, in_browser, needs_browser
-from cohorts import PLANTED, changed, cohort, failed, write_study
+from cohorts import PLANTED, changed, cohort, failed, plain, write_study
 
 from hsyn_cli.cohort import page
 from hsyn_cli.cohort.page import words
@@ -57,7 +57,7 @@ def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
     bad = "</script><b onclick='x'>&\""
     rows = some()
     rows[3] = dataclasses.replace(rows[3], trouble=bad, moving=bad)
-    text = page.make_page(bad, rows, page.find(rows), {})
+    text = page.make_page(bad, rows, page.find(rows), {}, plain(rows))
     assert "<b " not in text
     assert text.count("</script>") == 2
     assert data_of(text)["rows"][3]["note"] == bad
@@ -69,8 +69,8 @@ def test_the_headline_counts_every_pair() -> None:
         rows[k] = Row(f"w{k}", "m", "f", "w", "running" if k == 30 else "waiting")
     found = page.find(rows)
     line = "36 of 40 pairs done, 1 failed, 1 doubtful, 1 stands out, 1 running, 1 waiting."
-    assert words.headline(rows, found) == line
-    assert words.headline(rows[:1], []) == "1 of 1 pair done."
+    assert words.headline(rows, found, plain(rows)) == line
+    assert words.headline(rows[:1], [], plain(rows)) == "1 of 1 pair done."
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_thousand_pairs_stay_under_20_mb(tmp_path: Path) -> None:
     rows = cohort(1000)
     noise = np.random.default_rng(0).bytes(MOST_BYTES)
     pictures = {r.id: f"data:image/png;base64,{base64.b64encode(noise).decode()}" for r in rows}
-    text = page.make_page("study", rows, page.find(rows), pictures)
+    text = page.make_page("study", rows, page.find(rows), pictures, plain(rows))
     assert len(text.encode()) < 20_000_000
     assert 1000 * len(base64.b64encode(noise)) < page.MOST_EMBEDDED
 
@@ -245,7 +245,7 @@ def test_a_dot_a_row_and_the_keys_choose_a_pair(tmp_path: Path) -> None:
 @needs_browser
 def test_of_a_thousand_rows_only_those_in_view_are_built(tmp_path: Path) -> None:
     found = in_browser(
-        tmp_path, page.make_page("study", cohort(1000), [], {}),
+        tmp_path, page.make_page("study", cohort(1000), [], {}, plain(cohort(1000))),
         HELPERS + """const out = {};
         const height = one("#scroller").scrollHeight; out.height = height;
         out.few = cells("pair").length; out.first = cells("pair")[0];

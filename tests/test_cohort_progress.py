@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from hsyn_cli.cli.cohort_progress import Lines, Live, cohort_progress, told
-from hsyn_cli.cli.progress import time_left
+from hsyn_cli.cli.progress import TimeLeft, time_left
 from hsyn_cli.cohort.status import Status
 from hsyn_cli.cohort.supervisor import News, Tally
 
 DONE = Status("a", "k", "done", "pairs/a", seconds=61.4)
 FAILED = Status("b[1]", "k", "failed", "pairs/b", exit_code=3, error="no\x1b such file")
+POOR = Status("d", "k", "failed", "pairs/d", exit_code=10, error="unlike")
 RUNS = Status("c", "k", "running", "pairs/c")
 
 
@@ -24,6 +25,7 @@ def test_a_pair_in_a_line() -> None:
     assert told(News("ended", FAILED)) == line
     assert told(News("retry", FAILED)) == f"{line}; it gets another attempt"
     assert told(News("found", FAILED)) == f"{line} (in an earlier run)"
+    assert told(News("ended", POOR)) == "d doubtful, exit code 10: unlike"
 
 
 def test_lines_tell_what_ended(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,6 +59,9 @@ def test_bars_of_the_cohort_and_of_each_pair() -> None:
         live(News("ended", RUNS))
         assert [task.description for task in bars.tasks] == ["2 of 4 pairs, 1 failed"]
         assert bars.tasks[0].completed == 0.5
+        tally.failed.append(POOR)
+        live(News("ended", POOR))
+        assert bars.tasks[0].description == "3 of 4 pairs, 1 failed, 1 doubtful"
     assert "b[1] failed, exit code 3" in text.getvalue()
 
 
@@ -76,3 +81,18 @@ def test_times_in_the_unit_that_suits() -> None:
         "about 2 min left",
         "about 25 h left",
     ]
+
+
+def test_each_bar_has_its_own_time_left() -> None:
+    clock = [0.0]
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with Progress(console=console, auto_refresh=False, get_time=lambda: clock[0]) as bars:
+        slow, fast = bars.add_task("slow", total=1.0), bars.add_task("fast", total=1.0)
+        column = TimeLeft()
+        clock[0] = 10.0
+        bars.update(slow, completed=0.1)
+        bars.update(fast, completed=0.5)
+        told = [column.render(task).plain for task in bars.tasks]
+        clock[0] = 15.0
+        told += [column.render(task).plain for task in reversed(bars.tasks)]
+    assert told == ["about 90 s left", "about 10 s left", "about 5 s left", "about 85 s left"]

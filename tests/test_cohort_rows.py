@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 import pytest
-from cohorts import cohort, failed, write_study
+from cohorts import cohort, failed, plain, write_study
 
 from hsyn_cli.cohort import page
 from hsyn_cli.cohort.measures import MEASURES, values_of
@@ -150,7 +150,7 @@ def test_every_measure_has_its_own_column() -> None:
 def test_the_guide_explains_every_column() -> None:
     guide = Path(page.__file__).parents[2] / "guide" / "batch-page.md"
     told = set(re.findall(r"`(\w+)`", guide.read_text(encoding="utf-8")))
-    (line, *_) = csv.reader(io.StringIO(to_csv([]), newline=""))
+    (line, *_) = csv.reader(io.StringIO(to_csv([], {}), newline=""))
     assert set(line) <= told
     assert {"waiting", "running", "done", "doubtful", "failed"} <= told
 
@@ -159,7 +159,8 @@ def test_the_table_keeps_what_is_hard_to_write(tmp_path: Path) -> None:
     odd = '=HYPERLINK("x"), "so"'
     row = dataclasses.replace(cohort(1)[0], id=odd, lesions={"moving": 0.75})
     broken = failed(Row("ünï", "m, 1.nii", "f.nii", "b", "done"), 3, "one line")
-    text = to_csv([row, broken, Row("w", "m", "f", "w")])
+    rows = [row, broken, Row("w", "m", "f", "w")]
+    text = to_csv(rows, plain(rows))
     assert text.count("\r\n") == 4 == len(text.splitlines())
     one, two, three = read(text)
     assert one["id"] == odd

@@ -15,8 +15,11 @@ from rich.progress import Progress as Bars
 
 from hsyn_cli.cli.progress import TimeLeft, narrow, time_left
 from hsyn_cli.cli.streams import one_line
+from hsyn_cli.cohort.page.words import DOUBTFUL
+from hsyn_cli.cohort.rows import WROTE
 
 if TYPE_CHECKING:
+    from hsyn_cli.cohort.status import Status
     from hsyn_cli.cohort.supervisor import News, Tally
 
 Start: TypeAlias = "Callable[[Tally], Callable[[News], None]]"
@@ -46,9 +49,23 @@ def told(news: News) -> str:
     status = news.status
     if status.state == "done":
         return f"{status.id} done in {status.seconds:.0f} s"
+    word = DOUBTFUL if _doubtful(status) else "failed"
     again = {"retry": "; it gets another attempt", "found": " (in an earlier run)"}
-    line = f"{status.id} failed, exit code {status.exit_code}: {status.error}"
+    line = f"{status.id} {word}, exit code {status.exit_code}: {status.error}"
     return one_line(line + again.get(news.kind, ""))
+
+
+def _doubtful(status: Status) -> bool:
+    """Whether a pair that failed wrote its files, as the page tells it."""
+    return status.exit_code in WROTE
+
+
+def count(tally: Tally) -> str:
+    """How many pairs are known, failed and doubtful."""
+    doubtful = sum(map(_doubtful, tally.failed))
+    parts = [f"{tally.total - tally.left} of {tally.total} pairs"]
+    counts = {"failed": len(tally.failed) - doubtful, DOUBTFUL: doubtful}
+    return ", ".join((*parts, *(f"{n} {word}" for word, n in counts.items() if n)))
 
 
 class Lines:
@@ -97,6 +114,4 @@ class Live:
         tally = self._tally
         whole = self._ended + tally.left  # of this run, as far as is known
         share = (self._ended + sum(self._shares.values())) / max(1, whole)
-        failed = f", {len(tally.failed)} failed" if tally.failed else ""
-        line = f"{tally.total - tally.left} of {tally.total} pairs{failed}"
-        bars.update(self._whole, description=line, completed=min(1.0, share))
+        bars.update(self._whole, description=count(tally), completed=min(1.0, share))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
@@ -23,15 +23,17 @@ class TimeLeft(ProgressColumn):
 
     def __init__(self) -> None:
         super().__init__()
-        self._done, self._whole = 0.0, 0.0
+        self._paces: dict[TaskID, tuple[float, float]] = {}  # share done, seconds of the whole
 
     def render(self, task: Task) -> Text:
         done, elapsed = task.completed, task.elapsed or 0.0
-        if done > self._done:
-            self._done, self._whole = done, elapsed / done
+        before, whole = self._paces.get(task.id, (0.0, 0.0))
+        if done > before:
+            whole = elapsed / done
+            self._paces[task.id] = done, whole
         if done < TOO_EARLY:
             return Text(f"{elapsed:.0f} s")
-        return Text(time_left(self._whole - elapsed))
+        return Text(time_left(whole - elapsed))
 
 
 def time_left(seconds: float) -> str:

@@ -68,9 +68,11 @@ def run(
 ) -> Tally:
     """Run what has to run of a shard, and write the page of the whole cohort.
 
-    `start` gets the tally, which counts on, and returns what takes the news. Raises OutputError if
-    another driver works on the same pairs.
+    `start` gets the tally, which counts on, and returns what takes the news. What ends the run
+    early leaves a page, too. Raises OutputError if another driver works on the same pairs, or if
+    files that are not hsyn's stand where the page goes.
     """
+    page.check(study)
     with driving(study, work.shard) as (sign, others):
         supervisor = Supervisor(
             study,
@@ -81,8 +83,13 @@ def run(
             others=others,
         )
         supervisor.tell = start(supervisor.tally)
-        with _pages(study, jobs):
-            supervisor.run()
+        try:
+            with _pages(study, jobs):
+                supervisor.run()
+        except HsynError:
+            with contextlib.suppress(HsynError):  # the first error tells
+                page.write(study, jobs)
+            raise
         page.write(study, jobs)
     return supervisor.tally
 
@@ -106,4 +113,4 @@ def _pages(study: Path, jobs: Sequence[Job]) -> Iterator[None]:
         yield
     finally:
         over.set()
-    thread.join()
+        thread.join()  # two must not write at a time

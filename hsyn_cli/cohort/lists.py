@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import math
 import os
@@ -27,7 +28,7 @@ FILES = (
     "moving", "fixed", "moving_labels", "moving_mask", "fixed_mask", "moving_lesion",
     "fixed_lesion", "initial_transform",
 )  # fmt: skip
-ALSO = {"initial": "initial_transform"}  # another name of a column
+ALSO = {"initial": "initial_transform"}  # the name in tables; the other one is taken, too
 CHANNEL = re.compile(r"(moving|fixed)_([2-9]|[1-9]\d)")
 WHATS = {"moving": "moving image", "fixed": "fixed image"}
 
@@ -39,7 +40,11 @@ def from_table(path: Path, options: Mapping[str, Any]) -> list[Job]:
     as needed id, the other `FILES`, moving_2, fixed_2 and so on, and those of `METHOD`. Raises
     InputError that tells all faults of the table.
     """
-    rows = files.read_rows(path, "table")
+    _check_head(path)
+    rows = [
+        (line, {name.casefold(): cell for name, cell in row.items()})
+        for line, row in files.read_rows(path, "table")
+    ]
     columns = list(dict.fromkeys(name for _, row in rows for name in row))
     _check_columns(path, columns, bool(rows))
     inputs: list[Inputs] = []
@@ -108,13 +113,35 @@ def refuse(faults: Sequence[str], whose: str, hint: str) -> None:
         raise InputError(f"{whose} {len(faults)} faults", hint, more)
 
 
+def _check_head(path: Path) -> None:
+    """Raise InputError for a table that is not UTF-8, or whose first line names no columns."""
+    try:
+        raw = path.read_bytes()
+        head = next(iter(raw.decode("utf-8-sig").splitlines()), "")
+        cells = next(csv.reader([head], delimiter=max(",;\t", key=head.count)))
+    except (OSError, csv.Error):  # its reader will tell
+        return
+    except UnicodeDecodeError as error:
+        line = len(raw[: error.start + 1].splitlines())
+        raise InputError(f"{path} line {line} is not in UTF-8", "save it as UTF-8") from None
+    names = [cell.strip().casefold() for cell in cells if cell.strip()]
+    paths = (path.parent / cell.strip() for cell in cells)
+    if not any(map(_known, names)) and any(map(Path.is_file, paths)):
+        hint = "the first line must name the columns, as in: moving,fixed"
+        raise InputError(f"{path} line 1 is a pair", hint)
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path}: two columns are named {name}", "remove one")
+
+
 def _check_columns(path: Path, columns: Sequence[str], any_row: bool) -> None:
     """Raise InputError for a table without rows, with an unknown column or without a known one."""
-    known = f"the columns are id, {', '.join((*FILES, 'moving_2, fixed_2, ...', *METHOD))}"
+    shown = {real: name for name, real in ALSO.items()}
+    names = (*(shown.get(name, name) for name in FILES), "moving_2, fixed_2, ...", *METHOD)
+    known = f"the columns are id, {', '.join(names)}"
     if not any_row:
         raise InputError(f"{path} lists no pair: it has no rows", known)
-    usual = {"id", "", *FILES, *ALSO, *METHOD}
-    unknown = [name for name in columns if name not in usual and not CHANNEL.fullmatch(name)]
+    unknown = [name for name in columns if name and not _known(name)]
     if unknown:
         many = "s" if len(unknown) > 1 else ""
         raise InputError(f"{path} has the unknown column{many} {', '.join(unknown)}", known)
@@ -141,6 +168,10 @@ def _files_of(row: Row, folder: Path) -> tuple[Inputs, list[str]]:
     faults += _missing(given)
     named = {name: path for name, path in given.items() if name in FILES}
     return Inputs(**{"moving": Path(), "fixed": Path(), **named}, others=tuple(others)), faults
+
+
+def _known(column: str) -> bool:
+    return column == "id" or column in METHOD or _file(column)
 
 
 def _file(column: str) -> bool:

@@ -30,6 +30,7 @@ TAIL, NORMAL_TAIL = 0.85, 1.44  # share of the |deviations|, and where a normal 
 MOST_WIDENED = 2.0
 FEW = 4.0  # pairs; the spread of n pairs is taken 1 + FEW / n times as large
 MOST_REASONS = 3
+DISTRUST = "do not trust this result: "
 
 Values = NDArray[np.float64]
 
@@ -66,7 +67,7 @@ class Finding:
         if row.failed:
             told.append(f"failed (exit code {row.exit_code}): {row.trouble or 'no message'}")
         elif row.doubtful:
-            told.append(f"do not trust this result: {row.trouble}")
+            told.append(DISTRUST + row.trouble.removeprefix(DISTRUST))
         return (*told, *(reason.text for reason in self.reasons[:MOST_REASONS]))
 
 

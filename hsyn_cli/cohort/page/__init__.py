@@ -1,8 +1,8 @@
 """index.html and cohort.csv of a study: every pair, and which to look at first.
 
-`words` makes the text and `table` the CSV; template.html, page.css, plots.js, table.js and page.js
-make the page, in the style of report.html. It is one file without references to others: thumbnails
-are in it, as long as they fit.
+`pairs` reads them, `words` makes the text and `table` the CSV; template.html, page.css, plots.js,
+table.js and page.js make the page, in the style of report.html. It is one file without references
+to others: thumbnails are in it, as long as they fit.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from hsyn_cli import __version__
-from hsyn_cli.cohort.jobs import PAGE, TABLE, Job
+from hsyn_cli.cohort.jobs import PAGE, STATUS, TABLE, Job
 from hsyn_cli.cohort.measures import MEASURES
 from hsyn_cli.cohort.outliers import NAMED, Finding, deviations, find, short
 from hsyn_cli.cohort.page import words
+from hsyn_cli.cohort.page.pairs import About, read_pairs
 from hsyn_cli.cohort.page.table import to_csv
-from hsyn_cli.cohort.rows import Row, read_row
+from hsyn_cli.cohort.rows import Row
+from hsyn_cli.errors import OutputError
 from hsyn_cli.io import atomic
 from hsyn_cli.results import page as report_page
 from hsyn_cli.results.page.tables import escaped
@@ -31,32 +33,60 @@ from hsyn_cli.results.page.tables import escaped
 MOST_EMBEDDED = 16_000_000  # characters of thumbnails; the page reads further ones from their files
 DIGITS = 4  # of the numbers on the page; cohort.csv has all
 
+HEAD = 4096  # bytes of a file, in which its sign stands
+SIGNS = {PAGE: b": cohort report</title>", TABLE: b'"id","moving","fixed","folder","state"'}
+
+
+def check(study: Path) -> None:
+    """Raise OutputError if a folder that is no study holds files which `write` would replace."""
+    if (study / STATUS).is_dir():
+        return
+    for name, sign in SIGNS.items():
+        path = study / name
+        try:
+            with path.open("rb") as stream:
+                own = sign in stream.read(HEAD)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            own = False
+        if not own:
+            text = f"{path} is not of hsyn batch and would be replaced"
+            raise OutputError(text, "choose another folder")
+
 
 def write(study: Path, jobs: Sequence[Job]) -> None:
     """Write index.html and cohort.csv of a study from its status files and reports, by rename.
 
-    Raises OutputError.
+    `jobs`: the list of this run; pairs of earlier ones follow. Raises OutputError.
     """
-    rows = [read_row(study, job) for job in jobs]
+    rows, abouts = read_pairs(study, jobs)
     findings = find(rows)
-    text = make_page(study.resolve().name, rows, findings, thumbnails(study, rows, findings))
-    atomic.write_text(study / TABLE, _plain(to_csv(rows)))
+    pictures = thumbnails(study, rows, findings)
+    text = make_page(study.resolve().name, rows, findings, pictures, abouts)
+    atomic.write_text(study / TABLE, _plain(to_csv(rows, abouts)))
     atomic.write_text(study / PAGE, _plain(text))
 
 
 def make_page(
-    name: str, rows: Sequence[Row], findings: Sequence[Finding], pictures: Mapping[str, str]
+    name: str,
+    rows: Sequence[Row],
+    findings: Sequence[Finding],
+    pictures: Mapping[str, str],
+    abouts: Mapping[str, About],
 ) -> str:
     """Make the page as one text.
 
     Args:
         name: of the study. pictures: {id: address} of the thumbnails, see `thumbnails`.
+        abouts: see `read_pairs`.
     """
     order = {row.id: k for k, row in enumerate(rows)}
     sources = "data:" if all(v.startswith("data:") for v in pictures.values()) else "data: file:"
     style = _text(report_page.__name__, "page.css") + _text(__name__, "page.css")
     script = "".join(_text(__name__, file) for file in ("plots.js", "table.js", "page.js"))
-    content = json.dumps(_data(rows, findings, pictures), allow_nan=False, separators=(",", ":"))
+    data = _data(rows, findings, pictures, abouts)
+    content = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return string.Template(_text(__name__, "template.html")).substitute(
         style=style,
         script=script,
@@ -64,7 +94,7 @@ def make_page(
         sources=sources,
         name=escaped(name),
         state="bad" if any(f.row.failed or f.row.doubtful for f in findings) else "good",
-        headline=escaped(words.headline(rows, findings)),
+        headline=escaped(words.headline(rows, findings, abouts)),
         findings=words.first(rows, findings, order),
         version=escaped(__version__),
     )
@@ -91,7 +121,10 @@ def address(path: str) -> str:
 
 
 def _data(
-    rows: Sequence[Row], findings: Sequence[Finding], pictures: Mapping[str, str]
+    rows: Sequence[Row],
+    findings: Sequence[Finding],
+    pictures: Mapping[str, str],
+    abouts: Mapping[str, About],
 ) -> dict[str, Any]:
     """What the scripts show."""
     known = {key for row in rows for key in row.values}
@@ -110,6 +143,8 @@ def _data(
             "id": row.id,
             "state": words.state(row),
             "note": row.trouble,
+            "listed": abouts[row.id].listed,
+            "warnings": "; ".join(abouts[row.id].warnings),
             "moving": row.moving,
             "fixed": row.fixed,
             "attempts": row.attempts,

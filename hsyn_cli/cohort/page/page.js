@@ -3,7 +3,7 @@
   const data = JSON.parse(find("#data").textContent), { columns, rows } = data;
   rows.forEach((row, k) => {
     row.index = k;
-    row.words = [row.id, row.moving, row.fixed, row.note].join("\n").toLowerCase();
+    row.words = [row.id, row.moving, row.fixed, row.note, row.warnings].join("\n").toLowerCase();
   });
   const state = { visible: new Set(rows), chosen: null, colours: {} };
   const table = new Table(columns, rows, choose);
@@ -18,6 +18,7 @@
   // ---- what to show
   const kinds = { all: () => true, "stands out": (row) => Object.keys(row.far).length > 0 };
   for (const name of ["done", "doubtful", "failed", "running", "waiting"]) kinds[name] = (row) => row.state === name;
+  kinds["not in the last list"] = (row) => !row.listed;
   for (const [name, fits] of Object.entries(kinds)) {
     const count = rows.filter(fits).length, label = element("label");
     if (name !== "all" && (!count || (count === rows.length && name !== "stands out"))) continue;
@@ -45,8 +46,9 @@
     document.body.classList.toggle("choosing", Boolean(row));
     if (!row) return;
     text.append(element("strong", "", row.id), element("span", `mark ${row.state}`, row.state));
-    text.append(element("p", "files", `${row.moving} onto ${row.fixed}`));
+    text.append(element("p", "files", table.files(row)));
     if (row.why.length) text.append(element("p", "why", row.why.join("; ")));
+    if (row.warnings) text.append(element("p", "why", `Warnings: ${row.warnings}`));
     if (row.page) buttons.append(Object.assign(element("a", "open", "Open report"), { href: row.page }));
     const button = (name, work) => buttons.append(Object.assign(element("button", "", name), { type: "button", onclick: work }));
     button("Show in table", () => show(row));
@@ -81,11 +83,12 @@
   find("#find").oninput = filter;
   find("#states").onchange = filter;
   addEventListener("keydown", (event) => { if (event.key === "Escape" && state.chosen) choose(null); });
-  addEventListener("resize", () => { drawAll(); table.build(); });
+  addEventListener("resize", () => { drawAll(); table.build(); table.edge(); });
   addEventListener("beforeprint", () => table.build(true, true));
   addEventListener("afterprint", () => table.build(true));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); drawAll(); });
   readColours();
   filter();
+  table.edge();
   document.documentElement.dataset.ready = "yes";
 })();

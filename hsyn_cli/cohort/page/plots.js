@@ -74,7 +74,7 @@ class Plot {
     const at = this.known.map((row) => this.scale(row.values[this.k]));
     const low = Math.min(at[0], at[at.length - 1]), wide = at[at.length - 1] - low, room = width - 4 * this.radius;
     const bins = Math.max(1, Math.floor(room / (2 * this.radius))), filled = new Map();
-    const bin = at.map((v) => (wide ? Math.round(((v - low) / wide) * (bins - 1)) : bins >> 1));
+    const bin = at.map((v) => (wide ? Math.round(((v - low) / wide) * (bins - 1)) : (bins - 1) / 2));
     const level = bin.map((b) => { filled.set(b, (filled.get(b) || 0) + 1); return filled.get(b) - 1; });
     const step = Math.min(2 * this.radius, (HEIGHT - 4 * this.radius) / Math.max(1, Math.max(...filled.values()) - 1));
     this.x = (value) => 2 * this.radius + (wide ? (this.scale(value) - low) / wide : 0.5) * room;

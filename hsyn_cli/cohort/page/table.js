@@ -13,7 +13,7 @@ class Table {
     this.columns = this.all(columns);
     this.sorted = { column: this.rank, down: false };
     this.head();
-    this.scroller.onscroll = () => this.build();
+    this.scroller.onscroll = () => { this.build(); this.edge(); };
     this.scroller.onkeydown = (event) => this.key(event);
     this.body.onclick = (event) => {
       const line = event.target.closest("tr[data-row]");
@@ -31,10 +31,12 @@ class Table {
     const rows = this.rows, some = (get) => rows.some(get);
     return [
       some((row) => row.picture) && { name: "picture", width: 10.5, show: (row) => this.picture(row), className: "picture" },
-      { name: "pair", width: Math.min(Math.max(...rows.map((row) => row.id.length), 8) * 0.55 + 1.6, 14), value: (row) => row.id, show: (row) => this.link(row), className: "id", title: (row) => `${row.moving} onto ${row.fixed}` },
+      { name: "pair", width: Math.min(Math.max(...rows.map((row) => row.id.length), 8) * 0.55 + 1.6, 14), value: (row) => row.id, show: (row) => this.link(row), className: "id", title: (row) => this.files(row) },
       some((row) => row.rank !== null) && this.rank,
       { ...text("state", 5.4, (row) => row.state), mark: (row) => row.state },
       some((row) => row.note) && { ...text("problem", 16, (row) => row.note), title: (row) => row.note, className: "text note" },
+      some((row) => row.warnings) && { ...text("warnings", 16, (row) => row.warnings), title: (row) => row.warnings, className: "text note" },
+      some((row) => !row.listed) && text("list", 6, (row) => row.listed ? "" : "not in the last list"),
       some((row) => row.most !== null) && number("deviations", "", (row) => row.most, { down: true, width: 6 }),
       ...measures,
       some((row) => Object.keys(row.lesions).length) && text("lesions, volume factor", 9, (row) => Object.entries(row.lesions).map(([role, v]) => `${role} ${v}`).join(", ")),
@@ -42,6 +44,7 @@ class Table {
       number("attempts", "", (row) => row.attempts, { down: true }),
     ].filter(Boolean);
   }
+  files(row) { return row.moving ? `${row.moving} onto ${row.fixed}` : ""; }
   picture(row) {
     if (!row.picture) return "";
     return Object.assign(element("img"), { src: row.picture, alt: "", decoding: "async" });
@@ -122,6 +125,12 @@ class Table {
       return cell;
     }));
     return line;
+  }
+  // Tell by a shadow whether columns lie beyond the right edge.
+  edge() {
+    const { scroller } = this, frame = find("#frame");
+    frame.classList.toggle("more", scroller.scrollLeft + scroller.clientWidth < scroller.scrollWidth - 1);
+    frame.style.setProperty("--bar", `${scroller.offsetWidth - scroller.clientWidth - 2}px`);
   }
   mark(row) {
     this.chosen = row;

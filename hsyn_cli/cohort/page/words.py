@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from hsyn_cli.cohort.outliers import LEAST_PAIRS, Finding
+from hsyn_cli.cohort.page.pairs import About
 from hsyn_cli.cohort.rows import Row
 from hsyn_cli.results.page.tables import escaped
 
@@ -19,8 +20,8 @@ def state(row: Row) -> str:
     return DOUBTFUL if row.doubtful else row.state
 
 
-def headline(rows: Sequence[Row], findings: Sequence[Finding]) -> str:
-    """How many pairs are done, failed, doubtful and apart from the others."""
+def headline(rows: Sequence[Row], findings: Sequence[Finding], abouts: Mapping[str, About]) -> str:
+    """How many pairs are done, failed, doubtful, apart from the others, and of earlier lists."""
     count = Counter(map(state, rows))
     total = "1 pair" if len(rows) == 1 else f"{len(rows)} pairs"
     parts = [f"{count['done']} of {total} done"]
@@ -29,6 +30,8 @@ def headline(rows: Sequence[Row], findings: Sequence[Finding]) -> str:
     if apart:
         parts.append(f"{apart} {'stands' if apart == 1 else 'stand'} out")
     parts += [f"{count[name]} {name}" for name in LEFT if count[name]]
+    earlier = sum(not abouts[row.id].listed for row in rows)
+    parts += [f"{earlier} not in the last list"] if earlier else []
     return ", ".join(parts) + "."
 
 
