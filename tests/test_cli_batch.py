@@ -78,10 +78,10 @@ def test_what_failed_is_told_with_exit_code_11(
     cohort("abc", b="poor")
     assert run(["batch", "pairs.csv", "-o", "study"]) == 11
     shown = capsys.readouterr()
-    assert shown.out == "2 of 3 pairs are done, 1 failed\nstudy/index.html\n"
+    assert shown.out == "2 of 3 pairs are done, 1 doubtful\nstudy/index.html\n"
     assert "b doubtful, exit code 10: do not trust this; it gets another attempt\n" in shown.err
     assert shown.err.splitlines()[-2:] == [
-        "error: 1 of 3 pairs failed",
+        "error: of 3 pairs, 1 doubtful",
         "hint: see study/index.html; --retry-failed runs them again",
     ]
     assert run(["batch", "pairs.csv", "-o", "study", "--quiet"]) == 11
@@ -91,7 +91,10 @@ def test_what_failed_is_told_with_exit_code_11(
     assert run(["batch", "pairs.csv", "-o", "study", "--retry-failed", "--json"]) == 11
     told = json.loads(capsys.readouterr().out)
     assert (told["pairs"], told["done"], told["done_before"]) == (3, 0, 2)
-    assert told["failed"] == [{"id": "b", "exit_code": 10, "error": "do not trust this"}]
+    (failed,) = told["failed"]
+    assert failed == {
+        "id": "b", "exit_code": 10, "doubtful": True, "error": "do not trust this"
+    }  # fmt: skip
     assert len(ran(Path("study"))) == 6
 
 

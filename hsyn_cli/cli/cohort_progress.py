@@ -49,23 +49,27 @@ def told(news: News) -> str:
     status = news.status
     if status.state == "done":
         return f"{status.id} done in {status.seconds:.0f} s"
-    word = DOUBTFUL if _doubtful(status) else "failed"
+    word = DOUBTFUL if doubtful(status) else "failed"
     again = {"retry": "; it gets another attempt", "found": " (in an earlier run)"}
     line = f"{status.id} {word}, exit code {status.exit_code}: {status.error}"
     return one_line(line + again.get(news.kind, ""))
 
 
-def _doubtful(status: Status) -> bool:
+def doubtful(status: Status) -> bool:
     """Whether a pair that failed wrote its files, as the page tells it."""
     return status.exit_code in WROTE
 
 
 def count(tally: Tally) -> str:
     """How many pairs are known, failed and doubtful."""
-    doubtful = sum(map(_doubtful, tally.failed))
-    parts = [f"{tally.total - tally.left} of {tally.total} pairs"]
-    counts = {"failed": len(tally.failed) - doubtful, DOUBTFUL: doubtful}
-    return ", ".join((*parts, *(f"{n} {word}" for word, n in counts.items() if n)))
+    return ", ".join((f"{tally.total - tally.left} of {tally.total} pairs", *faults(tally)))
+
+
+def faults(tally: Tally) -> list[str]:
+    """How many pairs failed, and how many are doubtful, as far as there are any."""
+    odd = sum(map(doubtful, tally.failed))
+    counts = {"failed": len(tally.failed) - odd, DOUBTFUL: odd}
+    return [f"{n} {word}" for word, n in counts.items() if n]
 
 
 class Lines:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hsyn_cli.cli.cohort_progress import doubtful, faults
 from hsyn_cli.errors import BatchError
 from hsyn_cli.results.record import record
 
@@ -22,14 +23,15 @@ def tell(tally: Tally, study: Path, *, quiet: bool, as_json: bool) -> None:
         click.echo(_summary(tally, study))
     if tally.failed:
         hint = f"see {study / 'index.html'}; --retry-failed runs them again"
-        raise BatchError(f"{len(tally.failed)} of {tally.total} pairs failed", hint)
+        text = " and ".join(faults(tally))
+        raise BatchError(f"of {tally.total} pairs, {text}", hint)
 
 
 def _summary(tally: Tally, study: Path) -> str:
     """What became of the pairs, in a few lines."""
     before = f" ({tally.before} of them before)" if tally.before else ""
     parts = [f"{tally.done + tally.before} of {tally.total} pairs are done{before}"]
-    parts += [f"{len(tally.failed)} failed"] if tally.failed else []
+    parts += faults(tally)
     parts += [f"{tally.anew} ran again because something changed"] if tally.anew else []
     parts += [f"{tally.busy} run in another hsyn batch"] if tally.busy else []
     return f"{', '.join(parts)}\n{study / 'index.html'}"
@@ -38,7 +40,12 @@ def _summary(tally: Tally, study: Path) -> str:
 def _as_json(study: Path, tally: Tally) -> str:
     """The same for programs."""
     failed = [
-        {"id": status.id, "exit_code": status.exit_code, "error": status.error}
+        {
+            "id": status.id,
+            "exit_code": status.exit_code,
+            "doubtful": doubtful(status),
+            "error": status.error,
+        }
         for status in tally.failed
     ]
     plain = {

@@ -145,6 +145,7 @@ def batch(
     """
     from hsyn_cli.cli.cohort_result import tell
     from hsyn_cli.cohort import batch as cohort
+    from hsyn_cli.cohort import page
     from hsyn_cli.cohort.shards import Shard, parse
     from hsyn_cli.cohort.sources import Limits
     from hsyn_cli.results.register_files import check_model
@@ -171,6 +172,7 @@ def batch(
         _forecast(work.shard.of(pairs), out, work, as_json)
         return
     if bids is not None:
+        page.check(out)
         _describe(out, bids, pairs, str(space), str(suffix))
     tell(_run(out, pairs, work, quiet), out, quiet=quiet, as_json=as_json)
 
