@@ -145,7 +145,6 @@ def test_a_status_without_a_limit_is_read(tmp_path: Path) -> None:
         {"key": None},
         {"files": 3},
         {"pid": "x"},
-        {"limit": []},
         {"seconds": None},
     ],
 )
