@@ -28,6 +28,7 @@ from cohorts import PLANTED, changed, cohort
 
 from hsyn_cli.cohort import page
 from hsyn_cli.cohort.outliers import find
+from hsyn_cli.cohort.page.pairs import About
 from hsyn_cli.cohort.thumbnail import MOST_BYTES, SHADES, palette, png
 
 PROBE = """<script>
@@ -50,7 +51,8 @@ def made_up(count: int) -> str:
         assert len(data) >= 0.9 * MOST_BYTES
         text = base64.b64encode(data[:MOST_BYTES]).decode()
         pictures[row.id] = f"data:image/png;base64,{text}"
-    return page.make_page("made up", rows, find(rows), pictures)
+    abouts = {row.id: About() for row in rows}
+    return page.make_page("made up", rows, find(rows), pictures, abouts)
 
 
 def browse(page: Path, *how: str) -> str:

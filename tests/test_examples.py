@@ -234,3 +234,9 @@ def test_a_known_field_does_not_fold_and_has_no_error_against_itself(tmp_path, m
     assert found["brain stem"] == pytest.approx((5, 5))
     with pytest.raises(SystemExit, match="folds"):
         known.bend(labels, 60.0, np.random.default_rng(1))
+
+
+def test_the_page_of_a_made_up_cohort_is_made() -> None:
+    text = load(EXAMPLES / "cohort_page.py").made_up(12)
+    assert text.count("data:image/png;base64,") == 12
+    assert "made up" in text

@@ -10,6 +10,7 @@ from torch import Tensor
 from hsyn_cli.fields.sampling import warp
 
 WHOLE = 0.999  # of a voxel
+PLANES = 16  # at a time, to save memory
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Where:
         return of_moving * of_fixed
 
     def lacks(self, u: Tensor, voxel: float) -> Tensor | None:
-        """The opposite of `shows` in the mean space of `u`: 1 also where a voxel shows a part."""
-        return None if self.shows is None else (warp(self.shows, u, voxel) < WHOLE).float()
+        """Where `shows` is not 1 in the mean space of `u`, of bool; a part of a voxel suffices."""
+        return None if self.shows is None else warp(self.shows, u, voxel) < WHOLE
 
 
 def stand_in(seen: Tensor, lacks: Tensor | None) -> Tensor:
@@ -50,9 +51,10 @@ def stand_in(seen: Tensor, lacks: Tensor | None) -> Tensor:
     Windows at a cut or a lesion then see the same in both images, not a false edge.
     """
     if lacks is not None:
-        moving, fixed = seen.chunk(2)
-        of_moving, of_fixed = lacks.chunk(2)
-        apart = fixed - moving
-        moving.addcmul_(of_moving, apart)
-        fixed.addcmul_(of_fixed, apart, value=-1)
+        for part, gaps in zip(seen.split(PLANES, 2), lacks.split(PLANES, 2), strict=True):
+            moving, fixed = part.chunk(2)
+            of_moving, of_fixed = gaps.to(part.dtype).chunk(2)
+            apart = fixed - moving
+            moving.addcmul_(of_moving, apart)
+            fixed.addcmul_(of_fixed, apart, value=-1)
     return seen
