@@ -15,8 +15,8 @@ NEAR, FAR = (0.1, 0.2), (0.2, 0.3)  # depths, as shares of the radius of a ball 
 def brighter_inside(image: sitk.Image, grey: Intensities) -> float:
     """The median grey value of a body's inner layer, divided by that of the layer around it.
 
-    White matter lies below grey matter: it is brighter in T1, and darker in T2,
-    FLAIR and proton density. NaN: the image shows nothing to measure.
+    White matter lies below grey matter: it is brighter in T1, and darker in T2, FLAIR and proton
+    density. The layers lie at `NEAR` and `FAR`. NaN: the image shows nothing to measure.
     """
     bright = grey.low + BRIGHT * (grey.high - grey.low)
     share = float((sitk.GetArrayViewFromImage(image)[::2, ::2, ::2] > bright).mean())
