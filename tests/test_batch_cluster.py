@@ -49,7 +49,7 @@ class Dask:
         (folder / "fakes.py").write_text(PRELOAD)
         self._port, self._all = "0", []
         self.scheduler = self.start_scheduler()
-        self._port = json.loads(self.file.read_text())["address"].rpartition(":")[2]
+        self._port = self._address().rpartition(":")[2]
 
     def _dask(self, *words: str) -> subprocess.Popen[bytes]:
         log = (self._folder / "dask.log").open("ab")
@@ -65,10 +65,17 @@ class Dask:
         self.file.unlink(missing_ok=True)
         words = ["--host", "127.0.0.1", "--port", self._port, "--no-dashboard", "--no-show"]
         process = self._dask("dask_scheduler", *words, "--scheduler-file", str(self.file))
-        while not self.file.exists():
+        while not self._address():
             assert process.poll() is None, (self._folder / "dask.log").read_text()
             time.sleep(0.02)
         return process
+
+    def _address(self) -> str:
+        """The scheduler's; empty while its file is not there or not yet written in full."""
+        try:
+            return str(json.loads(self.file.read_text())["address"])
+        except (FileNotFoundError, json.JSONDecodeError):
+            return ""
 
     def add_worker(self, *more: str) -> None:
         words = [*more, "--nthreads", "1", "--no-dashboard", "--no-nanny", "--preload", "fakes.py"]
