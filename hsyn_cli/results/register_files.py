@@ -104,7 +104,7 @@ def register_files(
     preset: str = "default",
     model: str = "auto",
     affine: Literal["affine", "rigid", "none"] = "affine",
-    transform: Literal["rigid", "affine", "deformable"] = "deformable",
+    transform: Literal["translation", "rigid", "affine", "deformable"] = "deformable",
     similarity: str = "auto",
     search: Literal["near", "full"] = "near",
     smoothness: float = 1.0,
