@@ -17,7 +17,7 @@ from hsyn_cli.io import images
 from hsyn_cli.io.images import ImageLike, as_labels
 from hsyn_cli.space import Array, Grid
 from hsyn_cli.space.planes import lowered, raised
-from hsyn_cli.tools import chain, labels, sinc
+from hsyn_cli.tools import chain, gaussian, labels, sinc
 from hsyn_cli.tools.chain import Given
 from hsyn_cli.tools.mapping import mapped_points
 
@@ -27,7 +27,9 @@ INTERPOLATORS = {
     "bspline": sitk.sitkBSpline,  # third order
     **{f"bspline{k}": getattr(sitk, f"sitkBSpline{k}") for k in range(1, 6)},
 }
-EXACT = ("nearest", "label")  # they give only values of the image
+GAUSSIAN = {"gaussian": 1.0, "multilabel": 4.0}  # {name: where ANTs cuts it off, in sigmas}
+FOR_LABELS = ("label", "multilabel")
+EXACT = ("nearest", *FOR_LABELS)  # they give only values of the image
 DOUBLE = (sitk.sitkFloat64, sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkInt64, sitk.sitkUInt64)
 PIXELS = ("int8", "uint8", "int16", "int32", "float32", "float64")  # of `Settings.pixel`
 HALF = 0.4  # voxels to each side in the difference for the Jacobian
@@ -38,12 +40,13 @@ class Settings:
     """Settings of the interpolation.
 
     Attributes:
-        interpolation: one of INTERPOLATORS or `sinc.WINDOWS`, or "label".
+        interpolation: one of INTERPOLATORS, GAUSSIAN or `sinc.WINDOWS`, or "label".
         default: the value outside the image.
         keep_type: round to the pixel type of the image; else the result is float32. "nearest" and
             "label" always keep the type.
         reorient: rotate vectors with the transform.
         pixel: one of PIXELS, which the result gets, rounded; "": as `keep_type` says.
+        sigma, alpha: of GAUSSIAN, see `gaussian.Window`; alpha None: as there.
         holds: what the image must hold, one of `held.HOLDS`; "": anything.
     """
 
@@ -53,13 +56,28 @@ class Settings:
     reorient: bool = False
     pixel: str = ""
     holds: str = ""
+    sigma: tuple[float, ...] = ()
+    alpha: float | None = None
 
     def __post_init__(self) -> None:
-        known = (*INTERPOLATORS, *sinc.WINDOWS, "label")
+        known = (*INTERPOLATORS, *GAUSSIAN, *sinc.WINDOWS, "label")
         if self.interpolation not in known:
             raise UsageError(
                 f"unknown interpolation {self.interpolation!r}", f"choose one of {', '.join(known)}"
             )
+
+    def window(self, grid: Grid) -> gaussian.Window:
+        """Of a GAUSSIAN, for an image on `grid`. Raises UsageError."""
+        alpha = GAUSSIAN[self.interpolation] if self.alpha is None else self.alpha
+        if len(self.sigma) not in (0, 1, grid.dimension) or min((alpha, *self.sigma)) <= 0:
+            numbers = "x".join(f"{v:g}" for v in self.sigma)
+            text = f"{self.interpolation} cannot have the sigma {numbers or '(none)'} mm"
+            raise UsageError(
+                f"{text}, cut off at {alpha:g} of it", "give one above 0, or one per axis"
+            )
+        return gaussian.Window.of(
+            grid, (*self.sigma, *self.sigma[:1] * (len(self.sigma) == 2)), alpha
+        )
 
 
 def move(
@@ -83,12 +101,16 @@ def move(
         pixel = _dtype(image)
     if exact or settings.keep_type:
         _check_default(_dtype(image), settings.default)
-    if settings.interpolation == "label":
+    if settings.interpolation in FOR_LABELS:
         if parts != 1:
             raise UsageError(
                 "a label map has one value per voxel, not vectors", "choose another --interpolation"
             )
-        moved = labels.resample(image, reference, transform, int(settings.default))
+        given = (image, reference, transform, int(settings.default))
+        if settings.interpolation == "label":
+            moved = labels.resample(*given)
+        else:
+            moved = gaussian.resample_labels(*given, settings.window(Grid.of(image)))
     else:
         moved = reference.stamp(_resample(image, reference, transform, settings))
     if settings.reorient:
@@ -108,6 +130,9 @@ def _resample(
     if settings.interpolation not in EXACT:
         double = settings.pixel in ("int32", "float64") or (settings.keep_type and pixel in DOUBLE)
         pixel = sitk.sitkFloat64 if double else sitk.sitkFloat32
+    if settings.interpolation == "gaussian":
+        window = settings.window(Grid.of(image))
+        return gaussian.resample(image, reference, transform, settings.default, pixel, window)
     if settings.interpolation in sinc.WINDOWS:
         given = (settings.default, pixel, settings.interpolation)
         return sinc.resample(image, reference, transform, *given)
@@ -210,7 +235,7 @@ def apply_field(
     grid = chain.grid_for(links, reference)
     in_memory = isinstance(image, sitk.Image)
     picture = raised(image) if in_memory else images.read_any(Path(image)).image
-    if interpolation == "label":
+    if interpolation in FOR_LABELS:
         picture = as_labels(picture, "label map")
     chain.check_image(links, grid, Grid.of(picture), "given")
     settings = Settings(interpolation, default, keep_type, reorient)

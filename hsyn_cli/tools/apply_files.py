@@ -12,7 +12,7 @@ from hsyn_cli.errors import InputError
 from hsyn_cli.io import atomic, files, images, points, series, writing
 from hsyn_cli.space import Grid
 from hsyn_cli.tools import chain, held, labels
-from hsyn_cli.tools.apply import EXACT, Settings, move
+from hsyn_cli.tools.apply import EXACT, FOR_LABELS, Settings, move
 from hsyn_cli.tools.chain import Chain
 
 DEFAULTS = Settings()
@@ -51,7 +51,7 @@ def move_file(
         return Moved(path, source.sha256, source.count, warnings=source.warnings)
     scan = images.read_any(path)
     held.check(str(path), settings.holds, scan.image.GetNumberOfComponentsPerPixel())
-    if settings.interpolation == "label":
+    if settings.interpolation in FOR_LABELS:
         scan = images.whole_numbers(scan)
     warnings = scan.warnings
     chain.check_image(links, reference, Grid.of(scan.image), str(path))
@@ -93,7 +93,7 @@ def _each(
 ) -> Iterator[sitk.Image]:
     for k, volume in enumerate(volumes):
         progress(k / source.count)
-        if settings.interpolation == "label":
+        if settings.interpolation in FOR_LABELS:
             volume = images.whole_numbers(images.Scan(volume, source.path, "")).image
         yield move(volume, reference, transform, settings)
 

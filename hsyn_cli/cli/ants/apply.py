@@ -59,8 +59,9 @@ SWITCH = click.Choice(["0", "1"])
 @option(
     "-n", "--interpolation", "interpolation", default="Linear", show_default=True, metavar="NAME",
     heading=METHOD,
-    help="Linear, NearestNeighbor, GenericLabel, BSpline[1] to BSpline[5], or Cosine-, Welch-, "
-    "Hamming- or LanczosWindowedSinc.",
+    help="Linear, NearestNeighbor, GenericLabel, MultiLabel[SIGMA,ALPHA], "
+    "Gaussian[SIGMA,ALPHA], BSpline[1] to BSpline[5], or Cosine-, Welch-, Hamming- or "
+    "LanczosWindowedSinc.",
 )  # fmt: skip
 @option(
     "-f",
@@ -124,7 +125,7 @@ def apply(
     }  # fmt: skip
     typed = [text for text in transforms if text.lower() != "identity"]
     settings = api.ApplySettings(
-        words.interpolation(interpolation), default, pixel=words.TYPES[pixel],
+        **vars(words.interpolation(interpolation)), default=default, pixel=words.TYPES[pixel],
         holds=words.holds(held),
     )  # fmt: skip
     if wanted.what == "image" and (image is None or reference is None):

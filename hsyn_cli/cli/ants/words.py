@@ -131,22 +131,35 @@ def starts(texts: Sequence[str], kind: Kind) -> tuple[tuple[str, ...] | None, st
     return (None if note and not found else tuple(found)) if texts else None, note
 
 
-def interpolation(text: str) -> str:
-    """hsyn's name of an interpolation of ANTs, -n. Raises UsageError for those it lacks."""
+@dataclass(frozen=True)
+class Interpolation:
+    """hsyn's name, and `sigma` (mm; none: a voxel) and `alpha` of a Gaussian."""
+
+    interpolation: str
+    sigma: tuple[float, ...] = ()
+    alpha: float | None = None
+
+
+def interpolation(text: str) -> Interpolation:
+    """Read -n. Raises UsageError for interpolations that hsyn lacks."""
     name, parts = call(text)
     name = name.lower()
+    if name in ("gaussian", "multilabel") and len(parts) <= 2:
+        try:
+            sigma = tuple(float(number) for number in parts[0].split("x")) if parts else ()
+            return Interpolation(name, sigma, float(parts[1]) if len(parts) > 1 else None)
+        except ValueError:
+            hint = "give numbers, as in MultiLabel[0.8,4]"
+            raise UsageError(f"-n {text}: no sigma and alpha", hint) from None
     if name == "bspline" and parts in ([], *([str(k)] for k in range(1, 6))):
-        return f"bspline{(parts or ['3'])[0]}"
+        return Interpolation(f"bspline{(parts or ['3'])[0]}")
     if name == "genericlabel" and [part.lower() for part in parts] not in ([], ["linear"]):
         raise UsageError(f"-n {text}: hsyn has linear weights alone", "give -n GenericLabel")
     if name in INTERPOLATIONS and (not parts or name == "genericlabel"):
-        return INTERPOLATIONS[name]
-    hints = {
-        "multilabel": "give -n GenericLabel, whose weights are linear",
-        "gaussian": "give -n Linear, or smooth the image first",
-    }
-    known = "Linear, NearestNeighbor, GenericLabel, BSpline[1] to [5], or a WindowedSinc of ANTs"
-    raise UsageError(f"-n {text}: hsyn has no such interpolation", hints.get(name, known))
+        return Interpolation(INTERPOLATIONS[name])
+    known = "Linear, NearestNeighbor, GenericLabel, MultiLabel, Gaussian, BSpline[1] to BSpline[5]"
+    hint = f"give {known}, or Cosine-, Welch-, Hamming- or LanczosWindowedSinc"
+    raise UsageError(f"-n {text}: hsyn has no such interpolation", hint)
 
 
 def holds(text: str) -> str:
