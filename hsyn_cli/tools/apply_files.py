@@ -55,9 +55,11 @@ def move_file(
         scan = images.whole_numbers(scan)
     warnings = scan.warnings
     chain.check_image(links, reference, Grid.of(scan.image), str(path))
-    turned = settings.holds == "vector"
-    image = held.along_axes(scan.image, reference) if turned else scan.image
-    moved = move(image, reference, transform, settings)
+    if settings.holds == "vector":
+        image = held.turned(scan.image, Grid.of(scan.image).axes)
+        moved = held.turned(move(image, reference, transform, settings), reference.axes.T)
+    else:
+        moved = move(scan.image, reference, transform, settings)
     changes: tuple[labels.Change, ...] = ()
     if settings.interpolation in EXACT and scan.image.GetNumberOfComponentsPerPixel() == 1:
         try:

@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.errors import InputError
-from hsyn_cli.space import Grid
+from hsyn_cli.space import Array, Grid
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,10 @@ def check(name: str, holds: str, parts: int, volumes: int = 1) -> None:
     raise InputError(text, f"give -e {flag}")
 
 
-def along_axes(vectors: sitk.Image, reference: Grid) -> sitk.Image:
-    """Vectors along the axes of their image, turned to those of `reference`."""
-    turn = reference.axes.T @ Grid.of(vectors).axes
-    turned = sitk.GetArrayViewFromImage(vectors) @ turn.T.astype(np.float32)
-    return Grid.of(vectors).stamp(sitk.GetImageFromArray(turned, isVector=True))
+def turned(vectors: sitk.Image, turn: Array) -> sitk.Image:
+    """Each vector v as `turn` @ v, in the pixel type of the image; integers are rounded."""
+    values = sitk.GetArrayViewFromImage(vectors)
+    out = values @ turn.T
+    out = np.rint(out) if values.dtype.kind in "iu" else out
+    image = sitk.GetImageFromArray(out.astype(values.dtype), isVector=True)
+    return Grid.of(vectors).stamp(image)

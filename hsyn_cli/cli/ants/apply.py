@@ -118,22 +118,22 @@ def apply(
     from hsyn_cli import api
     from hsyn_cli.cli.progress import progress_bar
 
-    wanted = words.output(output)
-    common: dict[str, Any] = {
-        "reference": reference, "dimension": None if dimension is None else int(dimension),
-        "force": True,
-    }  # fmt: skip
-    typed = [text for text in transforms if text.lower() != "identity"]
-    settings = api.ApplySettings(
-        **vars(words.interpolation(interpolation)), default=default, pixel=words.TYPES[pixel],
-        holds=words.holds(held),
-    )  # fmt: skip
-    if wanted.what == "image" and (image is None or reference is None):
+    wanted, how, holds = words.output(output), words.interpolation(interpolation), words.holds(held)
+    if wanted.what == "image" and None in (image, reference):
         name = "-i" if image is None else "-r"
         raise UsageError(f"{name} is missing", f"give {name} IMAGE")
+    typed = [text for text in transforms if text.lower() != "identity"]
+    common: dict[str, Any] = {
+        "reference": reference, "dimension": dimension and int(dimension), "force": True,
+    }  # fmt: skip
+    settings = api.ApplySettings(
+        how.name, default, pixel=words.TYPES[pixel], holds=holds, sigma=how.sigma, alpha=how.alpha,
+        reorient=holds in ("vector", "physical"),
+    )  # fmt: skip
     with progress_bar(quiet=False) as progress:
+        done: Any
         if wanted.what == "image" and image is not None:
-            done: Any = api.apply_files(
+            done = api.apply_files(
                 [image], (), typed, [wanted.path], settings=settings, progress=progress, **common
             )
         else:
@@ -141,6 +141,10 @@ def apply(
                 typed, wanted.path, linear=wanted.what == "linear", inverse=wanted.inverse,
                 progress=progress, **common,
             )  # fmt: skip
+    if how.note:
+        click.echo(f"note: {how.note}", err=True)
     warn((*done.warnings, *(line for one in getattr(done, "moved", ()) for line in one.warnings)))
     if verbose == "1":
-        click.echo(f"{' '.join([*([str(image)] if image else []), *typed])} -> {wanted.path}")
+        click.echo(
+            " ".join([*filter(None, [image and str(image)]), *typed, "->", str(wanted.path)])
+        )

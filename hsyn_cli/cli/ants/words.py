@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ import click
 from hsyn_cli.cli.options import GroupedCommand
 from hsyn_cli.errors import UsageError
 
+FLAG = re.compile(r"-+[A-Za-z]")
 OPENS = re.compile(r"\w*\[")
 CALL = re.compile(r"(\w*)\[(.*)\]")  # Name[a,b]
 
@@ -58,10 +59,31 @@ INTERPOLATIONS = {
 
 
 class AntsCommand(GroupedCommand):
-    """A command that takes `[ a, b ]` as one word, wherever blanks part it."""
+    """A command that takes `[ a, b ]` as one word, and `-t a b` as `-t a -t b`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, joined(args))
+        several = {
+            name
+            for p in self.params
+            if isinstance(p, click.Option) and p.multiple
+            for name in p.opts
+        }
+        return super().parse_args(ctx, repeated(joined(args), several))
+
+
+def repeated(words: Iterable[str], several: Collection[str]) -> list[str]:
+    """The words of a command line, each value of a flag of `several` after that flag."""
+    found: list[str] = []
+    flag, taken = "", False
+    for word in words:
+        if FLAG.match(word):
+            flag, taken = word, False
+        elif taken and flag in several:
+            found.append(flag)
+        else:
+            taken = True
+        found.append(word)
+    return found
 
 
 def joined(words: Iterable[str]) -> list[str]:
@@ -133,11 +155,12 @@ def starts(texts: Sequence[str], kind: Kind) -> tuple[tuple[str, ...] | None, st
 
 @dataclass(frozen=True)
 class Interpolation:
-    """hsyn's name, and `sigma` (mm; none: a voxel) and `alpha` of a Gaussian."""
+    """hsyn's `name`, `sigma` (mm; none: a voxel) and `alpha` of a Gaussian, and a `note`."""
 
-    interpolation: str
+    name: str
     sigma: tuple[float, ...] = ()
     alpha: float | None = None
+    note: str = ""
 
 
 def interpolation(text: str) -> Interpolation:
@@ -147,10 +170,14 @@ def interpolation(text: str) -> Interpolation:
     if name in ("gaussian", "multilabel") and len(parts) <= 2:
         try:
             sigma = tuple(float(number) for number in parts[0].split("x")) if parts else ()
-            return Interpolation(name, sigma, float(parts[1]) if len(parts) > 1 else None)
+            alpha = float(parts[1]) if len(parts) > 1 else None
         except ValueError:
             hint = "give numbers, as in MultiLabel[0.8,4]"
             raise UsageError(f"-n {text}: no sigma and alpha", hint) from None
+        if name == "gaussian" or alpha in (None, 4):
+            return Interpolation(name, sigma, alpha)
+        note = f"-n {text} is cut off at 4 sigmas, as ANTs does whatever its alpha"
+        return Interpolation(name, sigma, note=note)
     if name == "bspline" and parts in ([], *([str(k)] for k in range(1, 6))):
         return Interpolation(f"bspline{(parts or ['3'])[0]}")
     if name == "genericlabel" and [part.lower() for part in parts] not in ([], ["linear"]):
@@ -163,7 +190,7 @@ def interpolation(text: str) -> Interpolation:
 
 
 def holds(text: str) -> str:
-    """What the input holds, -e. Raises UsageError for what hsyn cannot move."""
+    """What the input holds, -e, as `held.HOLDS` names it. Raises UsageError."""
     if text not in HOLDS:
         hint = "give 0 (scalar), 1 (vector), 3 (time-series), 4 (multichannel) or 6"
         raise UsageError(f"-e {text}: hsyn cannot move such images", f"{hint} (physical-vector)")
