@@ -145,6 +145,5 @@ def apply(
         click.echo(f"note: {how.note}", err=True)
     warn((*done.warnings, *(line for one in getattr(done, "moved", ()) for line in one.warnings)))
     if verbose == "1":
-        click.echo(
-            " ".join([*filter(None, [image and str(image)]), *typed, "->", str(wanted.path)])
-        )
+        given = [str(image), *typed] if image else typed
+        click.echo(f"{' '.join(given)} -> {wanted.path}")
