@@ -109,8 +109,7 @@ def call(text: str) -> tuple[str, list[str]]:
 def kind(text: str) -> Kind:
     """The type of transform called `text`. Raises UsageError."""
     if text in SPLINES:
-        hint = f"give -t {SPLINES[text]}; hsyn's --smoothness has no knots"
-        raise UsageError(f"-t {text}: hsyn has no B-spline SyN", hint)
+        raise UsageError(f"-t {text}: hsyn has no B-spline SyN", f"give -t {SPLINES[text]}")
     if text not in KINDS:
         raise UsageError(f"-t {text}: no such type of transform", f"give one of {' '.join(KINDS)}")
     return KINDS[text]
