@@ -87,6 +87,17 @@ class Checked:
         }
 
     @property
+    def channels(self) -> tuple[list[sitk.Image], list[sitk.Image]]:
+        """All channels, moving first."""
+        pairs = [(self.moving, self.fixed), *self.others]
+        return [moving.image for moving, _ in pairs], [fixed.image for _, fixed in pairs]
+
+    @property
+    def voxels(self) -> tuple[int, int]:
+        """How many each image has, moving first."""
+        return self.moving.image.GetNumberOfPixels(), self.fixed.image.GetNumberOfPixels()
+
+    @property
     def masks(self) -> dict[str, Any]:
         """The masks, as arguments of `method.register`."""
         names = ("fixed_mask", "moving_mask", "fixed_lesion", "moving_lesion")
@@ -124,13 +135,8 @@ def register_files(
 ) -> Report:
     """Read, check, register and write. All files appear together, or none.
 
-    Args:
-        starts: initial transforms, in place of that of the inputs.
-        dimension: the images must have it; None: 2 or 3.
-        shown: gets the fixed and the warped image.
-
-    Raises:
-        all `errors` but FoldingError, FailedError.
+    `starts` take the place of the inputs' initial transform. The images must have the `dimension`.
+    `shown` gets the fixed and the warped image. Raises all `errors` but FoldingError, FailedError.
     """
     start = time.monotonic()
     check_model(model)
@@ -140,13 +146,11 @@ def register_files(
     with atomic.claim(paths.values(), force=force, inputs=given.values()) as staging:
         progress("reading", 0.0)
         read = read_inputs(inputs, starts, dimension)
-        voxels = (read.moving.image.GetNumberOfPixels(), read.fixed.image.GetNumberOfPixels())
-        atomic.check_space(wanted.folder, needed_bytes(wanted, *voxels))
+        atomic.check_space(wanted.folder, needed_bytes(wanted, *read.voxels))
         from hsyn_cli.method.register import register
 
         result = register(
-            [read.moving.image, *(moving.image for moving, _ in read.others)],
-            [read.fixed.image, *(fixed.image for _, fixed in read.others)],
+            *read.channels,
             channel_weights=channel_weights, preset=preset, weights=model, device=device,
             threads=threads, seed=seed, affine=affine, transform=transform, similarity=similarity,
             search=search, smoothness=smoothness, **read.masks,
@@ -159,16 +163,12 @@ def register_files(
 
         def make_report() -> Report:
             return assemble(
-                result.facts,
-                inputs=read.named(given),
-                outputs=paths,
-                warnings=read.warnings,
-                seconds_total=time.monotonic() - start,
-                peak_memory_mb=peak_memory_mb(),
-            )
+                result.facts, inputs=read.named(given), outputs=paths, warnings=read.warnings,
+                seconds_total=time.monotonic() - start, peak_memory_mb=peak_memory_mb(),
+            )  # fmt: skip
 
         labels = read.moving_labels and read.moving_labels.image
-        spared = list(given.values())
+        spared = given.values()
         return write(result, wanted, staging, make_report, moving_labels=labels, spared=spared)
 
 
