@@ -17,7 +17,7 @@ from hsyn_cli.io import images
 from hsyn_cli.io.images import ImageLike, as_labels
 from hsyn_cli.space import Array, Grid
 from hsyn_cli.space.planes import lowered, raised
-from hsyn_cli.tools import chain, gaussian, labels, sinc
+from hsyn_cli.tools import chain, gaussian, held, labels, sinc
 from hsyn_cli.tools.chain import Given
 from hsyn_cli.tools.mapping import mapped_points
 
@@ -65,6 +65,13 @@ class Settings:
             raise UsageError(
                 f"unknown interpolation {self.interpolation!r}", f"choose one of {', '.join(known)}"
             )
+        if self.pixel not in ("", *PIXELS):
+            raise UsageError(
+                f"unknown pixel type {self.pixel!r}", f"choose one of {', '.join(PIXELS)}"
+            )
+        if self.holds not in ("", *held.HOLDS):
+            known = ", ".join(held.HOLDS)
+            raise UsageError(f"unknown content {self.holds!r}", f"choose one of {known}")
 
     def window(self, grid: Grid) -> gaussian.Window:
         """Of a GAUSSIAN, for an image on `grid`. Raises UsageError."""
