@@ -70,8 +70,8 @@ class Settings:
                 f"unknown pixel type {self.pixel!r}", f"choose one of {', '.join(PIXELS)}"
             )
         if self.holds not in ("", *held.HOLDS):
-            known = ", ".join(held.HOLDS)
-            raise UsageError(f"unknown content {self.holds!r}", f"choose one of {known}")
+            hint = f"choose one of {', '.join(held.HOLDS)}"
+            raise UsageError(f"unknown content {self.holds!r}", hint)
 
     def window(self, grid: Grid) -> gaussian.Window:
         """Of a GAUSSIAN, for an image on `grid`. Raises UsageError."""
