@@ -91,6 +91,17 @@ def test_rigid_stays_rigid_and_is_found(coarse: sitk.Image, brain: Array) -> Non
     assert distance(found, expected, brain) < 0.5
 
 
+def test_a_translation_is_found_and_nothing_else(coarse: sitk.Image, brain: Array) -> None:
+    expected = known((0, 0, 0), 1.0, (12.3, -20.6, 9.9), brain.mean(0))
+    found = align(coarse, moved(coarse, expected, 3.0), "translation")
+    np.testing.assert_array_equal(affine_parts(found)[0], np.eye(3))
+    assert distance(found, expected, brain) < 0.3
+    turned = known((0, 0, 8), 1.1, (12.3, -20.6, 9.9), brain.mean(0))  # no longer of that kind
+    found = align(coarse, moved(coarse, turned, 3.0), "translation", start=turned)
+    np.testing.assert_array_equal(affine_parts(found)[0], np.eye(3))
+    assert distance(found, turned, brain.mean(0, keepdims=True)) < 3
+
+
 def test_a_start_is_gone_on_from(coarse: sitk.Image, brain: Array) -> None:
     """Turned by 170 degrees no search would find it."""
     expected = known((0, 0, 170), 1.0, (0, 0, 0), brain.mean(0))

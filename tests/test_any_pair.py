@@ -112,7 +112,11 @@ def test_a_rigid_transform_between_contrasts_is_found_and_nothing_bends(pair: Pa
 
 
 def test_transforms_that_contradict_the_alignment_are_refused(pair: Pair) -> None:
-    for options in ({"transform": "affine", "affine": "none"}, {"transform": "spline"}):
+    for options in (
+        {"transform": "affine", "affine": "none"},
+        {"transform": "spline"},
+        {"transform": "translation", "search": "full"},
+    ):
         with pytest.raises(UsageError):
             quick(*pair, **options)
     with pytest.raises(UsageError, match="similarity"):

@@ -140,6 +140,12 @@ def test_fractional_values_are_no_labels_but_an_image_for_nearest(tmp_path: Path
     assert len(move_file(path, out, chain, at, apply.Settings("label"), print_nothing).changes) == 6
 
 
+def test_unknown_settings_are_named() -> None:
+    for unknown in ({"interpolation": "cubic"}, {"pixel": "int64"}, {"holds": "tensor"}):
+        with pytest.raises(UsageError, match="unknown"):
+            apply.Settings(**unknown)  # type: ignore[arg-type]
+
+
 def test_pixel_types() -> None:
     at = grid("RAS")
     chain = chains.read([waves(at)]).transform

@@ -29,9 +29,10 @@ ALL = "\n".join(TEXTS)
 FENCED = r"^```{}\n(.*?)^```$"
 OF_EXAMPLES = "peer methods picture steps motions presets profile people kills"
 OF_CLUSTERS = "job-name array cpus-per-task mem time scheduler-file nthreads no-nanny resources"
-# pip's, torchrun's, those of SLURM and Dask, those of examples/
+OF_PEERS = "mov dst targ lta"
+# pip's, torchrun's, those of SLURM and Dask, those of examples/ and of FreeSurfer
 FOREIGN = {"--index-url", "--nproc-per-node"} | {
-    f"--{name}" for name in f"{OF_CLUSTERS} {OF_EXAMPLES}".split()
+    f"--{name}" for name in f"{OF_CLUSTERS} {OF_EXAMPLES} {OF_PEERS}".split()
 }
 
 

@@ -48,7 +48,7 @@ def align(
     same_contrast: bool = True,
     search: Search = "near",
 ) -> sitk.AffineTransform:
-    """Affine or rigid transform, fixed point -> moving point.
+    """Affine or rigid transform, or translation, fixed point -> moving point.
 
     Centres of mass give the shift, second moments the scale, and a grid of rotations the pose. The
     best few are optimised at 8 mm as similarities, and the best of those at 4 and 2 mm as `kind`.
@@ -116,7 +116,7 @@ def _refined(
     method.SetMetricSamplingStrategy(method.RANDOM)
     least = LEAST_SAMPLES / fixed.GetNumberOfPixels()
     method.SetMetricSamplingPercentage(min(1.0, max(share, least)), seed + 1)
-    current = as_affine(transform) if kind == "affine" else _as_rigid(transform, fixed)
+    current = as_affine(transform) if kind == "affine" else _nearest(transform, kind, fixed)
     method.SetInitialTransform(current, inPlace=True)
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=mm / 4, minStep=mm / 200, numberOfIterations=100, relaxationFactor=0.6,
@@ -141,8 +141,8 @@ def as_affine(transform: sitk.Transform) -> sitk.AffineTransform:
     return affine_from(*affine_parts(transform))
 
 
-def _as_rigid(transform: sitk.Transform, fixed: sitk.Image) -> sitk.Transform:
-    """The rotation nearest to a linear transform, about the middle of `fixed`.
+def _nearest(transform: sitk.Transform, kind: Kind, fixed: sitk.Image) -> sitk.Transform:
+    """The rotation about the middle of `fixed`, or translation, nearest to a linear transform.
 
     Both transforms map that middle to the same point.
     """
@@ -150,10 +150,13 @@ def _as_rigid(transform: sitk.Transform, fixed: sitk.Image) -> sitk.Transform:
     left, _, right = np.linalg.svd(a)
     rotation = left @ np.diag([*(1.0,) * (len(a) - 1), np.linalg.det(left @ right)]) @ right
     middle = fixed.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in fixed.GetSize()])
+    shift = (np.array(transform.TransformPoint(middle)) - np.array(middle)).tolist()
+    if kind == "translation":
+        return sitk.TranslationTransform(len(a), shift)
     out = POSES[len(a)][0]()
     out.SetCenter(middle)
     out.SetMatrix(rotation.ravel().tolist(), 1e-6)
-    out.SetTranslation((np.array(transform.TransformPoint(middle)) - np.array(middle)).tolist())
+    out.SetTranslation(shift)
     return out
 
 

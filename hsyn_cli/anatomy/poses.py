@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from hsyn_cli.space import Array
 
-Kind = Literal["affine", "rigid", "none"]
+Kind = Literal["affine", "rigid", "translation", "none"]
 Search = Literal["near", "full"]
 Masks = tuple[sitk.Image | None, sitk.Image | None]  # fixed, moving
 
@@ -135,7 +135,8 @@ def best_pose(
     """The best pose after so many `steps`, and its cost."""
     centre_f, spread_f = _moments(fixed, masks[0])
     centre_m, spread_m = _moments(moving, masks[1])
-    scale = 1.0 if kind == "rigid" else float(np.clip(spread_m / max(spread_f, 1e-6), 0.7, 1.4))
+    size = float(np.clip(spread_m / max(spread_f, 1e-6), 0.7, 1.4))
+    scale = size if kind == "affine" else 1.0
     method = metric(*masks, same_contrast)
     method.SetMetricSamplingStrategy(method.NONE)
 
@@ -144,6 +145,8 @@ def best_pose(
     angles = 3 if d == 3 else 1
 
     def pose(angles: tuple[float, ...], shift: Array, scale: float) -> sitk.Transform:
+        if kind == "translation":
+            return sitk.TranslationTransform(d, shift.tolist())
         euler = rigid(centre_f.tolist(), *angles, shift.tolist())
         if kind == "rigid":
             return euler
@@ -158,7 +161,7 @@ def best_pose(
         return cost_of(method, fixed, moving)
 
     shift = centre_m - centre_f
-    tried = itertools.product(SEARCH_ANGLES, repeat=angles)
+    tried = itertools.product((0.0,) if kind == "translation" else SEARCH_ANGLES, repeat=angles)
     poses = [pose(each, shift, scale) for each in tried]
     best = sorted(poses, key=cost)[:SEARCH_KEPT]
     straight = (0.0,) * angles

@@ -34,12 +34,13 @@ model_option = option(
 )
 transform_option = option(
     "--transform",
-    type=click.Choice(["rigid", "affine", "deformable"]),
+    type=click.Choice(["translation", "rigid", "affine", "deformable"]),
     default="deformable",
     show_default=True,
     metavar="KIND",
     heading=METHOD,
-    help="Where to stop: rigid or affine for two images of one person, deformable for all else.",
+    help="Where to stop: translation, rigid or affine for two images of one person, deformable for "
+    "all else.",
 )
 similarity_option = option(
     "--similarity",

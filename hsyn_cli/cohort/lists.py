@@ -229,7 +229,7 @@ def _contradictions(options: Mapping[str, Any], channels: int) -> list[str]:
     """What in the options of a pair cannot be together."""
     faults = []
     transform, affine = (options.get(k, d) for k, d in (("transform", ""), ("affine", "affine")))
-    if transform in ("rigid", "affine") and affine not in ("affine", transform):
+    if transform in ("translation", "rigid", "affine") and affine not in ("affine", transform):
         faults.append(f"transform {transform} and affine {affine} contradict each other; give one")
     try:
         weights_of(options.get("channel_weights"), channels)
@@ -282,7 +282,7 @@ METHOD: dict[str, Callable[[str], Any]] = {  # {column: from the text of a cell 
     "preset": _one_of(*presets.names()),
     "model": _model,
     "affine": _one_of("affine", "rigid", "none"),
-    "transform": _one_of("deformable", "affine", "rigid"),
+    "transform": _one_of("deformable", "affine", "rigid", "translation"),
     "similarity": _one_of("auto", *plugins.names("hsyn_cli.method.similarity")),
     "search": _one_of("near", "full"),
     "smoothness": _smoothness,

@@ -59,7 +59,7 @@ def begin(
     presets.check_smoothness(smoothness)
     affine_step.check_kind(affine)
     check_transform(transform, affine)
-    check_search(search)
+    check_search(search, transform)
     if similarity != AUTO:
         similarities.check(similarity)
     affine = affine if transform == "deformable" else transform

@@ -97,8 +97,9 @@ def register(
         fixed_lesion, moving_lesion: not 0 where an image shows what the other cannot have. Nothing
             there pulls, and the field passes smoothly.
         initial_transform: fixed point -> moving point. The affine step starts from it.
-        affine: "affine", "rigid" or "none".
-        transform: "deformable", or "affine" or "rigid", which stop after that alignment.
+        affine: "affine", "rigid", "translation" or "none".
+        transform: "deformable", or "affine", "rigid" or "translation", which stop after that
+            alignment.
         similarity: "auto" goes by whether both images have the same contrast. Else the name of a
             similarity, see `method.similarity`.
         search: "full" also finds images that are turned by up to 180 degrees.

@@ -59,7 +59,7 @@ class Facts:
         shown: {role: what the image shows}, if the checkpoint ships with hsyn.
         folded_before_repair_percent: of the half-way fields' voxels, by the stricter corner rule.
         smoothness: the factor that the user chose.
-        transform: "rigid", "affine" or "deformable".
+        transform: "translation", "rigid", "affine" or "deformable".
         contrast: correlation of the grey values after the affine; see `anatomy.contrast`.
         information, overlap: of both images, which nothing here optimises; see `anatomy.contrast`.
         lesions: {role: factor} of the volume of its lesion, where the field leads it.

@@ -30,16 +30,19 @@ from hsyn_cli.method.result import Scores, SimilarityScores, WorkingFields
 from hsyn_cli.method.similarity import Similarity
 from hsyn_cli.space import Grid
 
-Transform = Literal["rigid", "affine", "deformable"]
+Transform = Literal["translation", "rigid", "affine", "deformable"]
 AUTO = "auto"
 AIR = -1024.0  # HU
 
 
-def check_search(search: str) -> None:
-    """Raise UsageError for an unknown kind of search."""
+def check_search(search: str, transform: str) -> None:
+    """Raise UsageError for an unknown kind of search, or one that turns where nothing may."""
     if search not in get_args(Search):
         known = ", ".join(get_args(Search))
         raise UsageError(f"unknown search {search!r}", f"choose one of {known}")
+    if search == "full" and transform == "translation":
+        text = "the search full turns the moving image, and the transform translation must not"
+        raise UsageError(text, "give one of them")
 
 
 def check_transform(transform: str, affine: str) -> None:

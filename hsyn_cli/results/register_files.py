@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,12 +14,14 @@ from hsyn_cli.errors import InputError, UsageError
 from hsyn_cli.io import atomic, endings
 from hsyn_cli.results.report import Report, Source, assemble
 from hsyn_cli.results.run_folder import Wanted, needed_bytes, targets
+from hsyn_cli.results.starts import Starts
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
     from hsyn_cli.io.images import Scan
     from hsyn_cli.io.transforms import Transform
+    from hsyn_cli.tools.chain import Source as ChainSource
 
 BEFORE_WRITING = 0.9  # of the progress bar
 
@@ -64,22 +66,36 @@ class Checked:
     moving_lesion: Scan | None
     initial_transform: Transform | None
     others: tuple[tuple[Scan, Scan], ...] = ()
+    starts: tuple[ChainSource, ...] = ()
 
     @property
-    def sources(self) -> dict[str, Scan | Transform | None]:
-        """{role: what was read}, as `Inputs.given`."""
-        found = {name: read for name, read in vars(self).items() if name != "others"}
+    def sources(self) -> dict[str, Any]:
+        """{role: what was read}, as `Inputs.given` and `Starts.paths`."""
+        several = ("others", "starts")
+        found = {name: read for name, read in vars(self).items() if name not in several}
         for k, (moving, fixed) in enumerate(self.others, 2):
             found |= {f"moving_{k}": moving, f"fixed_{k}": fixed}
+        for k, start in enumerate(self.starts[1:], 2):
+            found[f"initial_transform_{k}"] = start
         return found
 
-    def named(self, inputs: Inputs) -> dict[str, Source]:
-        """{role: path and SHA-256} of the files, for the report."""
-        sources: dict[str, Any] = self.sources
+    def named(self, given: Mapping[str, Path]) -> dict[str, Source]:
+        """{role: path and SHA-256} of the files given, for the report."""
+        sources = self.sources
         return {
-            name: Source(str(path.absolute()), sources[name].sha256)
-            for name, path in inputs.given.items()
+            name: Source(str(path.absolute()), sources[name].sha256) for name, path in given.items()
         }
+
+    @property
+    def channels(self) -> tuple[list[sitk.Image], list[sitk.Image]]:
+        """All channels, moving first."""
+        pairs = [(self.moving, self.fixed), *self.others]
+        return [moving.image for moving, _ in pairs], [fixed.image for _, fixed in pairs]
+
+    @property
+    def voxels(self) -> tuple[int, int]:
+        """How many each image has, moving first."""
+        return self.moving.image.GetNumberOfPixels(), self.fixed.image.GetNumberOfPixels()
 
     @property
     def masks(self) -> dict[str, Any]:
@@ -104,35 +120,37 @@ def register_files(
     preset: str = "default",
     model: str = "auto",
     affine: Literal["affine", "rigid", "none"] = "affine",
-    transform: Literal["rigid", "affine", "deformable"] = "deformable",
+    transform: Literal["translation", "rigid", "affine", "deformable"] = "deformable",
     similarity: str = "auto",
     search: Literal["near", "full"] = "near",
     smoothness: float = 1.0,
     device: str = "auto",
     threads: int | None = None,
     seed: int = 0,
+    starts: Starts | None = None,
+    dimension: int | None = None,
     force: bool = False,
     progress: Progress = lambda step, fraction: None,
     shown: Callable[[sitk.Image, sitk.Image], None] = lambda fixed, warped: None,
 ) -> Report:
     """Read, check, register and write. All files appear together, or none.
 
+    `starts` take the place of the inputs' initial transform. The images must have the `dimension`.
     `shown` gets the fixed and the warped image. Raises all `errors` but FoldingError, FailedError.
     """
     start = time.monotonic()
     check_model(model)
     check_folder(wanted.folder)
     paths = targets(wanted)
-    with atomic.claim(paths.values(), force=force, inputs=inputs.given.values()) as staging:
+    given = {**inputs.given, **(starts.paths if starts else {})}
+    with atomic.claim(paths.values(), force=force, inputs=given.values()) as staging:
         progress("reading", 0.0)
-        read = read_inputs(inputs)
-        voxels = (read.moving.image.GetNumberOfPixels(), read.fixed.image.GetNumberOfPixels())
-        atomic.check_space(wanted.folder, needed_bytes(wanted, *voxels))
+        read = read_inputs(inputs, starts, dimension)
+        atomic.check_space(wanted.folder, needed_bytes(wanted, *read.voxels))
         from hsyn_cli.method.register import register
 
         result = register(
-            [read.moving.image, *(moving.image for moving, _ in read.others)],
-            [read.fixed.image, *(fixed.image for _, fixed in read.others)],
+            *read.channels,
             channel_weights=channel_weights, preset=preset, weights=model, device=device,
             threads=threads, seed=seed, affine=affine, transform=transform, similarity=similarity,
             search=search, smoothness=smoothness, **read.masks,
@@ -145,17 +163,13 @@ def register_files(
 
         def make_report() -> Report:
             return assemble(
-                result.facts,
-                inputs=read.named(inputs),
-                outputs=paths,
-                warnings=read.warnings,
-                seconds_total=time.monotonic() - start,
-                peak_memory_mb=peak_memory_mb(),
-            )
+                result.facts, inputs=read.named(given), outputs=paths, warnings=read.warnings,
+                seconds_total=time.monotonic() - start, peak_memory_mb=peak_memory_mb(),
+            )  # fmt: skip
 
         labels = read.moving_labels and read.moving_labels.image
-        given = list(inputs.given.values())
-        return write(result, wanted, staging, make_report, moving_labels=labels, spared=given)
+        spared = given.values()
+        return write(result, wanted, staging, make_report, moving_labels=labels, spared=spared)
 
 
 def check_folder(folder: Path) -> None:
@@ -175,8 +189,10 @@ def check_model(model: str) -> None:
         checkpoints.find(model)
 
 
-def read_inputs(inputs: Inputs) -> Checked:
-    """Read every file of a registration. Raises InputError, GeometryError."""
+def read_inputs(
+    inputs: Inputs, starts: Starts | None = None, dimension: int | None = None
+) -> Checked:
+    """Read every file of a registration. Raises InputError, GeometryError, UsageError."""
     from hsyn_cli.io import images
     from hsyn_cli.io.transforms import read_transform
     from hsyn_cli.space import Grid
@@ -186,11 +202,14 @@ def read_inputs(inputs: Inputs) -> Checked:
     moving = images.read_image(o.moving, "moving image")
     fixed = images.read_image(o.fixed, "fixed image")
     check_alike(moving.image, fixed.image)
+    own = Grid.of(fixed.image).dimension
+    if dimension not in (None, own):
+        raise InputError(f"{fixed.path} is {own}-D, not {dimension}-D", f"give -d {own}")
     start = read_transform(o.initial_transform) if o.initial_transform else None
-    dimension = Grid.of(fixed.image).dimension
-    if start is not None and start.dimension != dimension:
+    start, chained = starts.read(own) if starts else (start, ())
+    if start is not None and start.dimension != own:
         text = f"initial transform {start.path} is {start.dimension}-D, and the images are"
-        raise InputError(f"{text} {dimension}-D", f"give a {dimension}-D transform")
+        raise InputError(f"{text} {own}-D", f"give a {own}-D transform")
     return Checked(
         moving,
         fixed,
@@ -211,4 +230,5 @@ def read_inputs(inputs: Inputs) -> Checked:
             )
             for k, (there, here) in enumerate(o.others, 2)
         ),
+        chained,
     )

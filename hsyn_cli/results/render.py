@@ -88,10 +88,10 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
         table.add_row("written to", Text(str(Path(report.outputs["report"]).parent)))
         if "page" in report.outputs:
             table.add_row("look at it", Text(report.outputs["page"]))
-        if "ants_warped" in report.outputs:
-            prefix = report.outputs["ants_warped"].removesuffix("Warped.nii.gz")
-            table.add_row("files for ANTs", Text(f"{prefix}*"))
-    if report.apply:
+    if "ants_warped" in report.outputs:
+        prefix = report.outputs["ants_warped"].removesuffix("Warped.nii.gz")
+        table.add_row("files for ANTs", Text(f"{prefix}*"))
+    if report.apply and "report" in report.outputs:
         table.add_row(
             "apply elsewhere", Text('commands for ANTs, SimpleITK, Slicer: report.json, "apply"')
         )

@@ -102,7 +102,7 @@ def apply_lines(
     paths make them work in any folder. There are none without a forward field.
     """
     m, f = (str(Path(p).absolute()) for p in (moving, fixed))
-    names = ("ants_warp", "ants_affine") if "ants_warp" in outputs else ("forward_field",)
+    names = [name for name in ("ants_warp", "ants_affine") if name in outputs] or ["forward_field"]
     if not outputs.keys() >= set(names):
         return {}
     chain = " ".join(f"-t {shlex.quote(str(outputs[name].absolute()))}" for name in names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ class Wanted:
 
     Attributes:
         ants_prefix: an output prefix of ANTs, e.g. "out/sub1_" or "out/".
+        ants: the files of ANTs to write there, keys of `ANTS_SUFFIXES`.
+        bare: write the files of ANTs alone, without even a report.
         channels: how many channels both images have.
         keep: words of `KEEP`, which alone stay beside the report and the files of ANTs; None: all.
         names: {name of an output: its file name}, where it is not the usual one.
@@ -70,6 +72,8 @@ class Wanted:
     names: Mapping[str, str] = field(default_factory=dict)
     field_spacing: float | None = None
     rounded: bool = False
+    ants: Collection[str] = tuple(ANTS_SUFFIXES)
+    bare: bool = False
 
 
 def words_of(text: str) -> frozenset[str]:
@@ -92,7 +96,7 @@ def check_keep(wanted: Wanted) -> None:
 
 
 def targets(wanted: Wanted) -> dict[str, Path]:
-    """Name -> path of every file, in the order of their appearance; the report is last."""
+    """Name -> path of every file, in the order of their appearance; a report is last."""
     keep = wanted.keep or frozenset()
     names = dict(FOLDER_FILES)
     if wanted.midspace or "midspace" in keep:
@@ -101,7 +105,10 @@ def targets(wanted: Wanted) -> dict[str, Path]:
         names["warped_labels"] = LABELS
     for k in range(2, wanted.channels + 1):
         names |= {f"{name}_{k}": f"{name}_{k}.nii.gz" for name in WARPED}
-    ants = ANTS_SUFFIXES if wanted.ants_prefix is not None else {}
+    ants = {name: ANTS_SUFFIXES[name] for name in wanted.ants if wanted.ants_prefix is not None}
+    placed = {name: Path(f"{wanted.ants_prefix}{suffix}") for name, suffix in ants.items()}
+    if wanted.bare:
+        return placed
     last = {"page": PAGE, "report": REPORT} if wanted.html else {"report": REPORT}
     if wanted.keep is not None:
         kept = {name for word in keep for name in KEEP[word]} | {"report"}
@@ -112,7 +119,7 @@ def targets(wanted: Wanted) -> dict[str, Path]:
         )
     return {
         **_in_folder(wanted, names),
-        **{name: Path(f"{wanted.ants_prefix}{suffix}") for name, suffix in ants.items()},
+        **placed,
         **_in_folder(wanted, last),
     }
 

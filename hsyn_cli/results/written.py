@@ -71,11 +71,14 @@ def write(
     page_data = volumes.page_volumes(result) if "page" in paths else None
     stored = Stored(wanted.field_spacing, wanted.rounded, errors, shares)
     report = replace(make_report(), stored=stored)
-    atomic.write_text(paths["report"], to_json(report))
+    if "report" in paths:
+        atomic.write_text(paths["report"], to_json(report))
+        old = _earlier(final["report"]) - set(final.values())
+        staging.remove(
+            path for path in sorted(old) if not any(_same(path, kept) for kept in spared)
+        )
     if page_data is not None:
         atomic.write_text(paths["page"], page.make_page(to_dict(report), page_data))
-    old = _earlier(final["report"]) - set(final.values())
-    staging.remove(path for path in sorted(old) if not any(_same(path, kept) for kept in spared))
     staging.commit()
     return report
 

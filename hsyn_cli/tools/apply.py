@@ -17,7 +17,7 @@ from hsyn_cli.io import images
 from hsyn_cli.io.images import ImageLike, as_labels
 from hsyn_cli.space import Array, Grid
 from hsyn_cli.space.planes import lowered, raised
-from hsyn_cli.tools import chain, labels, lanczos
+from hsyn_cli.tools import chain, gaussian, held, labels, sinc
 from hsyn_cli.tools.chain import Given
 from hsyn_cli.tools.mapping import mapped_points
 
@@ -25,9 +25,13 @@ INTERPOLATORS = {
     "linear": sitk.sitkLinear,
     "nearest": sitk.sitkNearestNeighbor,
     "bspline": sitk.sitkBSpline,  # third order
+    **{f"bspline{k}": getattr(sitk, f"sitkBSpline{k}") for k in range(1, 6)},
 }
-EXACT = ("nearest", "label")  # they give only values of the image
+GAUSSIAN = {"gaussian": 1.0, "multilabel": 4.0}  # {name: where ANTs cuts it off, in sigmas}
+FOR_LABELS = ("label", "multilabel")
+EXACT = ("nearest", *FOR_LABELS)  # they give only values of the image
 DOUBLE = (sitk.sitkFloat64, sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkInt64, sitk.sitkUInt64)
+PIXELS = ("int8", "uint8", "int16", "int32", "float32", "float64")  # of `Settings.pixel`
 HALF = 0.4  # voxels to each side in the difference for the Jacobian
 
 
@@ -36,24 +40,51 @@ class Settings:
     """Settings of the interpolation.
 
     Attributes:
-        interpolation: one of INTERPOLATORS, "lanczos" or "label".
+        interpolation: one of INTERPOLATORS, GAUSSIAN or `sinc.WINDOWS`, or "label".
         default: the value outside the image.
         keep_type: round to the pixel type of the image; else the result is float32. "nearest" and
             "label" always keep the type.
         reorient: rotate vectors with the transform.
+        pixel: one of PIXELS, which the result gets, rounded; "": as `keep_type` says.
+        sigma, alpha: of GAUSSIAN, see `gaussian.Window`; alpha None: as there.
+        holds: what the image must hold, one of `held.HOLDS`; "": anything.
     """
 
     interpolation: str = "linear"
     default: float = 0.0
     keep_type: bool = False
     reorient: bool = False
+    pixel: str = ""
+    holds: str = ""
+    sigma: tuple[float, ...] = ()
+    alpha: float | None = None
 
     def __post_init__(self) -> None:
-        known = (*INTERPOLATORS, "lanczos", "label")
+        known = (*INTERPOLATORS, *GAUSSIAN, *sinc.WINDOWS, "label")
         if self.interpolation not in known:
             raise UsageError(
                 f"unknown interpolation {self.interpolation!r}", f"choose one of {', '.join(known)}"
             )
+        if self.pixel not in ("", *PIXELS):
+            raise UsageError(
+                f"unknown pixel type {self.pixel!r}", f"choose one of {', '.join(PIXELS)}"
+            )
+        if self.holds not in ("", *held.HOLDS):
+            hint = f"choose one of {', '.join(held.HOLDS)}"
+            raise UsageError(f"unknown content {self.holds!r}", hint)
+
+    def window(self, grid: Grid) -> gaussian.Window:
+        """Of a GAUSSIAN, for an image on `grid`. Raises UsageError."""
+        alpha = GAUSSIAN[self.interpolation] if self.alpha is None else self.alpha
+        if len(self.sigma) not in (0, 1, grid.dimension) or min((alpha, *self.sigma)) <= 0:
+            numbers = "x".join(f"{v:g}" for v in self.sigma)
+            text = f"{self.interpolation} cannot have the sigma {numbers or '(none)'} mm"
+            raise UsageError(
+                f"{text}, cut off at {alpha:g} of it", "give one above 0, or one per axis"
+            )
+        return gaussian.Window.of(
+            grid, (*self.sigma, *self.sigma[:1] * (len(self.sigma) == 2)), alpha
+        )
 
 
 def move(
@@ -69,18 +100,29 @@ def move(
         raise UsageError(
             "--reorient rotates 3-component vectors, which this image has not", "omit --reorient"
         )
+    pixel = np.dtype(settings.pixel) if settings.pixel else None
+    if pixel is not None:
+        _check_default(pixel, settings.default)
+        _check_range(image, pixel)
+    elif settings.keep_type and not exact:
+        pixel = _dtype(image)
     if exact or settings.keep_type:
-        _check_default(image, settings.default)
-    if settings.interpolation == "label":
+        _check_default(_dtype(image), settings.default)
+    if settings.interpolation in FOR_LABELS:
         if parts != 1:
             raise UsageError(
                 "a label map has one value per voxel, not vectors", "choose another --interpolation"
             )
-        return labels.resample(image, reference, transform, int(settings.default))
-    moved = reference.stamp(_resample(image, reference, transform, settings))
+        given = (image, reference, transform, int(settings.default))
+        if settings.interpolation == "label":
+            moved = labels.resample(*given)
+        else:
+            moved = gaussian.resample_labels(*given, settings.window(Grid.of(image)))
+    else:
+        moved = reference.stamp(_resample(image, reference, transform, settings))
     if settings.reorient:
         moved = _reorient(moved, reference, transform)
-    return _rounded(moved, image) if settings.keep_type and not exact else moved
+    return moved if pixel is None else _rounded(moved, pixel)
 
 
 def _resample(
@@ -93,9 +135,14 @@ def _resample(
         return sitk.Compose([_resample(part, reference, transform, settings) for part in each])
     pixel = image.GetPixelID()
     if settings.interpolation not in EXACT:
-        pixel = sitk.sitkFloat64 if settings.keep_type and pixel in DOUBLE else sitk.sitkFloat32
-    if settings.interpolation == "lanczos":
-        return lanczos.resample(image, reference, transform, settings.default, pixel)
+        double = settings.pixel in ("int32", "float64") or (settings.keep_type and pixel in DOUBLE)
+        pixel = sitk.sitkFloat64 if double else sitk.sitkFloat32
+    if settings.interpolation == "gaussian":
+        window = settings.window(Grid.of(image))
+        return gaussian.resample(image, reference, transform, settings.default, pixel, window)
+    if settings.interpolation in sinc.WINDOWS:
+        given = (settings.default, pixel, settings.interpolation)
+        return sinc.resample(image, reference, transform, *given)
     grid = (reference.origin, reference.spacing, reference.direction)
     interpolator = INTERPOLATORS[settings.interpolation]
     return sitk.Resample(
@@ -127,20 +174,18 @@ def _difference(transform: sitk.Transform, grid: Grid, axis: Array) -> Array:
     return slope
 
 
-def _rounded(moved: sitk.Image, like: sitk.Image) -> sitk.Image:
-    """Convert to the pixel type of `like`; integers are rounded and clipped to their range."""
-    dtype = _dtype(like)
+def _rounded(moved: sitk.Image, dtype: np.dtype[Any]) -> sitk.Image:
+    """Convert to a pixel type; integers are rounded and clipped to their range."""
     values: NDArray[Any] = sitk.GetArrayViewFromImage(moved)
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)
         values = np.clip(np.rint(values), limits.min, limits.max)
-    vector = like.GetNumberOfComponentsPerPixel() > 1
+    vector = moved.GetNumberOfComponentsPerPixel() > 1
     return Grid.of(moved).stamp(sitk.GetImageFromArray(values.astype(dtype), isVector=vector))
 
 
-def _check_default(image: sitk.Image, default: float) -> None:
-    """Raise UsageError if the pixel type of `image` has no such value."""
-    dtype = _dtype(image)
+def _check_default(dtype: np.dtype[Any], default: float) -> None:
+    """Raise UsageError if the pixel type has no such value."""
     if not np.issubdtype(dtype, np.integer):
         return
     limits = np.iinfo(dtype)
@@ -149,6 +194,17 @@ def _check_default(image: sitk.Image, default: float) -> None:
     ):
         text = f"--default-value {default:g} is no value for {dtype.name} voxels"
         raise UsageError(text, "choose a whole number in their range")
+
+
+def _check_range(image: sitk.Image, dtype: np.dtype[Any]) -> None:
+    """Raise UsageError if the values of `image` do not fit into an integer type."""
+    if not np.issubdtype(dtype, np.integer):
+        return
+    values, limits = sitk.GetArrayViewFromImage(image), np.iinfo(dtype)
+    low, high = float(values.min()), float(values.max())
+    if round(low) < limits.min or round(high) > limits.max:
+        text = f"the values, from {low:g} to {high:g}, do not fit into {dtype.name}"
+        raise UsageError(text, "choose a larger pixel type")
 
 
 def _dtype(image: sitk.Image) -> np.dtype[Any]:
@@ -186,7 +242,7 @@ def apply_field(
     grid = chain.grid_for(links, reference)
     in_memory = isinstance(image, sitk.Image)
     picture = raised(image) if in_memory else images.read_any(Path(image)).image
-    if interpolation == "label":
+    if interpolation in FOR_LABELS:
         picture = as_labels(picture, "label map")
     chain.check_image(links, grid, Grid.of(picture), "given")
     settings = Settings(interpolation, default, keep_type, reorient)

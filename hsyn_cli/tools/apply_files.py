@@ -11,8 +11,8 @@ import SimpleITK as sitk
 from hsyn_cli.errors import InputError
 from hsyn_cli.io import atomic, files, images, points, series, writing
 from hsyn_cli.space import Grid
-from hsyn_cli.tools import chain, labels
-from hsyn_cli.tools.apply import EXACT, Settings, move
+from hsyn_cli.tools import chain, held, labels
+from hsyn_cli.tools.apply import EXACT, FOR_LABELS, Settings, move
 from hsyn_cli.tools.chain import Chain
 
 DEFAULTS = Settings()
@@ -44,16 +44,22 @@ def move_file(
     transform = links.transform
     source = series.find(path)
     if source is not None:
+        held.check(str(path), settings.holds, 1, source.count)
         chain.check_image(links, reference, images.read_grid(path), str(path))
         volumes = series.volumes(source)
         series.write(_each(volumes, source, reference, transform, settings, progress), source, out)
         return Moved(path, source.sha256, source.count, warnings=source.warnings)
     scan = images.read_any(path)
-    if settings.interpolation == "label":
+    held.check(str(path), settings.holds, scan.image.GetNumberOfComponentsPerPixel())
+    if settings.interpolation in FOR_LABELS:
         scan = images.whole_numbers(scan)
     warnings = scan.warnings
     chain.check_image(links, reference, Grid.of(scan.image), str(path))
-    moved = move(scan.image, reference, transform, settings)
+    if settings.holds == "vector":
+        image = held.turned(scan.image, Grid.of(scan.image).axes)
+        moved = held.turned(move(image, reference, transform, settings), reference.axes.T)
+    else:
+        moved = move(scan.image, reference, transform, settings)
     changes: tuple[labels.Change, ...] = ()
     if settings.interpolation in EXACT and scan.image.GetNumberOfComponentsPerPixel() == 1:
         try:
@@ -89,7 +95,7 @@ def _each(
 ) -> Iterator[sitk.Image]:
     for k, volume in enumerate(volumes):
         progress(k / source.count)
-        if settings.interpolation == "label":
+        if settings.interpolation in FOR_LABELS:
             volume = images.whole_numbers(images.Scan(volume, source.path, "")).image
         yield move(volume, reference, transform, settings)
 
@@ -112,6 +118,7 @@ def apply_files(
     *,
     reference: Path | None = None,
     settings: Settings = DEFAULTS,
+    dimension: int | None = None,
     force: bool = False,
     progress: Callable[[str, float], None] = lambda step, fraction: None,
 ) -> Applied:
@@ -119,8 +126,9 @@ def apply_files(
 
     Args:
         inputs, point_files: one of the two is empty.
-        transforms: as on the command line, see `chain.parse`.
+        transforms: as on the command line, see `chain.parse`; none: images only meet `reference`.
         reference: image whose grid the outputs get; None: the grid of the first transform.
+        dimension: of the transforms; None: 2 or 3.
 
     Raises:
         UsageError, InputError, GeometryError, OutputError: see `errors`.
@@ -131,7 +139,8 @@ def apply_files(
     sources = [*inputs, *point_files, *typed, *([reference] if reference else [])]
     with atomic.claim(outputs, force=force, inputs=sources) as staging:
         progress("reading", 0.0)
-        links = chain.read(transforms)
+        links = chain.read(transforms) if transforms or not reference else _still(reference)
+        chain.check_dimension(links, dimension)
         places = [staging.path(output) for output in outputs]
         if point_files:
             moved = [
@@ -144,6 +153,12 @@ def apply_files(
             moved = _move_images(inputs, places, links, grid, settings, progress)
         staging.commit()
     return Applied(links, tuple(moved), tuple(outputs), warnings)
+
+
+def _still(reference: Path) -> Chain:
+    """A chain that moves nothing, of the dimension of an image."""
+    dimension = images.read_grid(reference).dimension
+    return Chain((chain.Link(sitk.AffineTransform(3), "identity", dimension=dimension),))
 
 
 def _move_images(

@@ -117,6 +117,13 @@ def read(items: Sequence[Given]) -> Chain:
     return Chain(tuple(links), tuple(sources), tuple(warnings))
 
 
+def check_dimension(chain: Chain, dimension: int | None) -> None:
+    """Raise UsageError unless the chain has a dimension; None: any."""
+    if dimension not in (None, chain.dimension):
+        text = f"{chain.links[0].name} is {chain.dimension}-D, not {dimension}-D"
+        raise UsageError(text, f"give -d {chain.dimension}")
+
+
 def read_any(transforms: Given | Sequence[Given]) -> Chain:
     """`read` one transform or several."""
     return read(transforms if isinstance(transforms, list | tuple) else [transforms])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from hsyn_cli.errors import UsageError
 from hsyn_cli.io import atomic, endings, files, writing
 from hsyn_cli.io.images import ImageLike
 from hsyn_cli.io.transforms import write_transform
@@ -41,24 +42,40 @@ def compose_files(
     out: Path,
     *,
     reference: Path | None = None,
+    linear: bool | None = None,
+    inverse: bool = False,
+    dimension: int | None = None,
     force: bool = False,
     progress: Callable[[str, float], None] = lambda step, fraction: None,
 ) -> ComposedFile:
     """Write a chain, as typed, to `out`: a field, or a linear transform if `out` ends like one.
 
-    Raises UsageError, InputError, GeometryError, OutputError.
+    Args:
+        linear: whether to write a linear transform; None: by the ending of `out`.
+        inverse: of a linear transform, write the inverse.
+        dimension: of the transforms; None: 2 or 3.
+
+    Raises:
+        UsageError, InputError, GeometryError, OutputError: see `errors`.
     """
     typed = [chain.parse(text)[0] for text in transforms]
-    linear = endings.ends(out, endings.TRANSFORMS)
+    of_transforms = endings.ends(out, endings.TRANSFORMS)
+    linear = of_transforms if linear is None else linear
     if not linear:
         files.check_image_names([out])
+    elif not of_transforms:
+        text = f"{out} is no name of a linear transform"
+        raise UsageError(text, f"end it in {', '.join(endings.TRANSFORMS)}")
     inputs = [*typed, *([reference] if reference else [])]
     warnings: tuple[str, ...] = ()
     with atomic.claim([out], force=force, inputs=inputs) as staging:
         progress("reading", 0.0)
         links = chain.read(transforms)
+        chain.check_dimension(links, dimension)
         if linear:
-            write_transform(chain.to_affine(links), staging.path(out), links.dimension)
+            affine = chain.to_affine(links)
+            affine = affine.GetInverse() if inverse else affine
+            write_transform(affine, staging.path(out), links.dimension)
         else:
             grid = chain.reference_grid(links, reference)
             progress("composing", 0.4)

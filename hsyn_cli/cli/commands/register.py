@@ -30,7 +30,7 @@ from hsyn_cli.cli.options import (
 from hsyn_cli.config.channels import channels_of, weights_of
 from hsyn_cli.errors import UsageError
 
-Transform = Literal["rigid", "affine", "deformable"]
+Transform = Literal["translation", "rigid", "affine", "deformable"]
 Affine = Literal["affine", "rigid", "none"]
 Search = Literal["near", "full"]
 INPUT = "Input"

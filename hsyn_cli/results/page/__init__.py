@@ -23,6 +23,7 @@ SIDES = " The patient's left is on the right."
 STEPS = {
     "affine": "after the affine step",
     "rigid": "after the rigid step",
+    "translation": "after the translation",
     "none": "after the initial transform",
 }
 

@@ -1,0 +1,1 @@
+"""`hsyn ants`: command lines of ANTs, word for word."""
