@@ -91,6 +91,9 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
         if "ants_warped" in report.outputs:
             prefix = report.outputs["ants_warped"].removesuffix("Warped.nii.gz")
             table.add_row("files for ANTs", Text(f"{prefix}*"))
+        if "ants_composite" in report.outputs:
+            both = (report.outputs[f"ants_{name}"] for name in ("composite", "inverse_composite"))
+            table.add_row("for ANTs", Text(", ".join(both)))
     if report.apply:
         table.add_row(
             "apply elsewhere", Text('commands for ANTs, SimpleITK, Slicer: report.json, "apply"')

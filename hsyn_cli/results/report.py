@@ -102,8 +102,9 @@ def apply_lines(
     paths make them work in any folder. There are none without a forward field.
     """
     m, f = (str(Path(p).absolute()) for p in (moving, fixed))
-    names = ("ants_warp", "ants_affine") if "ants_warp" in outputs else ("forward_field",)
-    if not outputs.keys() >= set(names):
+    forms = (("ants_warp", "ants_affine"), ("forward_field",), ("ants_composite",))
+    names = next((names for names in forms if outputs.keys() >= set(names)), None)
+    if names is None:
         return {}
     chain = " ".join(f"-t {shlex.quote(str(outputs[name].absolute()))}" for name in names)
     ants = (

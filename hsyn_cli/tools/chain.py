@@ -20,11 +20,12 @@ import SimpleITK as sitk
 
 from hsyn_cli.errors import GeometryError, UsageError
 from hsyn_cli.io import checks, images
-from hsyn_cli.io.endings import TRANSFORMS, ends
+from hsyn_cli.io.composites import field_of, in_order
+from hsyn_cli.io.endings import HDF5, TRANSFORMS, ends
 from hsyn_cli.io.images import ImageLike, as_grid
 from hsyn_cli.io.transforms import read_any_transform, read_transform
 from hsyn_cli.space import Array, Grid, affine_from, affine_parts
-from hsyn_cli.space.planes import flattened, raised, raised_transform
+from hsyn_cli.space.planes import raised, raised_transform
 from hsyn_cli.tools.mapping import mapped_points
 
 INVERSE = re.compile(r"\[\s*(.+?)\s*,\s*([01])\s*\]")
@@ -78,6 +79,11 @@ class Chain:
     def dimension(self) -> int:
         """That of all its links."""
         return self.links[0].dimension
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether all its links are linear."""
+        return all(link.transform.IsLinear() for link in self.links)
 
     @property
     def grid(self) -> Grid | None:
@@ -177,20 +183,20 @@ def _read(path: Path, inverse: bool) -> tuple[list[Link], str, tuple[str, ...]]:
 
 def _no_inverse(name: str) -> UsageError:
     hint = "invert the field with `hsyn invert` first, and give the result"
+    if ends(name, HDF5):
+        hint = "give the file of the inverse: ANTs and `hsyn register` name it InverseComposite.h5"
     return UsageError(f"[{name},1]: only linear transforms are inverted here", hint)
 
 
 def _links(transform: sitk.Transform, name: str, dimension: int | None = None) -> list[Link]:
     """The parts of a transform of any kind, in the order in which points go through them."""
     dimension = dimension or transform.GetDimension()
-    transform = raised_transform(transform).Downcast()
-    if isinstance(transform, sitk.CompositeTransform):
-        parts = [transform.GetNthTransform(k) for k in range(transform.GetNumberOfTransforms())]
-        return [link for part in reversed(parts) for link in _links(part, name, dimension)]
-    if isinstance(transform, sitk.DisplacementFieldTransform):
-        field = transform.GetDisplacementField()
-        return [_field(flattened(Grid.of(field)).stamp(field) if dimension == 2 else field, name)]
-    return [Link(transform, name, dimension=dimension)]
+    return [
+        _field(field_of(part, dimension), name)
+        if isinstance(part, sitk.DisplacementFieldTransform)
+        else Link(part, name, dimension=dimension)
+        for part in in_order(raised_transform(transform))
+    ]
 
 
 def _field(field: sitk.Image, name: str) -> Link:
@@ -287,5 +293,6 @@ def to_affine(chain: Chain) -> sitk.AffineTransform:
     nonlinear = [link.name for link in chain.links if not link.transform.IsLinear()]
     if nonlinear:
         text = f"{nonlinear[0]} is not linear, so the chain is no affine transform"
-        raise UsageError(text, "end the name of -o in .nii.gz to get one displacement field")
+        hint = "end the name of -o in .nii.gz to get one displacement field, or in .h5 to keep all"
+        raise UsageError(text, hint)
     return affine_from(*affine_parts(chain.transform))

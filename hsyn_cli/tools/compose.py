@@ -8,7 +8,9 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from hsyn_cli.errors import UsageError
 from hsyn_cli.io import atomic, endings, files, writing
+from hsyn_cli.io.composites import write_composite
 from hsyn_cli.io.images import ImageLike
 from hsyn_cli.io.transforms import write_transform
 from hsyn_cli.space.planes import lowered
@@ -46,7 +48,8 @@ def compose_files(
 ) -> ComposedFile:
     """Write a chain, as typed, to `out`: a field, or a linear transform if `out` ends like one.
 
-    Raises UsageError, InputError, GeometryError, OutputError.
+    In .h5, a chain that is not linear stays as it is: a composite of all its transforms. Raises
+    UsageError, InputError, GeometryError, OutputError.
     """
     typed = [chain.parse(text)[0] for text in transforms]
     linear = endings.ends(out, endings.TRANSFORMS)
@@ -57,7 +60,13 @@ def compose_files(
     with atomic.claim([out], force=force, inputs=inputs) as staging:
         progress("reading", 0.0)
         links = chain.read(transforms)
-        if linear:
+        if endings.ends(out, endings.HDF5) and not links.is_linear:
+            if reference is not None:
+                text = f"{out} holds the transforms as they are, on the grids that they have"
+                raise UsageError(text, "leave out -r, or end -o in .nii.gz to get one field")
+            steps = [link.transform for link in links.links]
+            write_composite(steps, staging.path(out), links.dimension)
+        elif linear:
             write_transform(chain.to_affine(links), staging.path(out), links.dimension)
         else:
             grid = chain.reference_grid(links, reference)
