@@ -245,7 +245,7 @@ DAMAGE: dict[str, tuple[Callable[[Any], None], str]] = {
     "origin": (fixed(3, np.nan), "holds numbers that are no use"),
     "direction": (fixed(9, np.nan), "holds numbers that are no use"),
     "affine nan": (replaced("1/TransformParameters", np.full(12, np.nan)), "are no use"),
-    "affine short": (replaced("1/TransformParameters", np.ones(7, "f4")), "lacks some of its"),
+    "affine short": (replaced("1/TransformParameters", np.eye(3).ravel()[:7]), "lacks|can read"),
     "affine flat": (replaced("1/TransformParameters", np.zeros(12)), "cannot be inverted"),
     "2-D": (replaced("1/TransformType", [b"AffineTransform_float_2_2"]), "lacks some of its"),
 }

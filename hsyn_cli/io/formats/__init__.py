@@ -120,7 +120,7 @@ class Form:
         """The grids that affines depend on; here none. Raises UsageError where one is missing."""
         from hsyn_cli.io.formats import _affines
 
-        return _affines.UNIT, _affines.UNIT
+        return _affines.BOTH
 
     def read(
         self, path: Path, fixed: Grid | None, moving: Grid | None, named: bool
