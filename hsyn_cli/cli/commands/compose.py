@@ -30,8 +30,8 @@ INPUT = "Input"
     multiple=True,
     required=True,
     heading=INPUT,
-    help="Displacement field or ITK transform; [FILE,1] inverts a linear transform. Repeatable, in "
-    "the order of antsApplyTransforms.",
+    help="Displacement field or ITK transform, such as Composite.h5; [FILE,1] inverts a linear "
+    "transform. Repeatable, in the order of antsApplyTransforms.",
 )
 @option(
     "-r",
