@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,13 @@ from chains import AFFINE, grid, scan, waves
 from samples import DIRECTIONS, voxel_points
 
 from hsyn_cli.cli import run
-from hsyn_cli.errors import InputError, UsageError
+from hsyn_cli.errors import InputError, OutputError, UsageError
 from hsyn_cli.io import images, writing
 from hsyn_cli.io.composites import write_composite
 from hsyn_cli.io.transforms import write_transform
 from hsyn_cli.space import Array, Grid
 from hsyn_cli.tools import chain as chains
+from hsyn_cli.tools.convert import convert
 
 TOLERANCE = 1e-4  # mm
 GROUP = "TransformGroup/"
@@ -287,9 +289,24 @@ def test_nan_in_the_field_and_an_empty_composite(tmp_path: Path) -> None:
         chains.read([tmp_path / "empty.h5"])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+@pytest.mark.parametrize("size", [0, 900, 20_000])
+def test_a_full_disk_is_told(tmp_path: Path, size: int) -> None:
+    """HDF5 itself crashes on one."""
+    import resource
+
+    field = waves(grid("RAS"))
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        with pytest.raises(OutputError, match=r"all\.h5: no space left"):
+            write_composite([field, AFFINE], tmp_path / "all.h5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert os.listdir(tmp_path) == []
+
+
 def test_h5_can_only_be_of_itk(tmp_path: Path) -> None:
     write_composite([waves(grid("RAS"))], tmp_path / "a.h5")
-    from hsyn_cli.tools.convert import convert
-
     with pytest.raises(UsageError, match="can only hold the form itk"):
         convert(tmp_path / "a.h5", tmp_path / "b.nii.gz", source_form="ras")

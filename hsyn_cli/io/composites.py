@@ -6,6 +6,7 @@ its parts as "1", "2", and so on. Of the parts, ITK applies the last one first.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -80,7 +81,8 @@ def write_composite(steps: Sequence[Step], path: Path, dimension: int = 3) -> No
     """
     import h5py
 
-    with atomic.replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    memory = io.BytesIO()  # on a full disk, HDF5 crashes
+    with h5py.File(memory, "w") as file:
         for name, text in MADE_BY.items():
             _write_text(file, name, text)
         group = file.create_group("TransformGroup")
@@ -93,6 +95,7 @@ def write_composite(steps: Sequence[Step], path: Path, dimension: int = 3) -> No
                 f"{k}/TransformParameters", data=parameters, chunks=(min(PIECE, len(parameters)),),
                 compression="gzip", compression_opts=LEVEL, shuffle=True,
             )  # fmt: skip
+    atomic.write_bytes(path, memory.getvalue())
 
 
 def _parts(steps: Sequence[Step], dimension: int) -> Iterator[Part]:
