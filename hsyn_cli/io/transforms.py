@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from hsyn_cli.errors import InputError, OutputError
 from hsyn_cli.io import atomic, files, itk_calls, nifti
 from hsyn_cli.io.checks import one_line
-from hsyn_cli.io.endings import ends, quoted
+from hsyn_cli.io.endings import LTA, ends, quoted
 from hsyn_cli.space import affine_from, affine_parts
 from hsyn_cli.space.planes import lowered_transform, raised_transform
 
@@ -83,6 +83,8 @@ def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transf
         if ends(path, (".mat", ".txt")):
             turned = f"hsyn convert {quoted(path)} affine.tfm --from ras, or --from fsl"
             hint += f"; a matrix of greedy or FSL becomes one by: {turned}"
+        elif ends(path, LTA):
+            hint = f"convert it first: hsyn convert {quoted(path)} affine.tfm"
         text = f": {str(error)[:80]}" if isinstance(error, ValueError) else ""
         raise InputError(f"{name} is not a transform that ITK can read{text}", hint) from error
     with itk_calls.silent():
