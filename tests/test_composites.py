@@ -239,17 +239,23 @@ NO_READER = "is not a transform that ITK can read"
 DAMAGE: dict[str, tuple[Callable[[Any], None], str]] = {
     "no group": (lambda file: file.__delitem__("TransformGroup"), NO_READER),
     "no parameters": (replaced("2/TransformParameters", None), NO_READER),
-    "few parameters": (replaced("2/TransformParameters", np.zeros(99, "f4")), NO_READER),
+    "few parameters": (
+        replaced("2/TransformParameters", np.zeros(99, "f4")),
+        "too many or too few",
+    ),
     "no kind": (replaced("2/TransformType", None), NO_READER),
     "unknown kind": (replaced("2/TransformType", [b"FooTransform_float_3_3"]), NO_READER),
-    "size": (fixed(0, 17), NO_READER),
+    "size": (fixed(0, 1e6), "too many or too few"),
     "spacing": (fixed(6, 0), NO_READER),
     "origin": (fixed(3, np.nan), "holds numbers that are no use"),
     "direction": (fixed(9, np.nan), "holds numbers that are no use"),
     "affine nan": (replaced("1/TransformParameters", np.full(12, np.nan)), "are no use"),
-    "affine short": (replaced("1/TransformParameters", np.eye(3).ravel()[:7]), "lacks|can read"),
+    "affine short": (
+        replaced("1/TransformParameters", np.eye(3).ravel()[:7]),
+        "too many or too few",
+    ),
     "affine flat": (replaced("1/TransformParameters", np.zeros(12)), "cannot be inverted"),
-    "2-D": (replaced("1/TransformType", [b"AffineTransform_float_2_2"]), "lacks some of its"),
+    "2-D": (replaced("1/TransformType", [b"AffineTransform_float_2_2"]), "too many or too few"),
 }
 
 

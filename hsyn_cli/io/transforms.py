@@ -13,9 +13,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.errors import InputError, OutputError
-from hsyn_cli.io import atomic, files, itk_calls, nifti
+from hsyn_cli.io import atomic, files, hdf5, itk_calls, nifti
 from hsyn_cli.io.checks import one_line
-from hsyn_cli.io.endings import LTA, ends, quoted
+from hsyn_cli.io.endings import HDF5, LTA, ends, quoted
 from hsyn_cli.space import affine_from, affine_parts
 from hsyn_cli.space.planes import lowered_transform, raised_transform
 
@@ -120,6 +120,8 @@ def _counts(path: Path, data: bytes) -> tuple[int, int] | None:
         for numbers in re.findall(r"Linear_Transform\s*=([^;]*)", data.decode("ascii")):
             if _count(numbers) != 12:
                 raise ValueError("Linear_Transform has not 12 numbers")
+    if ends(path, HDF5):
+        hdf5.check(data)
     return _in_matlab(data) if ends(path, (".mat",)) else None
 
 
