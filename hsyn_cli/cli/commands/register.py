@@ -205,8 +205,7 @@ def register(
       hsyn register -m moving.nii.gz -f fixed.nii.gz -o out/
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --moving-labels m_seg.nii.gz
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --ants-prefix out/m_to_f_
-      hsyn register -m m.nii.gz -f f.nii.gz -o out/ --composite out/m_to_f_
-      hsyn register -m m.nii.gz -f f.nii.gz -o out/ --preset fast --json
+      hsyn register -m m.nii.gz -f f.nii.gz -o out/ --composite out/a_ --json
       hsyn register -m t2.nii.gz -f t1.nii.gz -o out/ --transform rigid
       hsyn register -m at1.nii -f bt1.nii -m at2.nii -f bt2.nii -o out/
       hsyn register -m exhale.nii.gz -f inhale.nii.gz -o out/ --model lung
