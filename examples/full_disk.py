@@ -37,13 +37,15 @@ FIELD = "out/forward_field.nii.gz"
 REGISTER = "register -m data/0.nii.gz -f data/1.nii.gz"
 TRAIN = "train -o disk/run --data data --config config.json --device cpu --threads 1"
 COMMANDS = {
-    "register": f"{REGISTER} -o disk/out {MODEL} --ants-prefix disk/ants_ --save-midspace",
+    "register": f"{REGISTER} -o disk/out {MODEL} --ants-prefix disk/ants_ --composite disk/ants_"
+    " --save-midspace",
     "invert": f"invert {FIELD} -o disk/inverse.nii.gz --threads 1",
     "apply-field, image": f"apply-field -i data/0.nii.gz -t {FIELD} -o disk/moved.nii.gz",
     "apply-field, 4-D": f"apply-field -i series.nii.gz -t {FIELD} -o disk/moved.nii.gz",
     "apply-field, two": f"apply-field -i data/0.nii.gz -i data/2.nii.gz -t {FIELD} -o disk/new",
     "apply-field, points": f"apply-field --points points.csv -t {FIELD} -o disk/moved.csv",
     "compose": f"compose -t {FIELD} -t out/affine.mat -r data/1.nii.gz -o disk/field.nii.gz",
+    "compose, h5": f"compose -t {FIELD} -t out/affine.mat -o disk/composite.h5",
     "compose, tfm": "compose -t out/affine.mat -t out/affine.mat -o disk/affine.tfm",
     "jacobian": f"jacobian {FIELD} -o disk/jacobian.nrrd",
     "convert, nii": f"convert {FIELD} disk/ras.nii --to ras",

@@ -195,6 +195,8 @@ def test_presets_commands_and_files_are_those_of_the_program() -> None:
         assert name in written
     ants = coded(table("file", GUIDE["fields"]))
     assert set(ants) == {f"P{suffix}" for suffix in run_folder.ANTS_SUFFIXES.values()}
+    both = coded(table("composite", GUIDE["fields"]))
+    assert set(both) == {f"P{suffix}" for suffix in run_folder.COMPOSITE_SUFFIXES.values()}
     assert all(name.startswith("mid_") for name in run_folder.MIDSPACE_FILES.values())
 
 

@@ -37,7 +37,7 @@ def test_what_cannot_be_guessed_or_done_is_told(tmp_path: Path) -> None:
         (UsageError, "moving image's grid", warp, "o.nii", {"target_form": "fsl"}),
         (UsageError, "depends on both images", matrix, "o.mat", {"target_form": "fsl"}),
         (UsageError, "holds no geometry", tmp_path / "d.npz", "o.nii", {}),
-        (UsageError, "only hold voxel", tmp_path / "d.npz", "o.nii", {"source_form": "ras"}),
+        (UsageError, "hold the form voxel", tmp_path / "d.npz", "o.nii", {"source_form": "ras"}),
         (UsageError, "--half and --channels", warp, "o.nii", {"half": True}),
         (InputError, "no such file", tmp_path / "none.nii.gz", "o.nii", {}),
         (InputError, "no such file", tmp_path / "none.npz", "o.nii", {"fixed": grid}),
@@ -52,7 +52,7 @@ def test_what_cannot_be_guessed_or_done_is_told(tmp_path: Path) -> None:
             {"fixed": OTHER["LPS"]},
         ),
         (GeometryError, "another grid than the reference", warp, "o.npz", {"fixed": OTHER["LPS"]}),
-        (InputError, "holds a chain or a spline", tmp_path / "chain.h5", "o.nii", {}),
+        (InputError, "holds BSplineTransform, then Euler3D", tmp_path / "chain.h5", "o.nii", {}),
         (InputError, "not a matrix of form ras", matrix, "o.tfm", {"source_form": "ras"}),
     ]
     for kind, text, source, target, options in cases:

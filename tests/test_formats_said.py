@@ -13,7 +13,7 @@ from samples import GRIDS
 
 from hsyn_cli.cli import run
 from hsyn_cli.errors import InputError, UsageError
-from hsyn_cli.io import formats, images, writing
+from hsyn_cli.io import files, formats, images, writing
 from hsyn_cli.space import to_ras
 from hsyn_cli.tools.convert import convert
 
@@ -105,7 +105,7 @@ def test_intent_1006_is_ras_wherever_the_components_stand(
 def test_a_warp_of_freesurfer(tmp_path: Path) -> None:
     vectors = ras_of(LPS)[:, :, :, 0]
     nib.save(nib.MGHImage(vectors, to_ras(GRID).astype("f4")), tmp_path / "a.mgz")
-    plain = images.files.content(tmp_path / "a.mgz")
+    plain = files.content(tmp_path / "a.mgz")
     with plain as stream:
         raw = bytearray(stream.read(1 << 20))
     raw[2] = 1  # the intent, in the version
@@ -131,18 +131,18 @@ def test_a_plain_matrix_in_mat_is_flirts_or_greedys(tmp_path: Path) -> None:
     assert moved == pytest.approx((-1, -2, 3))
 
 
-def test_a_chain_in_one_file_leads_to_compose(
+def test_a_chain_in_one_file_that_begins_with_an_affine_leads_to_compose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     warp = sitk.DisplacementFieldTransform(field(GRID))
-    chain = sitk.CompositeTransform([sitk.AffineTransform(3), warp])
+    chain = sitk.CompositeTransform([warp, sitk.AffineTransform(3)])
     sitk.WriteTransform(chain, "chain.h5")
     writing.write_image(sitk.Cast(field(GRID), sitk.sitkVectorFloat32), tmp_path / "f.nii.gz")
     for command in (["invert", "chain.h5"], ["convert", "chain.h5", "x.nii.gz"]):
         assert run(command) == 3
         error = capfd.readouterr().err
-        assert "hsyn compose -t chain.h5 -r FIXED -o field.nii.gz" in error
+        assert "hsyn compose -t chain.h5 -r IMAGE -o field.nii.gz" in error
         assert error.count("\n") == 2
     assert run(["compose", "-t", "chain.h5", "-r", "f.nii.gz", "-o", "one.nii.gz"]) == 0
     np.testing.assert_allclose(

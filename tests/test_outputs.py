@@ -94,6 +94,39 @@ def test_everything_that_can_be_asked_for(tmp_path: Path) -> None:
     assert all(path.is_file() for path in run_folder.targets(wanted).values())
 
 
+@pytest.mark.parametrize("spacing", [None, 2.5])
+def test_composites_hold_what_the_files_for_ants_hold(
+    tmp_path: Path, spacing: float | None
+) -> None:
+    both, alone = tmp_path / "both", tmp_path / "alone"
+    more = {"html": False, "keep": frozenset({"warped"}), "field_spacing": spacing}
+    wanted = run_folder.Wanted(both, f"{both}/a_", composite=f"{both}/a_", **more)
+    written(wanted)
+    written(run_folder.Wanted(alone, composite=f"{alone}/a_", **more))
+    names = ["a_Composite.h5", "a_InverseComposite.h5"]
+    assert sorted(os.listdir(alone)) == [*names, "report.json", "warped.nii.gz"]
+    for name in names:
+        assert (both / name).read_bytes() == (alone / name).read_bytes()
+    warp, back = (
+        sitk.DisplacementFieldTransform(sitk.ReadImage(str(both / name), sitk.sitkVectorFloat64))
+        for name in ("a_1Warp.nii.gz", "a_1InverseWarp.nii.gz")
+    )
+    affine = sitk.ReadTransform(str(both / "a_0GenericAffine.mat"))
+    chains = ([affine, warp], [back, affine.GetInverse()])  # the last one first
+    middle = fake_result().fixed.TransformContinuousIndexToPhysicalPoint((3.3, 4.1, 2.2))
+    for name, chain in zip(names, chains, strict=True):
+        expected = sitk.CompositeTransform(chain).TransformPoint(middle)
+        assert np.linalg.norm(np.subtract(expected, middle)) > 1
+        found = sitk.ReadTransform(str(alone / name)).TransformPoint(middle)
+        assert found == pytest.approx(expected, abs=1e-4)
+    report = json.loads((alone / "report.json").read_text())
+    if spacing is not None:
+        assert report["stored"]["field_errors"].keys() == {
+            "ants_composite", "ants_inverse_composite"
+        }  # fmt: skip
+    assert run_folder.output_bytes(wanted, 10, 20)["ants_composite"] == 12 * 20
+
+
 def test_an_ants_prefix_may_be_a_folder() -> None:
     paths = run_folder.targets(run_folder.Wanted(Path("out"), "ants/"))
     assert paths["ants_warp"] == Path("ants/1Warp.nii.gz")

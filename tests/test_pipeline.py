@@ -130,7 +130,7 @@ def made(
     """
     fixed, moving = request.param
     out = tmp_path_factory.mktemp("out") / "new"
-    more = ("--save-midspace", "--ants-prefix", str(out / "sub_"))
+    more = ("--save-midspace", "--ants-prefix", str(out / "sub_"), "--composite", str(out / "sub_"))
     labels = ("--moving-labels", str(data / f"labels {moving}.nii.gz"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(default_preset, "PRESET", Preset(refinement=FEW_STEPS))
@@ -166,6 +166,8 @@ def test_every_file_is_there_and_on_its_grid(made: Run) -> None:
         *expected,
         "affine.mat",
         "sub_0GenericAffine.mat",
+        "sub_Composite.h5",
+        "sub_InverseComposite.h5",
         "report.json",
         "report.html",
     }
@@ -222,6 +224,12 @@ def test_antspy_applies_the_ants_set_alike(made: Run) -> None:
     expected = values(sitk.Resample(image, onto, chain, sitk.sitkLinear, 0.0))
     assert np.abs(back.numpy() - expected.T).max() <= 1e-3 * np.ptp(fixed.numpy())
     assert np.abs(values(onto) - expected).mean() <= 0.02 * np.ptp(fixed.numpy())
+    for onto_these, image_of, name, same in (
+        (fixed, moving, "Composite", there),
+        (moving, fixed, "InverseComposite", back),
+    ):
+        whole = ants.apply_transforms(onto_these, image_of, [f"{p}{name}.h5"])
+        assert np.abs(whole.numpy() - same.numpy()).max() <= 1e-4 * np.ptp(image_of.numpy())
     total = ants.apply_transforms(fixed, moving, [str(made.out / "forward_field.nii.gz")])
     assert np.abs(total.numpy() - warped).max() <= 1e-3 * np.ptp(moving.numpy())
     total = ants.apply_transforms(moving, fixed, [str(made.out / "inverse_field.nii.gz")])

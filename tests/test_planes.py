@@ -174,13 +174,14 @@ def folder(pair: Slices, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         for line in (
             "register -m moving.nii.gz -f fixed.nii.gz -o out --moving-labels moving_labels.nii.gz"
-            " --ants-prefix out/a_ --save-midspace --quiet",
+            " --ants-prefix out/a_ --composite out/a_ --save-midspace --quiet",
             "invert out/forward_field.nii.gz -o inverse.nii.gz --reference moving.nii.gz --fit",
             "apply-field -i moving.nii.gz -t out/a_1Warp.nii.gz -t out/a_0GenericAffine.mat"
             " -o applied.nii.gz",
             "apply-field -i moving_labels.nii.gz -t out/forward_field.nii.gz -o labels.nii.gz"
             " --interpolation label",
             "compose -t out/a_1Warp.nii.gz -t out/a_0GenericAffine.mat -o composed.nii.gz",
+            "compose -t out/a_Composite.h5 -o whole.nii.gz",
             "compose -t out/affine.mat -t [out/affine.mat,1] -o same.tfm",
             "jacobian out/forward_field.nii.gz -o jacobian.nii.gz --log",
             "convert out/forward_field.nii.gz field.h5",
@@ -197,7 +198,10 @@ def test_every_command_writes_2d_files(folder: Path, pair: Slices) -> None:
     assert len(files) > 20
     for file in files:
         assert sitk.ReadImage(str(file)).GetDimension() == 2, file
-    for file in ("out/affine.mat", "out/a_0GenericAffine.mat", "same.tfm", "field.h5"):
+    for file in (
+        *("out/affine.mat", "out/a_0GenericAffine.mat", "same.tfm", "field.h5"),
+        *("out/a_Composite.h5", "out/a_InverseComposite.h5"),
+    ):
         assert sitk.ReadTransform(str(folder / file)).GetDimension() == 2
 
 
@@ -209,7 +213,7 @@ def test_the_files_of_the_commands_agree(folder: Path) -> None:
     out, most = folder / "out", values(folder / "out" / "warped.nii.gz").max()
     same = values(folder / "applied.nii.gz"), values(out / "warped.nii.gz")
     assert np.abs(same[0] - same[1]).max() < 1e-3 * most
-    for name in ("composed.nii.gz", "back.nrrd"):
+    for name in ("composed.nii.gz", "whole.nii.gz", "back.nrrd"):
         apart = values(folder / name) - values(out / "forward_field.nii.gz")
         assert np.abs(apart).max() < 1e-3, name
     inverse = values(folder / "inverse.nii.gz"), values(out / "inverse_field.nii.gz")
@@ -231,7 +235,11 @@ def test_ants_applies_2d_files(folder: Path) -> None:
     ants = pytest.importorskip("ants")
     moving, fixed = (ants.image_read(str(folder / f"{n}.nii.gz")) for n in ("moving", "fixed"))
     warped = values(folder / "out" / "warped.nii.gz")
-    for chain in (["a_1Warp.nii.gz", "a_0GenericAffine.mat"], ["forward_field.nii.gz"]):
+    for chain in (
+        ["a_1Warp.nii.gz", "a_0GenericAffine.mat"],
+        ["forward_field.nii.gz"],
+        ["a_Composite.h5"],
+    ):
         files = [str(folder / "out" / name) for name in chain]
         found = ants.apply_transforms(fixed, moving, files).numpy().T
         assert np.abs(found - warped).max() < 1e-3 * warped.max()

@@ -97,9 +97,9 @@ def values(path: str) -> np.ndarray:
 
 def test_help_and_choices_list_a_new_form(here: Path) -> None:
     text = CliRunner().invoke(cli.cli, ["convert", "--help"]).output
-    assert "  metres     metres, RPI: NIfTI intent 2050; affines .metres" in text
-    assert "  raw        mm, LPS: .raw with one line of JSON on top" in text
-    assert "  itk        mm, LPS" in text
+    assert "  metres      metres, RPI: NIfTI intent 2050; affines .metres" in text
+    assert "  raw         mm, LPS: .raw with one line of JSON on top" in text
+    assert "  itk         mm, LPS" in text
     wrong = CliRunner().invoke(cli.cli, ["convert", "a.nii", "b.nii", "--to", "none"])
     assert wrong.exit_code == 2
     assert "'metres'" in wrong.output
@@ -131,7 +131,7 @@ def test_convert_writes_and_guesses_an_ending_of_its_own(
     assert run(["convert", "f.raw", "back.nii.gz"]) == 0
     np.testing.assert_array_equal(values("back.nii.gz"), VALUES)
     assert run(["convert", "f.raw", "again.nii.gz", "--from", "itk"]) == 2
-    assert "f.raw can only hold raw displacements, not itk" in capfd.readouterr().err
+    assert "f.raw can only hold the form raw, not itk" in capfd.readouterr().err
     assert run(["convert", "field.nii.gz", "f.nii", "--to", "raw"]) == 2
     assert "the form raw of a field is written as .raw" in capfd.readouterr().err
 
@@ -161,13 +161,13 @@ def test_two_forms_that_claim_one_name_are_told(here: Path) -> None:
 
 def test_the_forms_of_hsyn_are_their_files_and_found_by_name() -> None:
     assert formats.names() == [
-        "fsl", "itk", "niftyreg", "positions", "ras", "spm", "voxel",
+        "freesurfer", "fsl", "itk", "niftyreg", "positions", "ras", "spm", "voxel",
     ]  # fmt: skip
     for name in formats.names():
         form = formats.find(name)
         assert form.name == name
         assert form.about
-        assert form.field_endings
+        assert form.field_endings or form.affine_endings
     with pytest.raises(UsageError, match="unknown form 'none'"):
         formats.find("none")
 

@@ -20,7 +20,7 @@ from stand_ins import FACTS, assembled
 from hsyn_cli import devices
 from hsyn_cli.fields import folding, grids
 from hsyn_cli.method import result
-from hsyn_cli.results import render
+from hsyn_cli.results import render, run_folder
 from hsyn_cli.results import report as reports
 
 
@@ -96,6 +96,11 @@ def test_ants_line_names_the_total_field_or_the_ants_set() -> None:
     prefixed = assembled(ants_warp=Path("p1Warp.nii.gz"), ants_affine=Path("p0GenericAffine.mat"))
     line = prefixed.apply["antsApplyTransforms"]
     assert f"-t {Path.cwd()}/p1Warp.nii.gz -t {Path.cwd()}/p0GenericAffine.mat" in line
+    both = {name: Path(f"p{file}") for name, file in run_folder.COMPOSITE_SUFFIXES.items()}
+    line = reports.apply_lines("m.nii", "f.nii", both)["antsApplyTransforms"]
+    assert f"-t {Path.cwd()}/pComposite.h5 -o" in line
+    assert "pComposite.h5, pInverseComposite.h5" in shown(assembled(**both))
+    assert "pComposite.h5" not in assembled(**both).apply["antsApplyTransforms"]
 
 
 def test_simpleitk_line_runs_in_a_shell(tmp_path: Path) -> None:

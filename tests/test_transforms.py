@@ -38,6 +38,10 @@ def test_transforms_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a transform that ITK can read") as caught:
         read_transform(path)
     assert "FSL" in caught.value.hint
+    path.rename(tmp_path / "a.lta")
+    with pytest.raises(InputError, match="not a transform that ITK can read") as caught:
+        read_transform(tmp_path / "a.lta")
+    assert "a.lta affine.tfm" in caught.value.hint
     with pytest.raises(InputError, match=r"initial transform .*: no such file"):
         read_transform(tmp_path / "none.mat")
     curved = sitk.BSplineTransformInitializer(sitk.Image([8, 8, 8], sitk.sitkFloat32), (2, 2, 2))

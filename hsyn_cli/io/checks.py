@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from hsyn_cli.errors import GeometryError, InputError, MemoryLimitError
 from hsyn_cli.io import fields_said
-from hsyn_cli.io.endings import TRANSFORMS, ends, quoted
+from hsyn_cli.io.endings import LTA, TRANSFORMS, ends, quoted
 from hsyn_cli.io.headers import INTENT_DISPLACEMENT, INTENT_VECTOR, Header
 from hsyn_cli.space import Grid
 
@@ -169,6 +169,8 @@ def read_error(
                 "make one: hsyn compose -t FILE -r IMAGE -o field.nii.gz",
             )
         hint = "use NIfTI, NRRD, MHA or another such format"
+        if ends(name, LTA):
+            hint = "convert FreeSurfer's affine first: hsyn convert FILE.lta affine.tfm"
         return InputError(f"{name} is not an image that hsyn can read", hint)
     return InputError(
         f"{name} cannot be read: {one_line(error)}", "check that the file is complete"

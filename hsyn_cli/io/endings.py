@@ -19,6 +19,7 @@ IMAGES = (*NIFTI, *ANALYZE, *MGH, *TEXT_HEADED)  # that hsyn reads
 WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha", *reversed(MGH))  # that hsyn writes, one file each
 HDF5 = (".h5", ".hdf5")  # ITK transforms of any kind, fields too
 TRANSFORMS = (".mat", ".tfm", ".txt", ".xfm", *HDF5)  # any other file of a chain is a field
+LTA = (".lta",)  # FreeSurfer's affines
 
 TABLES = (".csv", ".tsv", ".txt")
 

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.errors import InputError
-from hsyn_cli.io import fields_said, files, headers, nan, voxels
+from hsyn_cli.io import fields_said, headers, nan, voxels
 from hsyn_cli.io.checks import (
     MIN_SIZE,
     check_direction,
@@ -25,8 +25,10 @@ from hsyn_cli.io.checks import (
     check_scalar,
     check_shape,
 )
+from hsyn_cli.io.composites import total_field
 from hsyn_cli.io.endings import HDF5, IMAGES, ends, quoted
 from hsyn_cli.io.headers import INTENT_DISPLACEMENT, Header
+from hsyn_cli.io.transforms import read_any_transform
 from hsyn_cli.space import Grid, flip_ras
 from hsyn_cli.space.planes import raised, with_third
 
@@ -145,13 +147,18 @@ def whole_numbers(scan: Scan, what: str = "label map") -> Scan:
 
 
 def read_field(path: Path, what: str = "displacement field", *, either_way: bool = False) -> Scan:
-    """A displacement field as a float32 vector image, mm, LPS.
+    """A displacement field as a float32 vector image, mm, LPS; of .h5, see `total_field`.
 
     `either_way`: also read a field that says that it leads from moving to fixed points.
     Raises the errors of `read_image`, and InputError for vectors that are no displacements.
     """
-    scan, header = _read_vectors(path, what, named=False)
     name = f"{what} {path}"
+    if ends(path, HDF5):
+        transform, sha256, dimension = read_any_transform(path, what)
+        field = total_field(transform, dimension, path, what)
+        image = Grid.of(field).stamp(sitk.Cast(field, sitk.sitkVectorFloat32))
+        return Scan(image, path, sha256)
+    scan, header = _read_vectors(path, what, named=False)
     if fields_said.points_back(header):
         text = f"{name} says that it leads from moving to fixed points (modeling)"
         if not either_way:
@@ -182,13 +189,6 @@ def read_vectors(path: Path, named: bool) -> tuple[Scan, Header]:
 
 def _read_vectors(path: Path, what: str, named: bool) -> tuple[Scan, Header]:
     name = f"{what} {path}"
-    if ends(path, HDF5):
-        files.check_file(path, what)
-        raise InputError(
-            f"{name} is a transform, no image file",
-            f"hsyn convert {quoted(path)} field.nii.gz if it holds one field; if it holds a chain: "
-            f"hsyn compose -t {quoted(path)} -r FIXED -o field.nii.gz",
-        )
     header = headers.read(path, what)
     if not named:
         check_says_field(header, name)
@@ -209,6 +209,8 @@ def read_grid(path: Path, what: str = "reference image") -> Grid:
 
 def header_warnings(path: Path, what: str) -> tuple[str, ...]:
     """`Scan.warnings` about the header of a file that passed all checks."""
+    if ends(path, HDF5):
+        return ()
     return _notes(headers.read(path, what), what)
 
 

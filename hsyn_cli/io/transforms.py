@@ -13,15 +13,16 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.errors import InputError, OutputError
-from hsyn_cli.io import atomic, files, itk_calls, nifti
+from hsyn_cli.io import atomic, files, hdf5, itk_calls, nifti
 from hsyn_cli.io.checks import one_line
-from hsyn_cli.io.endings import ends, quoted
+from hsyn_cli.io.endings import HDF5, LTA, ends, quoted
 from hsyn_cli.space import affine_from, affine_parts
 from hsyn_cli.space.planes import lowered_transform, raised_transform
 
 TEXT, MNI = b"#Insight Transform File", b"MNI Transform File"
 PARAMETERS = ("Parameters", "FixedParameters")  # keys of ITK's text files
 LARGEST = 1e12  # of a usable number
+SINGULAR = 1e-6  # determinant below which nothing is inverted
 TransformLike: TypeAlias = "sitk.Transform | str | os.PathLike[str]"
 
 
@@ -51,7 +52,7 @@ def read_transform(path: Path, what: str = "initial transform") -> Transform:
     if (
         not np.isfinite(matrix).all()
         or not np.isfinite(shift).all()
-        or abs(np.linalg.det(matrix)) < 1e-6
+        or abs(np.linalg.det(matrix)) < SINGULAR
     ):
         raise InputError(f"{what} {path} cannot be inverted", "check the program that made it")
     return Transform(affine_from(matrix, shift), path, sha256, dimension)
@@ -82,9 +83,12 @@ def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transf
         if ends(path, (".mat", ".txt")):
             turned = f"hsyn convert {quoted(path)} affine.tfm --from ras, or --from fsl"
             hint += f"; a matrix of greedy or FSL becomes one by: {turned}"
+        elif ends(path, LTA):
+            hint = f"convert it first: hsyn convert {quoted(path)} affine.tfm"
         text = f": {str(error)[:80]}" if isinstance(error, ValueError) else ""
         raise InputError(f"{name} is not a transform that ITK can read{text}", hint) from error
-    _check_numbers(read, counts, name)
+    with itk_calls.silent():
+        _check_numbers(read, counts, name)
     return raised_transform(read), sha256, read.GetDimension()
 
 
@@ -116,6 +120,8 @@ def _counts(path: Path, data: bytes) -> tuple[int, int] | None:
         for numbers in re.findall(r"Linear_Transform\s*=([^;]*)", data.decode("ascii")):
             if _count(numbers) != 12:
                 raise ValueError("Linear_Transform has not 12 numbers")
+    if ends(path, HDF5):
+        hdf5.check(data)
     return _in_matlab(data) if ends(path, (".mat",)) else None
 
 
@@ -162,19 +168,29 @@ def _in_matlab(data: bytes) -> tuple[int, int]:
 def _check_numbers(transform: sitk.Transform, counts: tuple[int, int] | None, name: str) -> None:
     """Raise InputError unless all parameters are usable, and as many as the file has."""
     transform = transform.Downcast()
-    if isinstance(transform, sitk.DisplacementFieldTransform):
-        return  # whose vectors `checks.check_field` looks at
     if isinstance(transform, sitk.CompositeTransform):
         parts = [transform.GetNthTransform(k) for k in range(transform.GetNumberOfTransforms())]
         for part in parts:
             _check_numbers(part, None, name)
+        if not parts or any(_singular(part) for part in parts):
+            text = f"{name} holds {'a part that cannot be inverted' if parts else 'no transform'}"
+            raise InputError(text, "check the program that made it")
         return
-    both = transform.GetParameters(), transform.GetFixedParameters()
+    is_field = isinstance(transform, sitk.DisplacementFieldTransform)
+    vectors = () if is_field else transform.GetParameters()  # `checks.check_field` looks at them
+    both = vectors, transform.GetFixedParameters()
     if not (np.abs(both[0] + both[1]) < LARGEST).all():
         raise InputError(f"{name} holds numbers that are no use", "check how it was made")
     own = len(both[0]), len(both[1])
+    if is_field:
+        return
     if counts not in (None, own) or not _whole(transform, own):
         raise InputError(f"{name} lacks some of its parameters", "it is damaged; copy it again")
+
+
+def _singular(transform: sitk.Transform) -> bool:
+    """True for a linear transform that has no inverse."""
+    return transform.IsLinear() and bool(abs(np.linalg.det(affine_parts(transform)[0])) < SINGULAR)
 
 
 def _whole(transform: sitk.Transform, counts: tuple[int, int]) -> bool:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hsyn_cli.fields.folding import Folding
     from hsyn_cli.results.report import Report, Stored
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -84,18 +84,26 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
         table.add_row(Text("warning", "yellow"), Text(warning, "yellow"))
     if report.stored.field_errors:
         table.add_row("fields on disk", Text(_stored(report.stored)))
-    if "report" in report.outputs:
-        table.add_row("written to", Text(str(Path(report.outputs["report"]).parent)))
-        if "page" in report.outputs:
-            table.add_row("look at it", Text(report.outputs["page"]))
-    if "ants_warped" in report.outputs:
-        prefix = report.outputs["ants_warped"].removesuffix("Warped.nii.gz")
-        table.add_row("files for ANTs", Text(f"{prefix}*"))
+    for name, files in _written(report.outputs):
+        table.add_row(name, Text(files))
     if report.apply and "report" in report.outputs:
         table.add_row(
             "apply elsewhere", Text('commands for ANTs, SimpleITK, Slicer: report.json, "apply"')
         )
     return table
+
+
+def _written(outputs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What was written, and where."""
+    if "report" in outputs:
+        yield "written to", str(Path(outputs["report"]).parent)
+        if "page" in outputs:
+            yield "look at it", outputs["page"]
+    if "ants_warped" in outputs:
+        yield "files for ANTs", outputs["ants_warped"].removesuffix("Warped.nii.gz") + "*"
+    if "ants_composite" in outputs:
+        both = (outputs[f"ants_{name}composite"] for name in ("", "inverse_"))
+        yield "composites", ", ".join(both)
 
 
 def _stored(stored: Stored) -> str:

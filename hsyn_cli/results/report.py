@@ -102,8 +102,9 @@ def apply_lines(
     paths make them work in any folder. There are none without a forward field.
     """
     m, f = (str(Path(p).absolute()) for p in (moving, fixed))
-    names = [name for name in ("ants_warp", "ants_affine") if name in outputs] or ["forward_field"]
-    if not outputs.keys() >= set(names):
+    of_ants = [name for name in ("ants_warp", "ants_affine") if name in outputs]
+    names = of_ants or [n for n in ("forward_field", "ants_composite") if n in outputs][:1]
+    if not names:
         return {}
     chain = " ".join(f"-t {shlex.quote(str(outputs[name].absolute()))}" for name in names)
     ants = (

@@ -34,6 +34,10 @@ ANTS_SUFFIXES = {  # ANTs appends them to its output prefix
     "ants_warped": "Warped.nii.gz",
     "ants_inverse_warped": "InverseWarped.nii.gz",
 }
+COMPOSITE_SUFFIXES = {  # the same with --write-composite-transform 1
+    "ants_composite": "Composite.h5",
+    "ants_inverse_composite": "InverseComposite.h5",
+}
 LABELS = "warped_labels.nii.gz"
 PAGE, REPORT = "report.html", "report.json"
 PAGE_BYTES = 10_000_000  # for images of noise; a brain takes 3 MB
@@ -55,6 +59,7 @@ class Wanted:
         ants_prefix: an output prefix of ANTs, e.g. "out/sub1_" or "out/".
         ants: the files of ANTs to write there, keys of `ANTS_SUFFIXES`.
         bare: write the files of ANTs alone, without even a report.
+        composite: the same, for Composite.h5 and InverseComposite.h5.
         channels: how many channels both images have.
         keep: words of `KEEP`, which alone stay beside the report and the files of ANTs; None: all.
         names: {name of an output: its file name}, where it is not the usual one.
@@ -74,6 +79,7 @@ class Wanted:
     rounded: bool = False
     ants: Collection[str] = tuple(ANTS_SUFFIXES)
     bare: bool = False
+    composite: str | None = None
 
 
 def words_of(text: str) -> frozenset[str]:
@@ -105,8 +111,14 @@ def targets(wanted: Wanted) -> dict[str, Path]:
         names["warped_labels"] = LABELS
     for k in range(2, wanted.channels + 1):
         names |= {f"{name}_{k}": f"{name}_{k}.nii.gz" for name in WARPED}
-    ants = {name: ANTS_SUFFIXES[name] for name in wanted.ants if wanted.ants_prefix is not None}
-    placed = {name: Path(f"{wanted.ants_prefix}{suffix}") for name, suffix in ants.items()}
+    ants = {name: ANTS_SUFFIXES[name] for name in wanted.ants}
+    prefixed = (ants, wanted.ants_prefix), (COMPOSITE_SUFFIXES, wanted.composite)
+    placed = {
+        name: Path(f"{prefix}{suffix}")
+        for suffixes, prefix in prefixed
+        if prefix is not None
+        for name, suffix in suffixes.items()
+    }
     if wanted.bare:
         return placed
     last = {"page": PAGE, "report": REPORT} if wanted.html else {"report": REPORT}
@@ -151,6 +163,8 @@ def output_bytes(wanted: Wanted, moving_voxels: int, fixed_voxels: int) -> dict[
         "ants_inverse_warped": IMAGE * moving_voxels,
         "ants_warp": FIELD * fixed_voxels,
         "ants_inverse_warp": FIELD * fixed_voxels,
+        "ants_composite": FIELD * fixed_voxels,
+        "ants_inverse_composite": FIELD * fixed_voxels,
         "page": PAGE_BYTES,
     }
     return {name: sizes.get(channel_of(name)[0], 0) for name in targets(wanted)}

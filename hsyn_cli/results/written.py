@@ -13,6 +13,7 @@ from hsyn_cli.errors import InputError
 from hsyn_cli.fields.compact import compact_field, compact_image
 from hsyn_cli.fields.grids import ErrorStats
 from hsyn_cli.io import atomic, images, writing
+from hsyn_cli.io.composites import Step, write_composite
 from hsyn_cli.io.images import Scan
 from hsyn_cli.io.transforms import read_transform, write_transform
 from hsyn_cli.method.result import Outcome, Registration
@@ -31,6 +32,8 @@ from hsyn_cli.results.run_folder import (
 from hsyn_cli.space import Grid
 from hsyn_cli.space.planes import raised
 from hsyn_cli.tools.labels import warp_labels
+
+COMPOSITES = {"ants_warp": "ants_composite", "ants_inverse_warp": "ants_inverse_composite"}
 
 
 def write(
@@ -57,14 +60,19 @@ def write(
     errors: dict[str, ErrorStats] = {}
     shares: dict[str, float] = {}
     for name, picture in _pictures(result, paths.keys(), moving_labels):
+        composite = paths.get(COMPOSITES.get(name, ""))
         if picture.GetNumberOfComponentsPerPixel() > 1:
             if wanted.rounded or wanted.field_spacing:
                 every = wanted.field_spacing
-                picture, errors[name] = compact_field(picture, every, rounded=wanted.rounded)
+                picture, error = compact_field(picture, every, rounded=wanted.rounded)
+                errors |= {k: error for k in (name, COMPOSITES.get(name)) if k in paths}
         elif wanted.rounded and name != "warped_labels":
             picture, share = compact_image(picture)
             shares[name] = 100 * share
-        writing.write_image(picture, paths[name])  # no threads: ITK's writer holds Python's lock
+        if name in paths:
+            writing.write_image(picture, paths[name])  # no threads: ITK holds Python's lock
+        if composite is not None:
+            write_composite(_steps(name, picture, result.affine), composite, dimension)
         twin = f"ants_{name}"
         if name in WARPED and twin in paths:
             atomic.copy(paths[name], paths[twin])
@@ -83,6 +91,11 @@ def write(
     return report
 
 
+def _steps(name: str, field: sitk.Image, affine: sitk.Transform) -> tuple[Step, Step]:
+    """The ways of points through ANTs' 1Warp and affine, or back through both."""
+    return (field, affine) if name == "ants_warp" else (affine.GetInverse(), field)
+
+
 def _pictures(
     result: Registration, names: Collection[str], moving_labels: sitk.Image | None
 ) -> Iterator[tuple[str, sitk.Image]]:
@@ -90,7 +103,7 @@ def _pictures(
     mine = {"ants_warp": "warp_field", "ants_inverse_warp": "inverse_warp_field"}
     plain = ("forward_field", "inverse_field", *WARPED)
     for name in (*plain, *mine):
-        if name in names:
+        if name in names or COMPOSITES.get(name) in names:
             yield name, getattr(result, mine.get(name, name))
     for name in WARPED:
         if name not in names and f"ants_{name}" in names:

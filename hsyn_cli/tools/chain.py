@@ -20,19 +20,18 @@ import SimpleITK as sitk
 
 from hsyn_cli.errors import GeometryError, UsageError
 from hsyn_cli.io import checks, images
-from hsyn_cli.io.endings import TRANSFORMS, ends
+from hsyn_cli.io.composites import field_of, in_order
+from hsyn_cli.io.endings import HDF5, TRANSFORMS, ends
 from hsyn_cli.io.images import ImageLike, as_grid
 from hsyn_cli.io.transforms import read_any_transform, read_transform
 from hsyn_cli.space import Array, Grid, affine_from, affine_parts
-from hsyn_cli.space.planes import flattened, raised, raised_transform
+from hsyn_cli.space.planes import raised, raised_transform
 from hsyn_cli.tools.mapping import mapped_points
 
 INVERSE = re.compile(r"\[\s*(.+?)\s*,\s*([01])\s*\]")
 LATTICE = 64  # points along each axis for the check that grids meet
 MEET_HINT = "check the order and direction of the transforms, and the images they belong to"
-POINTS_HINT = (
-    "give points in mm, LPS (RAS has the opposite sign in x and y), and check the chain's direction"
-)
+POINTS_HINT = "give points in mm, LPS (x and y of RAS have the opposite sign); check the direction"
 
 # Text as typed, a file, a transform, or a displacement field in mm, LPS.
 Given: TypeAlias = str | Path | sitk.Transform | sitk.Image
@@ -80,6 +79,11 @@ class Chain:
         return self.links[0].dimension
 
     @property
+    def is_linear(self) -> bool:
+        """Whether all its links are linear."""
+        return all(link.transform.IsLinear() for link in self.links)
+
+    @property
     def grid(self) -> Grid | None:
         """The grid of the first link, the natural reference; None if that is no field."""
         return self.links[0].grid
@@ -107,13 +111,11 @@ def read(items: Sequence[Given]) -> Chain:
             warnings += lines
     if not links:
         raise UsageError("no transform is given", "give -t at least once")
-    first = links[0]
+    name, dimension = links[0].name, links[0].dimension
     for link in links:
-        if link.dimension != first.dimension:
-            raise UsageError(
-                f"{first.name} is {first.dimension}-D, and {link.name} is {link.dimension}-D",
-                "give transforms of one dimension",
-            )
+        if link.dimension != dimension:
+            text = f"{name} is {dimension}-D, and {link.name} is {link.dimension}-D"
+            raise UsageError(text, "give transforms of one dimension")
     return Chain(tuple(links), tuple(sources), tuple(warnings))
 
 
@@ -175,8 +177,8 @@ def _read(path: Path, inverse: bool) -> tuple[list[Link], str, tuple[str, ...]]:
     transform, sha256, dimension = read_any_transform(path)
     if transform.IsLinear():
         affine = read_transform(path, "transform").transform
-        affine = affine.GetInverse() if inverse else affine
-        return [Link(affine, name, dimension=dimension)], sha256, ()
+        way = affine.GetInverse() if inverse else affine
+        return [Link(way, name, dimension=dimension)], sha256, ()
     if inverse:
         raise _no_inverse(name)
     return _links(transform, name, dimension), sha256, ()
@@ -184,20 +186,20 @@ def _read(path: Path, inverse: bool) -> tuple[list[Link], str, tuple[str, ...]]:
 
 def _no_inverse(name: str) -> UsageError:
     hint = "invert the field with `hsyn invert` first, and give the result"
+    if ends(name, HDF5):
+        hint = "give the file of the inverse: ANTs and `hsyn register` name it InverseComposite.h5"
     return UsageError(f"[{name},1]: only linear transforms are inverted here", hint)
 
 
 def _links(transform: sitk.Transform, name: str, dimension: int | None = None) -> list[Link]:
     """The parts of a transform of any kind, in the order in which points go through them."""
     dimension = dimension or transform.GetDimension()
-    transform = raised_transform(transform).Downcast()
-    if isinstance(transform, sitk.CompositeTransform):
-        parts = [transform.GetNthTransform(k) for k in range(transform.GetNumberOfTransforms())]
-        return [link for part in reversed(parts) for link in _links(part, name, dimension)]
-    if isinstance(transform, sitk.DisplacementFieldTransform):
-        field = transform.GetDisplacementField()
-        return [_field(flattened(Grid.of(field)).stamp(field) if dimension == 2 else field, name)]
-    return [Link(transform, name, dimension=dimension)]
+    return [
+        _field(field_of(part, dimension), name)
+        if isinstance(part, sitk.DisplacementFieldTransform)
+        else Link(part, name, dimension=dimension)
+        for part in in_order(raised_transform(transform))
+    ]
 
 
 def _field(field: sitk.Image, name: str) -> Link:
@@ -272,9 +274,8 @@ def move_points(chain: Chain, points: Array) -> tuple[Array, tuple[str, ...]]:
         if link.grid is not None:
             outside = int((~link.grid.contains(points)).sum())
             if outside == len(points):
-                raise GeometryError(
-                    f"no point lies on the grid of the field {link.name}", POINTS_HINT
-                )
+                text = f"no point lies on the grid of the field {link.name}"
+                raise GeometryError(text, POINTS_HINT)
             if outside:
                 text = f"{outside} of {len(points)} points lie outside the grid of {link.name}"
                 lines.append(f"{text}, where that field moves nothing")
@@ -294,5 +295,6 @@ def to_affine(chain: Chain) -> sitk.AffineTransform:
     nonlinear = [link.name for link in chain.links if not link.transform.IsLinear()]
     if nonlinear:
         text = f"{nonlinear[0]} is not linear, so the chain is no affine transform"
-        raise UsageError(text, "end the name of -o in .nii.gz to get one displacement field")
+        hint = "end the name of -o in .nii.gz to get one displacement field, or in .h5 to keep all"
+        raise UsageError(text, hint)
     return affine_from(*affine_parts(chain.transform))

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from hsyn_cli.errors import UsageError
 from hsyn_cli.io import atomic, endings, files, writing
+from hsyn_cli.io.composites import write_composite
 from hsyn_cli.io.images import ImageLike
 from hsyn_cli.io.transforms import write_transform
 from hsyn_cli.space.planes import lowered
@@ -50,6 +51,8 @@ def compose_files(
 ) -> ComposedFile:
     """Write a chain, as typed, to `out`: a field, or a linear transform if `out` ends like one.
 
+    In .h5, a chain that is not linear stays as it is: a composite of all its transforms.
+
     Args:
         linear: whether to write a linear transform; None: by the ending of `out`.
         inverse: of a linear transform, write the inverse.
@@ -59,6 +62,7 @@ def compose_files(
         UsageError, InputError, GeometryError, OutputError: see `errors`.
     """
     typed = [chain.parse(text)[0] for text in transforms]
+    kept = linear is None and endings.ends(out, endings.HDF5)
     of_transforms = endings.ends(out, endings.TRANSFORMS)
     linear = of_transforms if linear is None else linear
     if not linear:
@@ -72,7 +76,13 @@ def compose_files(
         progress("reading", 0.0)
         links = chain.read(transforms)
         chain.check_dimension(links, dimension)
-        if linear:
+        if kept and not links.is_linear:
+            if reference is not None:
+                text = f"{out} holds the transforms as they are, on the grids that they have"
+                raise UsageError(text, "leave out -r, or end -o in .nii.gz to get one field")
+            steps = [link.transform for link in links.links]
+            write_composite(steps, staging.path(out), links.dimension)
+        elif linear:
             affine = chain.to_affine(links)
             affine = affine.GetInverse() if inverse else affine
             write_transform(affine, staging.path(out), links.dimension)

@@ -56,8 +56,8 @@ SHOWN = 10  # labels in the table, those that changed most; lost labels come on 
     multiple=True,
     required=True,
     heading=INPUT,
-    help="Displacement field or ITK transform; [FILE,1] inverts a linear transform. Repeatable, in "
-    "the order of antsApplyTransforms.",
+    help="Displacement field or ITK transform, such as Composite.h5; [FILE,1] inverts a linear "
+    "transform. Repeatable, in the order of antsApplyTransforms.",
 )
 @option(
     "-r",

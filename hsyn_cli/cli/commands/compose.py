@@ -30,8 +30,8 @@ INPUT = "Input"
     multiple=True,
     required=True,
     heading=INPUT,
-    help="Displacement field or ITK transform; [FILE,1] inverts a linear transform. Repeatable, in "
-    "the order of antsApplyTransforms.",
+    help="Displacement field or ITK transform, such as Composite.h5; [FILE,1] inverts a linear "
+    "transform. Repeatable, in the order of antsApplyTransforms.",
 )
 @option(
     "-r",
@@ -46,8 +46,8 @@ INPUT = "Input"
     type=FILE,
     required=True,
     heading=OUTPUT,
-    help="Field to write (.nii.gz or another image format). A linear chain may also become .mat, "
-    ".tfm, .txt or .h5.",
+    help="Field to write (.nii.gz or another image format), or .h5 to keep all transforms as they "
+    "are, as in ANTs' Composite.h5. A linear chain becomes one transform in .mat, .tfm, .txt, .h5.",
 )
 @force_option
 @quiet_option
@@ -74,6 +74,7 @@ def compose(
       hsyn compose -t '[0GenericAffine.mat,1]' -t 1InverseWarp.nii.gz \\
         -r m.nii.gz -o inverse.nii.gz
       hsyn compose -t a.mat -t '[b.mat,1]' -o both.mat
+      hsyn compose -t 1Warp.nii.gz -t 0GenericAffine.mat -o Composite.h5
     """
     from hsyn_cli import api
     from hsyn_cli.cli.progress import progress_bar

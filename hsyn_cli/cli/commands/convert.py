@@ -69,14 +69,15 @@ class ConvertCommand(GroupedCommand):
     "--reference",
     type=FILE,
     heading=FORM,
-    help="Fixed image, for its grid: .npz and .npy hold none, and FLIRT matrices depend on it.",
+    help="Fixed image, for its grid: .npz and .npy hold none, and FLIRT and LTA affines need it.",
 )
 @option(
     "-m",
     "--moving",
     type=FILE,
     heading=FORM,
-    help="Moving image, for its grid: fsl depends on it, and voxel unless it is the fixed one's.",
+    help="Moving image, for its grid: fsl and freesurfer depend on it, and voxel unless it is the "
+    "fixed one's.",
 )
 @option(
     "--channels",
@@ -103,6 +104,8 @@ def convert(source: Path, target: Path, quiet: bool, as_json: bool, **options: A
       hsyn convert no_intent.nii.gz field.nii.gz --from itk
       hsyn convert field.nii.gz warp.nii.gz --to fsl --moving moving.nii.gz
       hsyn convert 0GenericAffine.mat affine.txt --to ras
+      hsyn convert bbregister.lta affine.tfm
+      hsyn convert Composite.h5 field.nii.gz
     """
     from hsyn_cli.cli.progress import progress_bar
     from hsyn_cli.results.record import record

@@ -107,6 +107,13 @@ INPUT = "Input"
     help="Also write the five files of ANTs, P0GenericAffine.mat etc.",
 )
 @option(
+    "--composite",
+    metavar="P",
+    heading=OUTPUT,
+    help="Also write PComposite.h5 and PInverseComposite.h5, affine and field in one file, as ANTs "
+    "and fMRIPrep have them.",
+)
+@option(
     "--save-midspace",
     is_flag=True,
     heading=OUTPUT,
@@ -180,11 +187,11 @@ INPUT = "Input"
     help="Print the report as JSON instead of the table.",
 )
 def register(
-    out: Path, ants_prefix: str | None, save_midspace: bool, no_html: bool, keep: str | None,
-    field_spacing: float | None, force: bool, preset: str, model: str, transform: Transform,
-    similarity: str, search: Search, rigid: bool, no_affine: bool, smoothness: float,
-    max_folding: float | None, on_failure: str, device: str, threads: int | None, seed: int,
-    quiet: bool, as_json: bool,
+    out: Path, ants_prefix: str | None, composite: str | None, save_midspace: bool, no_html: bool,
+    keep: str | None, field_spacing: float | None, force: bool, preset: str, model: str,
+    transform: Transform, similarity: str, search: Search, rigid: bool, no_affine: bool,
+    smoothness: float, max_folding: float | None, on_failure: str, device: str,
+    threads: int | None, seed: int, quiet: bool, as_json: bool,
     moving: tuple[Path, ...], fixed: tuple[Path, ...], weight: tuple[float, ...], **inputs: Any,
 ) -> None:  # fmt: skip
     """Register a moving image to a fixed one, 3-D or 2-D, both ways.
@@ -198,7 +205,7 @@ def register(
       hsyn register -m moving.nii.gz -f fixed.nii.gz -o out/
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --moving-labels m_seg.nii.gz
       hsyn register -m m.nii.gz -f f.nii.gz -o out/ --ants-prefix out/m_to_f_
-      hsyn register -m m.nii.gz -f f.nii.gz -o out/ --preset fast --json
+      hsyn register -m m.nii.gz -f f.nii.gz -o out/ --composite out/a_ --json
       hsyn register -m t2.nii.gz -f t1.nii.gz -o out/ --transform rigid
       hsyn register -m at1.nii -f bt1.nii -m at2.nii -f bt2.nii -o out/
       hsyn register -m exhale.nii.gz -f inhale.nii.gz -o out/ --model lung
@@ -215,6 +222,7 @@ def register(
     wanted = Wanted(
         out, ants_prefix, save_midspace, labels, html=not no_html, channels=len(moving),
         keep=None if keep is None else words_of(keep), field_spacing=field_spacing,
+        composite=composite,
     )  # fmt: skip
     check_keep(wanted)
     with progress_bar(quiet) as progress:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hsyn_cli import plugins
 from hsyn_cli.errors import InputError, UsageError
-from hsyn_cli.io.endings import IMAGES, NIFTI, TRANSFORMS, ends
+from hsyn_cli.io.endings import HDF5, IMAGES, NIFTI, TRANSFORMS, ends
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -120,7 +120,7 @@ class Form:
         """The grids that affines depend on; here none. Raises UsageError where one is missing."""
         from hsyn_cli.io.formats import _affines
 
-        return _affines.UNIT, _affines.UNIT
+        return _affines.BOTH
 
     def read(
         self, path: Path, fixed: Grid | None, moving: Grid | None, named: bool
@@ -238,11 +238,10 @@ def read(
     """
     named, name = form is not None, form or guess_form(path)
     holders = [other for other in names() if ends(path, find(other).own_endings("field"))]
+    holders = [DEFAULT] if ends(path, HDF5) else holders
     if holders and name not in holders:
-        raise UsageError(
-            f"{path.name} can only hold {_either(holders)} displacements, not {name}",
-            "leave out --from",
-        )
+        text = f"{path.name} can only hold the form {_either(holders)}, not {name}"
+        raise UsageError(text, "leave out --from")
     return find(name).read(path, fixed, moving, named)
 
 

@@ -8,13 +8,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.errors import GeometryError, InputError, UsageError
-from hsyn_cli.io import fields_said, formats, images, writing
-from hsyn_cli.io.endings import HDF5, IMAGES, NUMPY, TRANSFORMS, ends, quoted
+from hsyn_cli.io import composites, fields_said, formats, images, writing
+from hsyn_cli.io.endings import HDF5, IMAGES, NUMPY, TRANSFORMS, ends
 from hsyn_cli.io.formats import Form, Layout, _affines
 from hsyn_cli.io.headers import Intent
 from hsyn_cli.io.transforms import read_any_transform
 from hsyn_cli.space import Array, Grid, convert_vectors
-from hsyn_cli.space.planes import flattened
 
 MEMORY = Form()  # a field in memory is of no other form: mm, LPS
 
@@ -125,17 +124,4 @@ def save(form: Form, vectors: Array, grid: Grid, path: Path) -> None:
 def _of_transform(path: Path) -> sitk.Image | None:
     """The field of an ITK transform, None if the transform is linear. Raises InputError."""
     transform, _, dimension = read_any_transform(path)
-    if transform.GetTransformEnum() == sitk.sitkComposite:
-        chain = sitk.CompositeTransform(transform)
-        if chain.GetNumberOfTransforms() == 1:
-            transform = chain.GetNthTransform(0)
-    if transform.IsLinear():
-        return None
-    is_field = transform.GetTransformEnum() == sitk.sitkDisplacementField
-    if not is_field:
-        raise InputError(
-            f"{path} holds a chain or a spline ({transform.GetName()}), not one field",
-            f"make one: hsyn compose -t {quoted(path)} -r FIXED -o field.nii.gz",
-        )
-    field = sitk.DisplacementFieldTransform(transform).GetDisplacementField()
-    return flattened(Grid.of(field)).stamp(field) if dimension == 2 else field
+    return None if transform.IsLinear() else composites.total_field(transform, dimension, path)

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 
 class Fsl(Form):
-    """FNIRT's relative warps, (X, Y, Z, 3), and FLIRT's matrices, from moving to fixed."""
+    """FNIRT's warps, (X, Y, Z, 3), and FLIRT's matrices, from moving to fixed.
 
-    about = "FNIRT's relative warps, intent 2006; affines as FLIRT's .mat"
+    hsyn writes relative warps. It reads absolute ones too, of convertwarp --absout, and tells them
+    by their vectors, as FSL's own programs do.
+    """
+
+    about = "FNIRT's warps, intent 2006; affines as FLIRT's .mat"
     affine_endings = (".mat", ".txt")
     intent = 2006  # fields_said.INTENT_FSL
     stacked = True
@@ -36,6 +40,16 @@ class Fsl(Form):
         if ends(path, (".mat",)):
             return _affines.matrix_in(path) is not None
         return super().claims(path, header)
+
+    def load_field(self, path: Path, named: bool) -> tuple[Array, Grid]:
+        """Positions become displacements."""
+        from hsyn_cli.io import fields_said
+        from hsyn_cli.io.formats import _fields
+
+        vectors, grid = super().load_field(path, named)
+        if fields_said.follows(vectors, grid, self.coordinates(grid)):
+            vectors = _fields.relative(vectors, grid, self.coordinates(grid))
+        return vectors, grid
 
     def moving_grid(self, moving: Grid | None, fixed: Grid) -> Grid:
         """Raises UsageError without the moving image's grid."""
