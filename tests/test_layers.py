@@ -19,7 +19,10 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-ALLOWED = {"__init__", "api", "cli", "cohort", "config", "devices", "errors", "plugins", "results", "template"}
+ALLOWED = {
+    "__init__", "api", "cli", "cohort", "config", "devices", "errors", "plugins", "results",
+    "template",
+}  # fmt: skip
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 
