@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hsyn_cli.results.pairs import evaluate_files
     from hsyn_cli.results.register_files import register_files
     from hsyn_cli.results.written import report_files
+    from hsyn_cli.template.build import template_files
     from hsyn_cli.tools.apply import Settings as ApplySettings
     from hsyn_cli.tools.apply import apply_field
     from hsyn_cli.tools.apply_files import apply_files
@@ -50,6 +51,7 @@ __all__ = [
     "register",
     "register_files",
     "report_files",
+    "template_files",
 ]
 
 # Verb -> its module, and after a colon its name there if that differs.
@@ -72,6 +74,7 @@ PLACES = {
     "register": "method.register",
     "register_files": "results.register_files",
     "report_files": "results.written",
+    "template_files": "template.build",
 }
 
 

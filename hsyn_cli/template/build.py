@@ -14,11 +14,12 @@ from typing import Any
 
 from hsyn_cli.cohort.batch import Work
 from hsyn_cli.cohort.drivers import driving
+from hsyn_cli.config.template import Settings
 from hsyn_cli.devices import available_cores, use_threads
 from hsyn_cli.errors import OutputError
 from hsyn_cli.template import finish, passes, record, rounds
 from hsyn_cli.template.pairs import register, wait
-from hsyn_cli.template.run import Run, Settings, Tell
+from hsyn_cli.template.run import Run, Tell
 from hsyn_cli.template.stages import WORK, Stage, forget_pairs, key_of
 from hsyn_cli.template.subjects import Subject, read, refuse_inside, twins
 

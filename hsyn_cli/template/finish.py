@@ -110,9 +110,7 @@ def _write(
     del back
     settled = totals.settle((last.mask, own.content), FIT)
     linear, change = measure_change(totals, last.mask)
-    forward, inverse = (
-        compact_field(field, None, rounded=True)[0] for field in totals.images()
-    )
+    forward, inverse = (compact_field(field, None, rounded=True)[0] for field in totals.images())
     moved = averages.warped(own.channels[0], as_transform(forward), grid)
     alike = averages.correlation(moved, last.values(), last.mask)
     moved[~np.isfinite(moved)] = own.channels[0].outside

@@ -79,7 +79,7 @@ def stage(
             return make(Making(left, folder, key, step, done, out, start))
     wait(run, folder, lambda: stands() is not None)
     made = stands()
-    assert made is not None  # noqa: S101 (waited for)
+    assert made is not None
     return made
 
 

@@ -87,7 +87,8 @@ def check_scale(scans: Scans, like: Scans, subject: Subject, other: Subject) -> 
 
 def middle(scans: Scans) -> Array:
     """The centre of the content, mm LPS."""
-    return content_points(scans).mean(0)
+    found: Array = content_points(scans).mean(0)
+    return found
 
 
 def content_points(scans: Scans) -> Array:

@@ -1,7 +1,8 @@
-"""The subjects of a template: given as scans or in a list, checked, and in an order of their own."""
+"""The subjects of a template: scans or a list, checked, in an order of their own."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -143,10 +144,11 @@ def _faults(subjects: Sequence[Subject]) -> Iterable[str]:
                 grids.append((scan, _grid(scan)))
             except HsynError as error:
                 yield f"{error.message}; {error.hint}"
-    for scan, grid in grids:
-        (first, other), own = grids[0], grid.dimension
-        if own != other.dimension:
-            yield f"scan {scan} is {own}-D, and {first} is {other.dimension}-D; give one kind"
+    for path, grid in grids:
+        first, like = grids[0]
+        if grid.dimension != like.dimension:
+            dimensions = f"{grid.dimension}-D, and {first} is {like.dimension}-D"
+            yield f"scan {path} is {dimensions}; give images of one kind"
 
 
 def _grid(scan: Path) -> Grid:
@@ -172,7 +174,7 @@ def refuse_inside(subjects: Sequence[Subject], out: Path) -> None:
 
 def twins(subjects: Sequence[Subject]) -> list[str]:
     """A line for each subject whose scans hold the same bytes as those of another one."""
-    pairs = zip(subjects, subjects[1:], strict=False)
+    pairs = itertools.pairwise(subjects)
     return [
         f"the scans of {one.id} and {other.id} are the same; the template counts both"
         for one, other in pairs
