@@ -120,16 +120,26 @@ def _read(path: Path) -> str:
 def convolution_type(device: torch.device) -> torch.dtype:
     """The number type in which convolutions are fast on `device`.
 
-    bfloat16 on GPUs and CPUs that have instructions for it, else float32.
+    bfloat16 on GPUs and CPUs that have instructions for it, else float32. oneDNN may be told to do
+    without them (ONEDNN_MAX_CPU_ISA); its bfloat16 is then a hundred times slower.
     """
     import torch
 
     if device.type == "cpu":
         able: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not in 2.6
         fast = able.get("avx512_bf16") or able.get("amx_bf16")
-        return torch.bfloat16 if fast else torch.float32
+        return torch.bfloat16 if fast and _onednn_has_bfloat16() else torch.float32
     able_gpu = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.bfloat16 if able_gpu else torch.float32
+
+
+def _onednn_has_bfloat16() -> bool:
+    import torch
+
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a torch without oneDNN
+        return False
 
 
 def device_name(device: torch.device) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from samples import balls, picture, smooth_field, tiny_networks
 
-from hsyn_cli import config
+from hsyn_cli import config, devices
 from hsyn_cli.config.training import Stage, Training
 from hsyn_cli.devices import convolution_type
 from hsyn_cli.fields.sampling import compose, downsample
@@ -105,8 +105,14 @@ def test_a_config_with_steps_survives_json() -> None:
 
 
 def test_convolutions_are_in_what_the_cpu_is_made_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for able, expected in (({"avx512_bf16": True}, torch.bfloat16), ({}, torch.float32)):
+    cases = (
+        ({"avx512_bf16": True}, True, torch.bfloat16),
+        ({"avx512_bf16": True}, False, torch.float32),  # ONEDNN_MAX_CPU_ISA says so
+        ({}, True, torch.float32),
+    )
+    for able, used, expected in cases:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able, raising=False)
+        monkeypatch.setattr(devices, "_onednn_has_bfloat16", lambda used=used: used)
         assert convolution_type(CPU) == expected
     assert convolution_type(torch.device("mps")) == torch.float32
 
