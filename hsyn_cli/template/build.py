@@ -68,7 +68,8 @@ def build(
         if number > 1 and stages[-1].entry["change"] < settings.tolerance:
             ended = "tolerance"
             break
-    return _end(run, stages, ended, twins(subjects))
+    doubts = [line for stage in stages[:-1] for line in stage.doubts]
+    return _end(run, stages, ended, [*twins(subjects), *doubts])
 
 
 def _left(run: Run, stage: Stage) -> Run:

@@ -37,11 +37,13 @@ class Making:
 
     def entry(self, means: Means, grid: Grid) -> dict[str, Any]:
         """What every stage.json holds."""
+        problems = {name: status.problems for name, status in self.done.done.items()}
         return {
             "key": self.key,
             "stage": self.folder.name,
             "subjects": len(self.run.subjects),
             "left_out": list(self.left_out),
+            "doubtful": {name: list(why) for name, why in problems.items() if why},
             "seconds": time.monotonic() - self.start,
             "sharpness": averages.sharpness(means.images[0], means.mask, grid),
         }

@@ -47,14 +47,12 @@ def advance(run: Run, before: Stage, number: int) -> Stage:
         found = _moved(making, before)
         images = tuple(averages.sharpened(v, amount) for v in found.means.images)
         means = replace(found.means, images=images)
-        problems = {name: status.problems for name, status in making.done.done.items()}
         entry = {
             **making.entry(means, grid),
             "round": number,
             "preset": run.settings.preset_of(number),
             **found.facts,
             "change": averages.change(means.images[0], before.values(), means.mask),
-            "doubtful": {name: list(why) for name, why in problems.items() if why},
         }
         return put(making.folder, entry, means, found.maps, grid, run.hashes)
 
@@ -76,7 +74,7 @@ def _moved(making: Making, before: Stage) -> _Found:
     """Take out the mean displacement, which is written as the round's shift, and average."""
     grid, mask, subjects = before.grid, before.mask, making.run.subjects
     taken = _mean_shape(making, subjects, before)
-    image, share = shape.shift_image(taken, grid)
+    image = shape.shift_image(taken, grid)
     write_image(image, making.folder / SHIFT)
     shift, loaded = shape.Shift.of(image), Loader()
     after, sums = shape.MeanShape(grid, mask), Average(grid)
@@ -91,7 +89,6 @@ def _moved(making: Making, before: Stage) -> _Found:
     means = sums.means()
     facts = {
         "mean_displacement_mm": float(shape.within(taken, mask).mean()),
-        "taken_share": share,
         "left_mm": float(shape.within(after.mean(), means.mask).mean()),
         "displacements_mm": lengths,
     }

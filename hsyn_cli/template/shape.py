@@ -18,14 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsyn_cli.fields.compact import compact_field
-from hsyn_cli.fields.folding import determinant
-from hsyn_cli.fields.grids import (
-    affine_displacement,
-    along_axes,
-    from_image,
-    sample_mm,
-    to_image,
-)
+from hsyn_cli.fields.grids import affine_displacement, from_image, sample_mm, to_image
+from hsyn_cli.fields.repair import repair
 from hsyn_cli.fields.sampling import length, rotate
 from hsyn_cli.space import Array, Grid
 from hsyn_cli.tools.invert import invert
@@ -33,7 +27,7 @@ from hsyn_cli.tools.invert import invert
 Mask = NDArray[np.bool_]
 
 MOST_POINTS = 200_000  # of the mask that decide on rigid and affine parts
-LEAST_DET = 0.2  # of p + w(p); a mean displacement that folds is halved until it does not
+LEAST_DET = 0.25  # of p + w(p), one-sided; as of the half-way fields of a registration
 EXACT = 0.001  # mm, of the inverse of p + w(p)
 
 
@@ -125,10 +119,11 @@ class Shift:
         return u + sample_mm(self.w, self.grid, there.add_(u))
 
 
-def shift_image(mean: Tensor, grid: Grid) -> tuple[sitk.Image, float]:
-    """The mean displacement as it is stored, halved until it is far from folding; its share."""
-    share = 1.0
-    while float(determinant(along_axes(mean * share, grid), grid.spacing).min()) < LEAST_DET:
-        share /= 2
-    image, _ = compact_field(to_image(mean * share, grid), None, rounded=True)
-    return image, share
+def shift_image(mean: Tensor, grid: Grid) -> sitk.Image:
+    """The mean displacement as it is stored: rounded, and smoothed where it nearly folds.
+
+    The axes of the grid are L, P, S, so the components need no rotation.
+    """
+    mended, _ = repair(mean, grid.spacing, LEAST_DET)
+    image, _ = compact_field(to_image(mended, grid), None, rounded=True)
+    return image

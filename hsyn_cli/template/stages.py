@@ -55,6 +55,12 @@ class Stage:
         found: list[Mapping[str, Any]] = self.entry["left_out"]
         return found
 
+    @property
+    def doubts(self) -> list[str]:
+        """A line for each of its registrations that is not to be trusted."""
+        found = self.entry["doubtful"].items()
+        return [f"{self.name}: {name} is not to be trusted: {why[0]}" for name, why in found]
+
     def mean(self, channel: int = 1) -> Path:
         """The file of a mean channel, from 1."""
         return self.folder / mean_name(channel)
