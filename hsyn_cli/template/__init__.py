@@ -47,13 +47,18 @@ template.json (all lengths mm, all points LPS; a missing number is null):
                      report.json,
                  problems: [reasons why its last registration is not to be trusted]}
     left_out    [{id, scans, stage: "frame-1" or "round-2", exit_code, error}]
-    frame       one entry for each affine pass: {stage, subjects, seconds, change, grid}
+    frame       the start and each affine pass: {stage, subjects, seconds, voxel, sharpness, doubtful}
     rounds      one entry for each round: {stage, round, preset, subjects, seconds,
                  mean_displacement_mm: norm of the mean displacement that the round took out,
                      averaged over the mask,
+                     errors that all registrations of the round have in common are in it,
                  left_mm: the same after the update, as it is in the fields of the round,
                  change: relative L2 difference to the template of the round before, in the mask,
                  sharpness: mean gradient magnitude in the mask, grey values per mm,
-                 displacements_mm: {id: mean over the mask}}
+                 displacements_mm: {id: mean over the mask},
+                 doubtful: {id: reasons why its registration is not to be trusted}}
     ended       "tolerance" if the template changed less than that, else "rounds"
+    left_mm     norm of the mean displacement in the forward fields as written, over the mask
+    sharpness   of the template
+    finish_seconds  for the subjects' files
 """

@@ -20,6 +20,7 @@ from hsyn_cli.io.plain import dump
 from hsyn_cli.io.transforms import write_transform
 from hsyn_cli.io.writing import write_image
 from hsyn_cli.space import affine_from
+from hsyn_cli.space.planes import raised
 from hsyn_cli.template import averages, shape
 from hsyn_cli.template.averages import Average, Means
 from hsyn_cli.template.making import Loader
@@ -110,7 +111,9 @@ def _write(
     del back
     settled = totals.settle((last.mask, own.content), FIT)
     linear, change = measure_change(totals, last.mask)
-    forward, inverse = (compact_field(field, None, rounded=True)[0] for field in totals.images())
+    forward, inverse = (
+        raised(compact_field(field, None, rounded=True)[0]) for field in totals.images()
+    )
     moved = averages.warped(own.channels[0], as_transform(forward), grid)
     alike = averages.correlation(moved, last.values(), last.mask)
     moved[~np.isfinite(moved)] = own.channels[0].outside
