@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hsyn_cli.cli import run
 from hsyn_cli.errors import HsynError, InputError, UsageError
 from hsyn_cli.fields.grids import affine_displacement, as_transform, from_image, to_image
 from hsyn_cli.space import Grid, affine_from
-from hsyn_cli.template import averages, frame, scans, shape, subjects
+from hsyn_cli.template import averages, frame, record, scans, shape, subjects
 from hsyn_cli.template.averages import Average
 
 GRID = Grid((16, 14, 12), (2.0, 2.0, 2.0), (-15.0, -13.0, -11.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
@@ -281,6 +282,26 @@ def test_a_mean_that_folds_is_smoothed_there_alone() -> None:
     det = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(image))
     assert det.min() > 0.25
     np.testing.assert_array_equal(from_image(image)[..., :3, :, :], steep[..., :3, :, :])
+
+
+# Record
+
+
+def test_files_of_a_scan_that_was_taken_out_go(tmp_path: Path) -> None:
+    def entry(name: str) -> dict[str, object]:
+        return {"id": name, "outputs": {"warped": f"subjects/{name}/warped.nii.gz"}}
+
+    head = {"schema_version": 1, "rounds": [], "outputs": {"template": "template.nii.gz"}}
+    old = {**head, "subjects": [entry("a"), entry("b")]}
+    (tmp_path / "template.json").write_text(json.dumps(old))
+    for name in "ab":
+        place = tmp_path / "subjects" / name
+        place.mkdir(parents=True)
+        for file in ("warped.nii.gz", "subject.json"):
+            (place / file).touch()
+    record._forget(tmp_path, record._stale(tmp_path, {**head, "subjects": [entry("a")]}))
+    assert [path.name for path in (tmp_path / "subjects").iterdir()] == ["a"]
+    assert len(list((tmp_path / "subjects" / "a").iterdir())) == 2
 
 
 def test_too_few_are_refused() -> None:

@@ -47,7 +47,8 @@ template.json (all lengths mm, all points LPS; a missing number is null):
                      report.json,
                  problems: [reasons why its last registration is not to be trusted]}
     left_out    [{id, scans, stage: "frame-1" or "round-2", exit_code, error}]
-    frame       the start and each affine pass: {stage, subjects, seconds, voxel, sharpness, doubtful}
+    frame       the start and each affine pass: {stage, subjects, seconds, voxel, sharpness,
+                 doubtful}
     rounds      one entry for each round: {stage, round, preset, subjects, seconds,
                  mean_displacement_mm: norm of the mean displacement that the round took out,
                      averaged over the mask,

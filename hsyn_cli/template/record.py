@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hsyn_cli.io import atomic
 from hsyn_cli.io.writing import write_image
 from hsyn_cli.results.record import SCHEMA_VERSION, record
 from hsyn_cli.template import averages
-from hsyn_cli.template.finish import FILES, SUBJECTS, Finished
+from hsyn_cli.template.finish import ENTRY, FILES, SUBJECTS, Finished
 from hsyn_cli.template.run import Run
 from hsyn_cli.template.scans import HIGH, LOW, load
 from hsyn_cli.template.stages import Stage, mean_name
@@ -44,9 +45,13 @@ def find(run: Run, key: str) -> Mapping[str, Any] | None:
     found = read(run.out)
     if found is None or found.get("key") != key:
         return None
-    files = [*found["outputs"].values()]
-    files += [file for subject in found["subjects"] for file in subject["outputs"].values()]
-    return found if all((run.out / file).is_file() for file in files) else None
+    return found if all((run.out / file).is_file() for file in _files(found)) else None
+
+
+def _files(found: Mapping[str, Any]) -> set[str]:
+    """All files that a record names."""
+    of_subjects = {f for entry in found["subjects"] for f in entry["outputs"].values()}
+    return {*found["outputs"].values(), *of_subjects}
 
 
 def write(
@@ -99,9 +104,28 @@ def write(
         write_image(mask, staging.path(paths["mask"]))
         text = record(plain, warnings)
         atomic.write_text(staging.path(target), text)
+        out: Mapping[str, Any] = json.loads(text)
+        _forget(run.out, _stale(run.out, out))
         staging.commit()
-    out: Mapping[str, Any] = json.loads(text)
     return out
+
+
+def _forget(out: Path, files: Iterable[str]) -> None:
+    """Remove files, and their folders if they are empty then."""
+    for path in (out / file for file in files):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
+
+
+def _stale(out: Path, new: Mapping[str, Any]) -> set[str]:
+    """The files of the template before that the new one does not have, as of scans taken out."""
+    old = read(out)
+    if old is None or not known(out):
+        return set()
+    entries = {f"{SUBJECTS}/{of['id']}/{ENTRY}" for of in old["subjects"]}
+    kept = {f"{SUBJECTS}/{of['id']}/{ENTRY}" for of in new["subjects"]}
+    return (_files(old) | entries) - (_files(new) | kept)
 
 
 def _told(stage: Stage) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from hsyn_cli.cli.options import (
 )
 from hsyn_cli.config import presets
 from hsyn_cli.config.template import Settings
-from hsyn_cli.errors import BatchError, FailedError
+from hsyn_cli.errors import BatchError, FailedError, Interrupted
 
 if TYPE_CHECKING:
     from hsyn_cli.template.build import Template
@@ -114,7 +114,10 @@ def template(
 
     work = work_of(jobs, threads, timeout, memory, shard, scheduler, retry_failed)
     check_model(settings["model"])
-    made = api.template_files(files, out, Settings(**settings), work, _tell(quiet))
+    try:
+        made = api.template_files(files, out, Settings(**settings), work, _tell(quiet))
+    except Interrupted as error:
+        raise type(error)(error.message, "the same command goes on from there") from None
     if as_json:
         told = {k: v for k, v in made.record.items() if k not in ("schema_version", "versions")}
         warnings = told.pop("warnings")
