@@ -38,14 +38,16 @@ from ten_images import hsyn, mean_dice, painted
 
 CONFIG = Path(__file__).parents[1] / "weights" / "brain-t1.train.json"
 SYN = "antsRegistrationSyNQuick[s]"
-JUDGES = ("ants", "hsyn")
+TOOLS = ("hsyn", "ants")
 Values = NDArray[np.float64]
 
 
 def prepare(arguments: argparse.Namespace) -> list[Path]:
     """The scans on one scale: dark 0, the 99.5th percentile of what is not, 100; and label maps."""
     folder = arguments.work / "scans"
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        return sorted(folder.glob("*.nii.gz"))
+    folder.mkdir(parents=True)
     paths = sorted(arguments.scans.glob("*.nii*"))
     count, rng = arguments.people, np.random.default_rng(0)
     chosen = paths[-count:] if arguments.painted else paths[:count]
@@ -66,19 +68,17 @@ def prepare(arguments: argparse.Namespace) -> list[Path]:
     return out
 
 
-def by_hsyn(scans: list[Path], work: Path, rounds: int, threads: int) -> float:
-    """Make hsyn's template in WORK/hsyn; the seconds that it took."""
+def by_hsyn(scans: list[Path], work: Path, rounds: int, threads: int) -> None:
+    """Make hsyn's template in WORK/hsyn, and write the seconds that it took beside it."""
     begun = time.monotonic()
     options = ("--rounds", rounds, "--tolerance", 0, "--sharpen", 0, "--quiet")
     hsyn("template", *scans, "-o", work / "hsyn", "--jobs", threads, "--threads", 1, *options)
-    return time.monotonic() - begun
+    (work / "hsyn.txt").write_text(str(time.monotonic() - begun))
 
 
-def by_peer(scans: list[Path], work: Path, rounds: int, threads: int) -> float:
-    """Make the peer's template in a process of its own; the seconds that it took."""
-    words = [sys.executable, __file__, "--peer-in", str(work), str(rounds), *map(str, scans)]
-    _run(words, threads)
-    return float((work / "ants" / "seconds.txt").read_text())
+def by_ants(scans: list[Path], work: Path, rounds: int, threads: int) -> None:
+    """The same of the peer, in WORK/ants, in a process of its own."""
+    _run([sys.executable, __file__, "--peer-in", str(work), str(rounds), *map(str, scans)], threads)
 
 
 def _run(words: list[str], threads: int) -> None:
@@ -98,7 +98,7 @@ def build_peer(work: Path, rounds: int, scans: list[str]) -> None:
     )
     seconds = time.monotonic() - begun
     ants.image_write(made, str(work / "ants" / "template.nii.gz"))
-    (work / "ants" / "seconds.txt").write_text(str(seconds))
+    (work / "ants.txt").write_text(str(seconds))
 
 
 def judge(
@@ -181,7 +181,7 @@ def pairwise(
 ) -> dict[str, float]:
     """The mean Dice of registering each person to the next one, by both tools."""
     scores = {}
-    for tool in JUDGES:
+    for tool in TOOLS:
         each = []
         for m in range(len(scans)):
             f = (m + 1) % len(scans)
@@ -203,22 +203,26 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--judges", nargs="*", choices=TOOLS, help="default: both")
     parser.add_argument("--painted", action="store_true")
     parser.add_argument("--pairwise", action="store_true")
     given = parser.parse_args()
     work, threads = given.work, given.threads
     scans = prepare(given)
-    seconds = {"hsyn": by_hsyn(scans, work, given.rounds, threads)}
-    print(f"hsyn: {seconds['hsyn']:.0f} s", flush=True)  # noqa: T201
-    seconds["ants"] = by_peer(scans, work, given.rounds, threads)
-    print(f"ants: {seconds['ants']:.0f} s", flush=True)  # noqa: T201
+    seconds = {}
+    for tool, make in (("hsyn", by_hsyn), ("ants", by_ants)):
+        told = work / f"{tool}.txt"
+        if not told.exists():
+            make(scans, work, given.rounds, threads)
+        seconds[tool] = float(told.read_text())
+        print(f"{tool}: {seconds[tool]:.0f} s", flush=True)  # noqa: T201
     own = [
         sitk.ReadImage(str(work / "hsyn" / "subjects" / scan.name[:-7] / "forward_field.nii.gz"),
                        sitk.sitkVectorFloat64)
         for scan in scans
     ]  # fmt: skip
     found = {("hsyn", "its own fields"): own}
-    for tool, by in itertools.product(("hsyn", "ants"), JUDGES):
+    for tool, by in itertools.product(TOOLS, given.judges or TOOLS):
         template = work / tool / "template.nii.gz"
         found[tool, by] = judge(by, template, scans, work / f"judged-{tool}-{by}", threads)
     maps = [sitk.ReadImage(str(path)) for path in sorted(work.glob("labels-*.nii.gz"))]
