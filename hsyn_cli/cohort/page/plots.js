@@ -1,14 +1,5 @@
-"use strict";
-const find = (selector) => document.querySelector(selector);
-const element = (tag, name = "", text = "") => Object.assign(document.createElement(tag), { className: name, textContent: text });
 const HEIGHT = 66, REACH = 9; // px; of a plot, of the pointer
 
-// Three digits and no powers of ten, as the rest of the page.
-function short(value, unit = "") {
-  if (value === null || value === undefined) return "";
-  const text = value === 0 ? "0" : Number(value.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3, useGrouping: false });
-  return unit === "°" ? `${text}°` : unit ? `${text} ${unit}` : text;
-}
 function middle(sorted) {
   const k = sorted.length >> 1;
   return sorted.length % 2 ? sorted[k] : (sorted[k - 1] + sorted[k]) / 2;
