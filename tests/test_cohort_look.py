@@ -30,9 +30,9 @@ def test_the_median_of_equal_values_is_in_the_middle_of_their_dots(tmp_path: Pat
     rows = [changed(row, {"folding_forward_percent": 0.0}) for row in cohort(30)]
     found = in_browser(
         tmp_path, page.make_page("study", rows, [], {}, plain(rows)),
-        """const { columns, rows } = JSON.parse(document.querySelector("#data").textContent);
+        """const data = JSON.parse(document.querySelector("#data").textContent), { columns } = data;
         const k = columns.findIndex((column) => column.key === "folding_forward_percent");
-        const plot = new Plot(columns[k], k, rows, () => {});
+        const plot = new Plot(columns[k], k, data, () => {});
         return {off: [200, 201, 205, 210].map((width) => {
           plot.place(width);
           return Math.max(...plot.dots.map(([x]) => Math.abs(x - plot.x(plot.median))));

@@ -7,7 +7,7 @@ function middle(sorted) {
 
 // A plot of one measure: dots in stacks along the scale on which the pairs are compared.
 class Plot {
-  constructor(column, k, rows, choose) {
+  constructor(column, k, { rows, one }, choose) {
     this.column = column;
     this.known = rows.filter((row) => row.values[k] !== null).sort((a, b) => a.values[k] - b.values[k]);
     this.k = k;
@@ -21,7 +21,7 @@ class Plot {
     this.canvas = element("canvas");
     this.canvas.tabIndex = 0;
     this.canvas.setAttribute("role", "img");
-    this.canvas.setAttribute("aria-label", `${column.name} of ${this.known.length} pairs, median ${this.text(this.median)}`);
+    this.canvas.setAttribute("aria-label", `${column.name} of ${this.known.length} ${one}s, median ${this.text(this.median)}`);
     const ends = element("div", "ticks");
     const [low, high] = [this.known[0], this.known[this.known.length - 1]].map((row) => this.text(row.values[k]));
     ends.append(element("span", "", low), element("span", "", low === high ? "" : high));
