@@ -58,7 +58,8 @@ def drawn(
 
 def shades(plane: Plane) -> Plane:
     """Grey values from 0 to 255 as codes of the `palette`."""
-    return np.rint(plane * ((SHADES - 1) / 255)).astype(np.uint8)
+    codes: Plane = np.rint(plane * ((SHADES - 1) / 255)).astype(np.uint8)
+    return codes
 
 
 def palette() -> list[tuple[int, int, int]]:

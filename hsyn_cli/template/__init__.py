@@ -5,7 +5,9 @@
     template.nii.gz                     the mean of all scans, once resampled; template_2.nii.gz of
                                         a second channel, and so on
     template_mask.nii.gz                uint8, 1 where at least half of the subjects' masks lie
-    template.json                       the record, see below; written last
+    template.json                       the record, see below; written last but for the page
+    index.html                          the page, see `page`
+    pictures/                           what it shows of the rounds, a PNG for each
     subjects/ID/forward_field.nii.gz    total, on the template's grid: a point of the template ->
                                         that point of the scan; mm, LPS
     subjects/ID/inverse_field.nii.gz    total, on the scan's grid: a point of the scan -> template

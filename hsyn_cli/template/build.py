@@ -1,7 +1,7 @@
 """A template from its scans, top to bottom.
 
-read -> shift by the middles -> affine passes -> rounds -> each subject's files -> record. Each
-stage goes on from files of the one before, and is left alone where it stands.
+read -> shift by the middles -> affine passes -> rounds -> each subject's files -> record ->
+page. Each stage goes on from files of the one before, and is left alone where it stands.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hsyn_cli.cohort.drivers import driving
 from hsyn_cli.config.template import Settings
 from hsyn_cli.devices import available_cores, use_threads
 from hsyn_cli.errors import OutputError
-from hsyn_cli.template import finish, passes, record, rounds
+from hsyn_cli.template import finish, page, passes, record, rounds
 from hsyn_cli.template.pairs import register, wait
 from hsyn_cli.template.run import Run, Tell
 from hsyn_cli.template.stages import WORK, Stage, forget_pairs, key_of
@@ -83,6 +83,7 @@ def _check_folder(out: Path) -> None:
     there = next((path for path in named if path.exists()), None)
     if there is not None and not (out / WORK).is_dir() and not record.known(out):
         raise OutputError(f"{there} is not of hsyn template", "give another folder")
+    page.check(out)
 
 
 def _end(run: Run, stages: Sequence[Stage], ended: str, warnings: Sequence[str]) -> Template:
@@ -90,6 +91,8 @@ def _end(run: Run, stages: Sequence[Stage], ended: str, warnings: Sequence[str])
     key = key_of({"last": stages[-1].key, "channels": run.channels})
     found = record.find(run, key)
     if found is not None:
+        if run.leads and not page.stands(run.out, found):
+            _show(run, found)
         return Template(run.out, found, before=True)
     last, before, number = stages[-1], stages[-2], int(stages[-1].entry["round"])
     jobs = rounds.jobs_of_round(run, before, number)
@@ -102,6 +105,14 @@ def _end(run: Run, stages: Sequence[Stage], ended: str, warnings: Sequence[str])
     with driving(last.folder, run.work.shard), run.tell.steps() as step:
         done = finish.finish(run, last, before, key, step)
         written = record.write(run, stages, done, key, ended, warnings, time.monotonic() - start)
+    _show(run, written)
     if not run.settings.keep_rounds:
         forget_pairs(last.folder)
     return Template(run.out, written, before=False)
+
+
+def _show(run: Run, made: Mapping[str, Any]) -> None:
+    """Write the page."""
+    run.tell.stage("the page")
+    with run.tell.steps() as step:
+        page.write(run.out, made, step, fresh=True)
