@@ -56,15 +56,15 @@ def drawn(
     return _beside(drawn_planes)
 
 
-def shades(plane: Plane) -> Plane:
-    """Grey values from 0 to 255 as codes of the `palette`."""
-    codes: Plane = np.rint(plane * ((SHADES - 1) / 255)).astype(np.uint8)
+def shades(plane: Plane, count: int = SHADES) -> Plane:
+    """Grey values from 0 to 255 as codes of the `palette` of so many."""
+    codes: Plane = np.rint(plane * ((count - 1) / 255)).astype(np.uint8)
     return codes
 
 
-def palette() -> list[tuple[int, int, int]]:
+def palette(count: int = SHADES) -> list[tuple[int, int, int]]:
     """The colours of the codes: shades from black to white, then that of edges."""
-    greys = [round(255 * k / (SHADES - 1)) for k in range(SHADES)]
+    greys = [round(255 * k / (count - 1)) for k in range(count)]
     return [*((v, v, v) for v in greys), EDGE]
 
 

@@ -31,8 +31,9 @@ from hsyn_cli.template.run import Progress
 from hsyn_cli.template.stages import WORK, mean_name
 
 FOLDER = "pictures"
-SIDE = 170  # pixels of the longest side in the pictures of the rounds
+SIDE = 200  # pixels of the longest side in the pictures of the rounds
 GAP = 3  # pixels
+GREYS = 80
 MOST_OF_SUBJECTS = 4_000_000  # bytes
 MOST_OF_CHANNELS = 3 * MAX_VOXELS
 SMOOTH = 0.7  # voxels of the page, of the mask before its outline is drawn
@@ -133,7 +134,8 @@ def store(out: Path, record: Mapping[str, Any]) -> None:
         wanted = {f"{stage}.png": stage for stage in shown(record)}
         for name, stage in wanted.items():
             mean = read_image(out / WORK / stage / mean_name(1), "mean image").image
-            atomic.write_bytes(folder / name, png(stacked(picture(mean, grid, ends)), palette()))
+            codes = shades(stacked(picture(mean, grid, ends)), GREYS)
+            atomic.write_bytes(folder / name, png(codes, palette(GREYS)))
         for path in folder.glob("*.png"):
             if path.name not in wanted:
                 path.unlink()
@@ -142,8 +144,8 @@ def store(out: Path, record: Mapping[str, Any]) -> None:
 
 
 def stacked(volume: Plane) -> Plane:
-    """The middle planes of (Z, Y, X), one below the other, as codes of the palette."""
-    found = [shades(plane) for plane in planes(volume)]
+    """The middle planes of (Z, Y, X), one below the other."""
+    found = planes(volume)
     width = max(plane.shape[1] for plane in found)
     column = []
     for plane in found:

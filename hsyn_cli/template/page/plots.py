@@ -100,7 +100,8 @@ def _drawing(figure: Figure) -> str:
         points = " ".join("{:.1f},{:.1f}".format(*at(k, v)) for k, v in sorted(series.items()))
         return f'<polyline class="{name}" points="{points}"/>'
 
-    parts = [f'<line class="axis" x1="0" x2="{WIDTH}" y1="{HEIGHT - 18}" y2="{HEIGHT - 18}"/>']
+    floor = HEIGHT - BOTTOM
+    parts = [f'<line class="axis" x1="0" x2="{WIDTH}" y1="{floor}" y2="{floor}"/>']
     if figure.limit is not None:
         y = at(first, figure.limit)[1]
         parts.append(f'<line class="limit" x1="0" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -114,7 +115,7 @@ def _drawing(figure: Figure) -> str:
             text = number(value, 3)
             parts.append(f'<text class="number" x="{x:.1f}" y="{y - 8:.1f}">{text}</text>')
             name = "affine" if k == 0 else str(k)
-            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 4}">{name}</text>')
+            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 8}">{name}</text>')
     told = ", ".join(f"{k}: {number(v, 3)}" for k, v in sorted(figure.values.items()))
     label = escaped(f"{figure.name} in {figure.unit} by round, {told}")
     head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'

@@ -16,7 +16,8 @@ def _error(side: str, which: str) -> Measure:
     at = f"inverse_error_{side}"
     name = f"inverse error, {side}, {'largest' if which == 'max' else which}"
     start = 0.1 if which == "max" else 0.01
-    return Measure(f"{at}_{which}", name, "mm", (at, f"{which}_mm"), "high", 0.1, start)
+    shown = which == "max"
+    return Measure(f"{at}_{which}", name, "mm", (at, f"{which}_mm"), "high", 0.1, start, shown)
 
 
 def _folding(name: str, at: str) -> Measure:
@@ -41,16 +42,16 @@ MEASURES = (
     _error("template", "max"),
     _error("subject", "mean"),
     _error("subject", "max"),
-    Measure("shear", "shear", "", ("linear", "shear"), "high", 0.1, 0.02),
+    Measure("shear", "shear", "", ("linear", "shear"), "high", 0.1, 0.02, False),
     Measure("rotation", "rotation of the scan", "°", ("linear", "rotation_degrees")),
-    Measure("translation", "translation of the scan", "mm", ("linear", "translation_mm")),
 )
 LISTED = Kind(
     "subject",
     "folder",
     lambda row: f"{row.moving}; its files: {row.folder}" if row.folder else row.moving,
     "A displacement is what a subject's field does beyond a rigid motion, over the template's "
-    "mask. A volume above 1 is a subject larger than the template.",
+    "mask. A volume above 1 is a subject larger than the template. A picture is the subject in template space, "
+    "with the edges of the template in orange.",
     "template.json beside this page",
     MEASURES,
     tried=False,

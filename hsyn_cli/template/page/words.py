@@ -113,11 +113,11 @@ def stages(record: Record) -> str:
         )
         for entry in (*record["frame"], *record["rounds"])
     ]  # fmt: skip
-    end = ("files", len(record["subjects"]), sum(bool(s["problems"]) for s in record["subjects"]),
+    end = ("subjects' files", len(record["subjects"]), sum(bool(s["problems"]) for s in record["subjects"]),
            UNKNOWN, UNKNOWN, UNKNOWN, _length(record["left_mm"]), number(record["sharpness"], 3),
            f"{record['finish_seconds']:.0f} s")  # fmt: skip
-    head = ("stage", "subjects", "doubtful", "preset", "change", "mean shift taken out",
-            "mean shift left", "sharpness", "time")  # fmt: skip
+    head = ("stage", "subjects", "doubtful", "preset", "change", "mean displacement taken out",
+            "left", "sharpness", "time")  # fmt: skip
     return table("All stages", head, [*rows, end])
 
 
