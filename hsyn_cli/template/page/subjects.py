@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hsyn_cli.cohort.measures import Bad, Measure, values_of
+from hsyn_cli.cohort.measures import Measure, values_of
 from hsyn_cli.cohort.page.lists import Kind
 from hsyn_cli.cohort.rows import Row
 from hsyn_cli.errors import FailedError
@@ -24,15 +24,15 @@ def _folding(name: str, at: str) -> Measure:
     return Measure(at, f"folding, {name} field", "%", (at, "percent"), "high", 0.01)
 
 
-def _moved(name: str, which: str, bad: Bad) -> Measure:
+def _moved(name: str, which: str) -> Measure:
     at = ("displacement_mm", which)
-    return Measure(f"displacement_{which}", f"{name} displacement", "mm", at, bad, 0.1, 1.0)
+    return Measure(f"displacement_{which}", f"{name} displacement", "mm", at, "high", 0.1, 1.0)
 
 
 # As far as they mean the same, with the limits of a cohort's.
 MEASURES = (
-    _moved("mean", "mean", "high"),
-    _moved("largest", "max", "high"),
+    _moved("mean", "mean"),
+    _moved("largest", "max"),
     Measure("volume", "volume, times the template's", "", ("volume",), "both", 0.02, 0.0),
     Measure("log_det_sd", "local volume change, SD of log", "", ("log_det_sd",), "both", 0.1, 0.01),
     Measure("correlation", "correlation with the template", "", ("correlation",), "low", 0.01),
@@ -50,8 +50,8 @@ LISTED = Kind(
     "folder",
     lambda row: f"{row.moving}; its files: {row.folder}" if row.folder else row.moving,
     "A displacement is what a subject's field does beyond a rigid motion, over the template's "
-    "mask. A volume above 1 is a subject larger than the template. A picture is the subject in template space, "
-    "with the edges of the template in orange.",
+    "mask. A volume above 1 is a subject larger than the template. A picture is the subject "
+    "in template space, with the edges of the template in orange.",
     "template.json beside this page",
     MEASURES,
     tried=False,

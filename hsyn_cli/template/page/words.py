@@ -104,6 +104,14 @@ def stage_names(record: Record) -> dict[str, str]:
 
 def stages(record: Record) -> str:
     """The table of all stages."""
+    end = {
+        "stage": "subjects' files",
+        "subjects": len(record["subjects"]),
+        "doubtful": [entry["id"] for entry in record["subjects"] if entry["problems"]],
+        "left_mm": record["left_mm"],
+        "sharpness": record["sharpness"],
+        "seconds": record["finish_seconds"],
+    }
     rows = [
         (
             entry["stage"], entry["subjects"], len(entry["doubtful"]), entry.get("preset", UNKNOWN),
@@ -111,14 +119,11 @@ def stages(record: Record) -> str:
             *(_length(entry.get(key)) for key in ("mean_displacement_mm", "left_mm")),
             number(entry["sharpness"], 3), f"{entry['seconds']:.0f} s",
         )
-        for entry in (*record["frame"], *record["rounds"])
+        for entry in (*record["frame"], *record["rounds"], end)
     ]  # fmt: skip
-    end = ("subjects' files", len(record["subjects"]), sum(bool(s["problems"]) for s in record["subjects"]),
-           UNKNOWN, UNKNOWN, UNKNOWN, _length(record["left_mm"]), number(record["sharpness"], 3),
-           f"{record['finish_seconds']:.0f} s")  # fmt: skip
     head = ("stage", "subjects", "doubtful", "preset", "change", "mean displacement taken out",
             "left", "sharpness", "time")  # fmt: skip
-    return table("All stages", head, [*rows, end])
+    return table("All stages", head, rows)
 
 
 def _length(value: float | None) -> str:
