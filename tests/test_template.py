@@ -194,6 +194,23 @@ def test_the_same_command_finds_all_done(
     assert again.record == made.record
 
 
+def test_the_page_is_written_and_again_where_it_is_missing_or_old(
+    made: Template, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = made.out / "index.html"
+    text = page.read_text(encoding="utf-8")
+    assert "Template of 2 subjects after 1 round." in text
+    assert {path.name for path in (made.out / "pictures").iterdir()} == {
+        "frame-2.png", "round-1.png",
+    }  # fmt: skip
+    for other in ("", text.replace(made.record["key"], "another")):
+        page.unlink()
+        if other:
+            page.write_text(other, encoding="utf-8")
+        template_files(scans(folder), folder / "tpl", QUICK, ALONE)
+        assert page.read_text(encoding="utf-8") == text
+
+
 @pytest.mark.slow
 def test_order_and_brightness_do_not_matter(
     made: Template, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

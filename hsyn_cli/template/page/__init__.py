@@ -41,7 +41,8 @@ def check(out: Path) -> None:
 
 def stands(out: Path, record: Record) -> bool:
     """Whether the page in a folder is that of this record."""
-    return not lists.foreign(out / PAGE, _key(record).encode())
+    path, sign = out / PAGE, f'content="{record["key"]}"'.encode()
+    return path.is_file() and not lists.foreign(path, sign)
 
 
 def write(
@@ -83,7 +84,7 @@ def make_page(name: str, record: Record, drawn: Pictures, out: str) -> str:
         + lists.text_of(report_page.__name__, "viewer.js")
         + lists.text_of(__name__, "page.js"),
         data=lists.as_json(data),
-        key=escaped(_key(record)),
+        key=escaped(str(record["key"])),
         name=escaped(name),
         what=escaped(words.what(record)),
         state="bad" if words.doubts(record) else "good",
@@ -107,10 +108,6 @@ def make_page(name: str, record: Record, drawn: Pictures, out: str) -> str:
 def data_address(png: bytes) -> str:
     """A picture as the address that holds it."""
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-
-
-def _key(record: Record) -> str:
-    return f'content="{record["key"]}"'
 
 
 def _rounds(record: Record, shown: Mapping[str, bytes]) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.cohort.thumbnail import (
     MOST_BYTES,
     Plane,
@@ -90,20 +89,25 @@ def read(out: Path, record: Mapping[str, Any], step: Progress) -> Pictures:
     return Pictures(volumes_of(out, record), _stored(out, record), made)
 
 
-def template_of(out: Path) -> sitk.Image:
-    """The first channel of a template, its background darkest."""
-    return view_of(read_image(out / mean_name(1, "template"), "template").image).image
+def template_of(out: Path, channel: int = 1) -> sitk.Image:
+    """A channel of a template. Raises InputError."""
+    return read_image(out / mean_name(channel, "template"), "template").image
+
+
+def window_of(record: Mapping[str, Any], image: sitk.Image) -> tuple[float, float]:
+    """The grey values of black and white: the ends of the template's scale, if it has one."""
+    scale = record["scale"]
+    return window(image) if scale["hounsfield"] else (scale["low"], scale["high"])
 
 
 def volumes_of(out: Path, record: Mapping[str, Any]) -> Volumes:
     """The template and its mask on the page's grid. Raises InputError."""
     grid, images, windows = None, [], []
     for k in range(1, record["channels"] + 1):
-        path = out / mean_name(k, "template")
-        image = view_of(read_image(path, "template").image).image
+        image = template_of(out, k)
         if grid is None:
             grid = page_grid(image, min(MAX_VOXELS, MOST_OF_CHANNELS // record["channels"]))
-        windows.append(window(image))
+        windows.append(window_of(record, image))
         images.append(picture(image, grid, windows[-1]))
     assert grid is not None
     mask = read_image(out / record["outputs"]["mask"], "mask of the template").image
@@ -127,7 +131,7 @@ def shown(record: Mapping[str, Any]) -> list[str]:
 def store(out: Path, record: Mapping[str, Any]) -> None:
     """Draw the stages of a template from work/, and keep the pictures. Raises OutputError."""
     template = template_of(out)
-    grid, ends = grid_around(template, SIDE), window(template)
+    grid, ends = grid_around(template, SIDE), window_of(record, template)
     folder = out / FOLDER
     try:
         folder.mkdir(exist_ok=True)

@@ -43,7 +43,7 @@ def of_record(record: Mapping[str, Any]) -> list[Figure]:
     """The plots of the content of template.json."""
     rounds = {entry["round"]: entry for entry in record["rounds"]}
     tolerance = 100 * record["settings"]["tolerance"]
-    unit = "HU/mm" if record["scale"]["hounsfield"] else "per mm"
+    unit = "HU per mm" if record["scale"]["hounsfield"] else "grey values per mm"
     lengths = {k: entry["displacements_mm"] for k, entry in rounds.items()}
     ids = list(dict.fromkeys(name for of in lengths.values() for name in of))
     each = [{k: of[name] for k, of in lengths.items() if name in of} for name in ids]
@@ -60,7 +60,7 @@ def of_record(record: Mapping[str, Any]) -> list[Figure]:
             {k: entry["mean_displacement_mm"] for k, entry in rounds.items()},
         ),
         Figure(
-            "Sharpness", unit, "Mean gradient in the mask. Good: it rises, and levels off.",
+            "Sharpness", "",f"Mean gradient in the mask, {unit}. Good: it rises, and levels off.",
             {0: record["frame"][-1]["sharpness"]}
             | {k: entry["sharpness"] for k, entry in rounds.items()},
         ),
