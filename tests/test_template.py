@@ -28,7 +28,9 @@ from hsyn_cli.io.images import read_field
 from hsyn_cli.space import Grid
 from hsyn_cli.template import shape
 from hsyn_cli.template.build import Template, template_files
+from hsyn_cli.template.page import words
 from hsyn_cli.template.run import Tell
+from hsyn_cli.template.subjects import read
 from hsyn_cli.tools.invert import invert
 
 QUICK = Settings(rounds=1, preset="fast", sharpen=0.0)
@@ -192,6 +194,12 @@ def test_the_same_command_finds_all_done(
     again = template_files(scans(folder)[::-1], folder / "tpl", QUICK, ALONE)
     assert again.before
     assert again.record == made.record
+
+
+def test_the_list_on_the_page_is_that_of_the_scans(made: Template, tmp_path: Path) -> None:
+    (tmp_path / "scans.csv").write_text(words.scans(made.record), encoding="utf-8")
+    told = [(entry["id"], entry["sha256"]) for entry in made.record["subjects"]]
+    assert [(s.id, list(s.sha256)) for s in read([tmp_path / "scans.csv"])] == told
 
 
 def test_the_page_is_written_and_again_where_it_is_missing_or_old(

@@ -106,6 +106,14 @@ def test_the_verdict(told: dict[str, Any], line: str) -> None:
     assert words.headline(told) == line
 
 
+def test_without_a_tolerance_nothing_is_judged_by_it() -> None:
+    told = templates.record(3, ended="rounds")
+    told["settings"]["tolerance"] = 0.0
+    assert words.headline(told).endswith("after 2 rounds. The last round changed it by 1.5 %.")
+    assert "dashed" not in plots.figures(told)
+    assert 'class="limit"' not in plots.figures(told)
+
+
 def test_of_many_doubtful_subjects_the_verdict_names_some() -> None:
     told = templates.record(9)
     for entry in told["subjects"]:

@@ -120,6 +120,4 @@ def _rounds(record: Record, shown: Mapping[str, bytes]) -> str:
     ]
     if not parts:
         return "<p>The pictures of the rounds are gone.</p>"
-    return (
-        f'<div class="rounds" tabindex="0" role="group" aria-label="Rounds">{"".join(parts)}</div>'
-    )
+    return f'<div class="rounds">{"".join(parts)}</div>'

@@ -43,6 +43,7 @@ def of_record(record: Mapping[str, Any]) -> list[Figure]:
     """The plots of the content of template.json."""
     rounds = {entry["round"]: entry for entry in record["rounds"]}
     tolerance = 100 * record["settings"]["tolerance"]
+    dashed = f" Below {number(tolerance)} % (dashed) no further round follows." if tolerance else ""
     unit = "HU per mm" if record["scale"]["hounsfield"] else "grey values per mm"
     lengths = {k: entry["displacements_mm"] for k, entry in rounds.items()}
     ids = list(dict.fromkeys(name for of in lengths.values() for name in of))
@@ -50,8 +51,8 @@ def of_record(record: Mapping[str, Any]) -> list[Figure]:
     return [
         Figure(
             "Change of the template", "%",
-            f"Good: it falls. Below {number(tolerance)} % (dashed) no further round follows.",
-            {k: 100 * entry["change"] for k, entry in rounds.items()}, limit=tolerance,
+            f"Good: it falls.{dashed}",
+            {k: 100 * entry["change"] for k, entry in rounds.items()}, limit=tolerance or None,
         ),
         Figure(
             "Mean displacement taken out", "mm",

@@ -54,6 +54,8 @@ def _ended(record: Record, last: Record) -> str:
         return f"It has converged: the last round changed it by {change}, less than {least}."
     if len(record["rounds"]) == 1:
         return f"The round changed it by {change}; one round cannot tell whether it has converged."
+    if not record["settings"]["tolerance"]:
+        return f"The last round changed it by {change}."
     more = "that was the last one allowed, and more rounds may sharpen it"
     return f"It still changed by {change} in the last round, not less than {least}; {more}."
 
