@@ -23,7 +23,7 @@ class Figure:
     Attributes:
         name: what is shown. unit: of the values. good: which values are good, a sentence.
         values: {round: value}; 0 stands for the affine passes. others: thin lines beside it.
-        limit: a value that is drawn as a dashed line.
+        limit: a value that is drawn as a dashed line. zero: whether the scale starts at 0.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Figure:
     values: Series
     others: Sequence[Series] = ()
     limit: float | None = None
+    zero: bool = True
 
 
 def figures(record: Mapping[str, Any]) -> str:
@@ -63,7 +64,7 @@ def of_record(record: Mapping[str, Any]) -> list[Figure]:
         Figure(
             "Sharpness", "",f"Mean gradient in the mask, {unit}. Good: it rises, and levels off.",
             {0: record["frame"][-1]["sharpness"]}
-            | {k: entry["sharpness"] for k, entry in rounds.items()},
+            | {k: entry["sharpness"] for k, entry in rounds.items()}, zero=False,
         ),
         Figure(
             "Distance of the subjects", "mm",
@@ -83,13 +84,13 @@ def _card(figure: Figure) -> str:
 
 
 def _drawing(figure: Figure) -> str:
-    """The SVG; the highest value is on top, and 0 or the lowest at the bottom."""
+    """The SVG; the highest value is on top."""
     drawn = [v for line in (figure.values, *figure.others) for v in line.values()]
     drawn += [] if figure.limit is None else [figure.limit]
     low, high = min(drawn), max(drawn)
-    low = 0.0 if low < 0.6 * high else low  # a line from 0 shows shares, others show steps
+    low = 0.0 if figure.zero else low
     spare = ROOM * ((high - low) or abs(high) or 1.0)
-    low, high = (low if low == 0 else low - spare), high + spare
+    low, high = (low if figure.zero else low - spare), high + spare
     first, end = min(figure.values), max(figure.values)
 
     def at(k: int, value: float) -> tuple[float, float]:
