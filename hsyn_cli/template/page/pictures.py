@@ -140,7 +140,7 @@ def store(out: Path, record: Mapping[str, Any]) -> None:
             mean = read_image(out / WORK / stage / mean_name(1), "mean image").image
             codes = shades(stacked(picture(mean, grid, ends)), GREYS)
             atomic.write_bytes(folder / name, png(codes, palette(GREYS)))
-        for path in folder.glob("*.png"):
+        for path in folder.glob("round-*.png"):
             if path.name not in wanted:
                 path.unlink()
     except OSError as error:
