@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from hsyn_cli.method.register import register
     from hsyn_cli.results.pairs import evaluate_files
     from hsyn_cli.results.register_files import register_files
-    from hsyn_cli.results.written import report_files
+    from hsyn_cli.template.build import template_files
+    from hsyn_cli.template.report import report_files
     from hsyn_cli.tools.apply import Settings as ApplySettings
     from hsyn_cli.tools.apply import apply_field
     from hsyn_cli.tools.apply_files import apply_files
@@ -50,6 +51,7 @@ __all__ = [
     "register",
     "register_files",
     "report_files",
+    "template_files",
 ]
 
 # Verb -> its module, and after a colon its name there if that differs.
@@ -71,7 +73,8 @@ PLACES = {
     "jacobian_files": "tools.jacobian",
     "register": "method.register",
     "register_files": "results.register_files",
-    "report_files": "results.written",
+    "report_files": "template.report",
+    "template_files": "template.build",
 }
 
 

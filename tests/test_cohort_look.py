@@ -30,12 +30,26 @@ def test_the_median_of_equal_values_is_in_the_middle_of_their_dots(tmp_path: Pat
     rows = [changed(row, {"folding_forward_percent": 0.0}) for row in cohort(30)]
     found = in_browser(
         tmp_path, page.make_page("study", rows, [], {}, plain(rows)),
-        """const { columns, rows } = JSON.parse(document.querySelector("#data").textContent);
+        """const data = JSON.parse(document.querySelector("#data").textContent), { columns } = data;
         const k = columns.findIndex((column) => column.key === "folding_forward_percent");
-        const plot = new Plot(columns[k], k, rows, () => {});
+        const plot = new Plot(columns[k], k, data, () => {});
         return {off: [200, 201, 205, 210].map((width) => {
           plot.place(width);
           return Math.max(...plot.dots.map(([x]) => Math.abs(x - plot.x(plot.median))));
         })};""",
     )  # fmt: skip
     assert max(found["off"]) < 1e-6
+
+
+@needs_browser
+def test_paper_shows_the_table_with_all_columns(tmp_path: Path) -> None:
+    text = page.make_page("study", cohort(30), [], {}, plain(cohort(30)))
+    found = in_browser(
+        tmp_path, text.replace("@media print", "@media all"),
+        """const box = (s) => document.querySelector(s).getBoundingClientRect();
+        return {rows: box("#table").height, filter: box("#filter").height,
+          wide: box("#table").width / box("main").width};""",
+    )  # fmt: skip
+    assert found["rows"] > 100
+    assert found["filter"] == 0
+    assert found["wide"] <= 1

@@ -14,11 +14,15 @@ LAYERS = [
     {"tools", "training"},
     {"results"},
     {"cohort"},
+    {"template"},
     {"api"},
     {"cli"},
     {"__main__"},
 ]
-ALLOWED = {"__init__", "api", "cli", "cohort", "config", "devices", "errors", "plugins", "results"}
+ALLOWED = {
+    "__init__", "api", "cli", "cohort", "config", "devices", "errors", "plugins", "results",
+    "template",
+}  # fmt: skip
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
 

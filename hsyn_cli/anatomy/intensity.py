@@ -132,7 +132,7 @@ def resample_image(
     grey = grey or read_intensities(image)
     spacing = np.array(image.GetSpacing())
     if (spacing < 0.6 * grid.spacing[0]).any():
-        image = _smoothed(image, 0.5 * grid.spacing[0])
+        image = smoothed(image, 0.5 * grid.spacing[0])
     reference = grid.empty_image(sitk.sitkUInt8)
     transform = transform or sitk.Transform()
     moved = sitk.Resample(
@@ -143,7 +143,7 @@ def resample_image(
     return values.sub_(grey.low).div_(span).clamp_(0, 1)[None, None]
 
 
-def _smoothed(image: sitk.Image, sigma: float) -> sitk.Image:
+def smoothed(image: sitk.Image, sigma: float) -> sitk.Image:
     """`image` after a Gaussian of `sigma` mm along each axis of several voxels."""
     import SimpleITK as sitk
 

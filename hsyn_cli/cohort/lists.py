@@ -49,7 +49,7 @@ def from_table(path: Path, options: Mapping[str, Any]) -> list[Job]:
     _check_columns(path, columns, bool(rows))
     inputs: list[Inputs] = []
     chosen: list[dict[str, Any]] = []
-    faults = list(_wrong_ids(rows))
+    faults = list(wrong_ids(rows))
     for line, row in rows:
         read, wrong = _files_of(row, path.parent)
         own, strange = _options_of(row, path.parent)
@@ -76,10 +76,10 @@ def from_scans(fixed: Path, scans: Sequence[Path], options: Mapping[str, Any]) -
         if ends(scan, TABLES):
             hint = "leave out --fixed and name the fixed image in the table; or give the scans"
             raise UsageError(f"{scan} is a table of pairs, and --fixed is for scans", hint)
-    faults = list(_missing({"fixed": fixed}))
+    faults = list(missing({"fixed": fixed}))
     seen: dict[str, Path] = {}
     for scan in scans:
-        faults += _missing({"moving": scan})
+        faults += missing({"moving": scan})
         twin = seen.setdefault(os.path.realpath(scan), scan)
         if twin is not scan:
             other = "" if str(twin) == str(scan) else f", first as {twin}"
@@ -165,7 +165,7 @@ def _files_of(row: Row, folder: Path) -> tuple[Inputs, list[str]]:
         if None in sides:
             faults.append(f"channel {k} is given of one image alone; give moving_{k} and fixed_{k}")
         others.append((sides[0] or Path(), sides[1] or Path()))
-    faults += _missing(given)
+    faults += missing(given)
     named = {name: path for name, path in given.items() if name in FILES}
     return Inputs(**{"moving": Path(), "fixed": Path(), **named}, others=tuple(others)), faults
 
@@ -178,7 +178,7 @@ def _file(column: str) -> bool:
     return column in FILES or column in ALSO or bool(CHANNEL.fullmatch(column))
 
 
-def _missing(given: Mapping[str, Path]) -> Iterable[str]:
+def missing(given: Mapping[str, Path]) -> Iterable[str]:
     """What is wrong with the paths, which need to be files."""
     for role, path in given.items():
         first, _, number = role.partition("_") if CHANNEL.fullmatch(role) else (role, "", "")
@@ -192,7 +192,7 @@ def _missing(given: Mapping[str, Path]) -> Iterable[str]:
                 yield f"{error.message}; {error.hint}"
 
 
-def _wrong_ids(rows: Sequence[tuple[int, Row]]) -> Iterable[tuple[int, str]]:
+def wrong_ids(rows: Sequence[tuple[int, Row]]) -> Iterable[tuple[int, str]]:
     """Lines and what is wrong with the ids given there."""
     first: dict[str, int] = {}
     for line, row in rows:

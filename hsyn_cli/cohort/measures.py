@@ -94,9 +94,11 @@ MEASURES = (
 )  # fmt: skip
 
 
-def values_of(report: Mapping[str, Any]) -> dict[str, float]:
+def values_of(
+    report: Mapping[str, Any], measures: Sequence[Measure] = MEASURES
+) -> dict[str, float]:
     """{key: value} of the measures in the content of report.json; what it lacks is missing."""
-    found = {measure.key: number(_at(report, measure.at)) for measure in MEASURES}
+    found = {measure.key: number(_at(report, measure.at)) for measure in measures}
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -17,7 +17,7 @@ WHAT_IS_SAFE = (
     f"letters, digits, . _ - (no dot or dash first or last), at most {LONGEST} characters"
 )
 
-Pair = tuple[Path, Path]  # moving, fixed
+Files = tuple[Path, ...]  # moving and fixed image, or one scan
 
 
 def safe(text: str) -> str:
@@ -38,14 +38,14 @@ def is_safe(text: str) -> bool:
     return safe(text) == text
 
 
-def usual_ids(pairs: Sequence[Pair], taken: Sequence[str] = ()) -> list[str]:
-    """The id of each pair: <moving>_to_<fixed> by the stems of the files.
+def usual_ids(pairs: Sequence[Files], taken: Sequence[str] = ()) -> list[str]:
+    """The id of each pair: <moving>_to_<fixed> by the stems of the files. That of one scan: <scan>.
 
     Pairs with equal names get as many of the folders above as tell them apart, and a number if none
     does. An id does not depend on the pairs whose names differ, so lists may grow. `taken`: other
     ids. Case does not count.
     """
-    ids = [safe(_label(pair, (0, 0))) for pair in pairs]
+    ids = [safe(_label(pair, (0,) * len(pair))) for pair in pairs]
     groups: dict[str, list[int]] = {}
     for k, name in enumerate(ids):
         groups.setdefault(name.casefold(), []).append(k)
@@ -56,22 +56,22 @@ def usual_ids(pairs: Sequence[Pair], taken: Sequence[str] = ()) -> list[str]:
     return _numbered(ids, taken)
 
 
-def _told_apart(pairs: Sequence[Pair]) -> list[str]:
+def _told_apart(pairs: Sequence[Files]) -> list[str]:
     """Ids with folders of those images that differ, as many as it takes."""
     whole = [tuple(path.absolute() for path in pair) for pair in pairs]
     differ = [len(set(side)) > 1 for side in zip(*whole, strict=True)]
     most = max(len(path.parts) for pair in whole for path in pair)
     ids: list[str] = []
     for depth in range(1, most):
-        depths = (depth if differ[0] else 0, depth if differ[1] else 0)
-        ids = [safe(_label((moving, fixed), depths)) for moving, fixed in whole]
+        depths = [depth if side else 0 for side in differ]
+        ids = [safe(_label(pair, depths)) for pair in whole]
         if len({name.casefold() for name in ids}) == len(set(whole)):
             break
     return ids
 
 
-def _label(pair: Pair, depths: tuple[int, int]) -> str:
-    """Both names, each after so many of the folders above it."""
+def _label(pair: Files, depths: Sequence[int]) -> str:
+    """The names, each after so many of the folders above it."""
     sides = []
     for path, depth in zip(pair, depths, strict=True):
         folders = path.parts[1:-1][-depth:] if depth else ()

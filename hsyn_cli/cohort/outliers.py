@@ -71,9 +71,9 @@ class Finding:
         return (*told, *(reason.text for reason in self.reasons[:MOST_REASONS]))
 
 
-def find(rows: Sequence[Row]) -> list[Finding]:
+def find(rows: Sequence[Row], measures: Sequence[Measure] = MEASURES) -> list[Finding]:
     """The pairs to look at: failed ones, those that distrust themselves, then the farthest out."""
-    reasons = deviations(rows)
+    reasons = deviations(rows, measures)
     found = [
         Finding(row, tuple(reason for reason in far if reason.deviations > NAMED))
         for row, far in zip(rows, reasons, strict=True)
@@ -87,10 +87,10 @@ def _order(finding: Finding) -> tuple[bool, bool, float]:
     return not row.failed, not row.doubtful, -(reasons[0].deviations if reasons else 0.0)
 
 
-def deviations(rows: Sequence[Row]) -> list[list[Reason]]:
+def deviations(rows: Sequence[Row], measures: Sequence[Measure] = MEASURES) -> list[list[Reason]]:
     """For each row its deviations to the bad side in every judged measure, largest first."""
     found: list[list[Reason]] = [[] for _ in rows]
-    for measure in MEASURES:
+    for measure in measures:
         if measure.bad == "none":
             continue
         for members in _comparable(rows, measure):

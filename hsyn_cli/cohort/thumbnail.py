@@ -26,45 +26,58 @@ BLUR = 0.9  # pixels
 Plane = NDArray[np.uint8]
 
 
-def thumbnail(fixed: sitk.Image, warped: sitk.Image) -> bytes:
-    """The picture as a PNG of at most MOST_BYTES: axial, coronal, sagittal, or the one plane."""
+def thumbnail(
+    fixed: sitk.Image, warped: sitk.Image, most: int = MOST_BYTES, frame: sitk.Image | None = None
+) -> bytes:
+    """The picture as a PNG of `most` bytes: axial, coronal, sagittal, or the one plane.
+
+    `frame`: the image whose content is in the middle, the fixed one if none is given.
+    """
     for side in SIDES:
-        data = png(drawn(fixed, warped, side), palette())
-        if len(data) <= MOST_BYTES:
+        data = png(drawn(fixed, warped, side, frame), palette())
+        if len(data) <= most:
             break
     return data
 
 
-def drawn(fixed: sitk.Image, warped: sitk.Image, side: int) -> Plane:
+def drawn(
+    fixed: sitk.Image, warped: sitk.Image, side: int, frame: sitk.Image | None = None
+) -> Plane:
     """The planes side by side as codes of the `palette`; 0 is black."""
     still, moved = (view_of(raised(image)).image for image in (fixed, warped))
-    grid = _grid(still, side)
+    grid = grid_around(still if frame is None else view_of(raised(frame)).image, side)
     grey = picture(still, grid, window(still))
     other = picture(moved, grid, window(moved))
-    planes = []
-    for back, front in zip(_planes(grey), _planes(other), strict=True):
-        codes = np.rint(back * ((SHADES - 1) / 255)).astype(np.uint8)
+    drawn_planes = []
+    for back, front in zip(planes(grey), planes(other), strict=True):
+        codes = shades(back)
         codes[_edges(front)] = SHADES
-        planes.append(codes)
-    return _beside(planes)
+        drawn_planes.append(codes)
+    return _beside(drawn_planes)
 
 
-def palette() -> list[tuple[int, int, int]]:
+def shades(plane: Plane, count: int = SHADES) -> Plane:
+    """Grey values from 0 to 255 as codes of the `palette` of so many."""
+    codes: Plane = np.rint(plane * ((count - 1) / 255)).astype(np.uint8)
+    return codes
+
+
+def palette(count: int = SHADES) -> list[tuple[int, int, int]]:
     """The colours of the codes: shades from black to white, then that of edges."""
-    shades = [round(255 * k / (SHADES - 1)) for k in range(SHADES)]
-    return [*((v, v, v) for v in shades), EDGE]
+    greys = [round(255 * k / (count - 1)) for k in range(count)]
+    return [*((v, v, v) for v in greys), EDGE]
 
 
-def _grid(fixed: sitk.Image, side: int) -> Grid:
-    """An isotropic grid over the fixed content, `side` voxels along its longest side."""
-    own, box = Grid.of(fixed), content_box(fixed)
+def grid_around(image: sitk.Image, side: int) -> Grid:
+    """An isotropic grid over the content of a volume, `side` voxels along its longest side."""
+    own, box = Grid.of(image), content_box(image)
     wide = [k for k in range(3) if k != own.normal]
     lengths = ((box[1] - box[0] + 1) * np.array(own.spacing))[wide]
     voxel = float(lengths.max()) / (side * (FLAT if len(wide) == 2 else 1))
     return working_grid(own, box, voxel, 2 * voxel, 1)
 
 
-def _planes(volume: Plane) -> list[Plane]:
+def planes(volume: Plane) -> list[Plane]:
     """The middle planes of (Z, Y, X), as the pages show them: the head and the front are up."""
     z, y, x = (n // 2 for n in volume.shape)
     if len(volume) == 1:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hsyn_cli.cli.cohort_options import cohort_options, work_of
 from hsyn_cli.cli.method_options import (
     model_option,
     preset_option,
@@ -85,34 +86,7 @@ def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 @similarity_option
 @search_option
 @smoothness_option
-@option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
-    heading=MACHINE, help="How many pairs run at the same time.",
-)  # fmt: skip
-@option(
-    "--threads", type=click.IntRange(min=1), metavar="N", heading=MACHINE,
-    help="CPU threads of each pair.  [default: all cores shared out; 1 with --scheduler]",
-)  # fmt: skip
-@option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", heading=MACHINE,
-    help="Kill a pair that takes longer.",
-)  # fmt: skip
-@option(
-    "--memory", type=click.FloatRange(min=0, min_open=True), metavar="MB", heading=MACHINE,
-    help="Kill a pair whose process uses more (Linux).",
-)  # fmt: skip
-@option(
-    "--shard", metavar="I/N", heading=MACHINE,
-    help="Run every N-th pair only, from the I-th; slurm/N: I is the number of the array's task.",
-)  # fmt: skip
-@option(
-    "--scheduler", metavar="ADDRESS|FILE", heading=MACHINE,
-    help="Run the pairs on the workers of this Dask scheduler.",
-)  # fmt: skip
-@option(
-    "--retry-failed", is_flag=True, heading=MACHINE,
-    help="Also run the pairs anew that failed in an earlier run.",
-)  # fmt: skip
+@cohort_options
 @option(
     "--dry-run", is_flag=True, heading=MACHINE,
     help="Forecast time, memory and disk on this computer, and run nothing.",
@@ -144,22 +118,12 @@ def batch(
       hsyn batch pairs.csv -o study/ --shard slurm/10
     """
     from hsyn_cli.cli.cohort_result import tell
-    from hsyn_cli.cohort import batch as cohort
     from hsyn_cli.cohort import page
-    from hsyn_cli.cohort.shards import Shard, parse
-    from hsyn_cli.cohort.sources import Limits
     from hsyn_cli.results.register_files import check_model
 
-    if scheduler is not None and jobs > 1:
-        raise UsageError("--jobs is for this computer, and --scheduler for others", "give one")
-    work = cohort.Work(
-        jobs, scheduler, threads, Limits(timeout, memory),
-        Shard() if shard is None else parse(shard), retry_failed,
-    )  # fmt: skip
+    work = work_of(jobs, threads, timeout, memory, shard, scheduler, retry_failed)
     options = {name: value for name, value in options.items() if value is not None}
     options["rounded"] = True
-    if memory is not None and not Path("/proc/self/statm").exists():
-        warn(["--memory is not watched on this system"])
     check_model(options["model"])
     if bids is not None:
         suffix = SUFFIX if suffix is None else suffix

@@ -19,7 +19,7 @@ from hsyn_cli.cli.options import (
 INPUT = "Input"
 
 
-@click.command(cls=GroupedCommand, short_help="Write report.html for a finished registration.")
+@click.command(cls=GroupedCommand, short_help="Write the page of a finished registration.")
 @click.argument("out_dir", type=FILE)
 @option(
     "-m", "--moving", type=FILE, heading=INPUT, help="New path of the moving image, if it changed."
@@ -37,12 +37,14 @@ def report(
 
     The page is one file that opens in any browser without a network. It shows both images and the
     warped one slice by slice, their differences, the deformation, folding, the inverse error and
-    the tables of report.json.
+    the tables of report.json. In a folder of `hsyn template`, it is index.html, which shows the
+    template, its rounds and its subjects.
 
     \b
     Examples:
       hsyn report out/ --force
       hsyn report out/ --moving /new/place/moving.nii.gz
+      hsyn report tpl/ --force
     """
     from hsyn_cli import api
     from hsyn_cli.cli.progress import progress_bar

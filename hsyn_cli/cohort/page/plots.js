@@ -1,14 +1,5 @@
-"use strict";
-const find = (selector) => document.querySelector(selector);
-const element = (tag, name = "", text = "") => Object.assign(document.createElement(tag), { className: name, textContent: text });
 const HEIGHT = 66, REACH = 9; // px; of a plot, of the pointer
 
-// Three digits and no powers of ten, as the rest of the page.
-function short(value, unit = "") {
-  if (value === null || value === undefined) return "";
-  const text = value === 0 ? "0" : Number(value.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3, useGrouping: false });
-  return unit === "°" ? `${text}°` : unit ? `${text} ${unit}` : text;
-}
 function middle(sorted) {
   const k = sorted.length >> 1;
   return sorted.length % 2 ? sorted[k] : (sorted[k - 1] + sorted[k]) / 2;
@@ -16,7 +7,7 @@ function middle(sorted) {
 
 // A plot of one measure: dots in stacks along the scale on which the pairs are compared.
 class Plot {
-  constructor(column, k, rows, choose) {
+  constructor(column, k, { rows, one }, choose) {
     this.column = column;
     this.known = rows.filter((row) => row.values[k] !== null).sort((a, b) => a.values[k] - b.values[k]);
     this.k = k;
@@ -30,7 +21,7 @@ class Plot {
     this.canvas = element("canvas");
     this.canvas.tabIndex = 0;
     this.canvas.setAttribute("role", "img");
-    this.canvas.setAttribute("aria-label", `${column.name} of ${this.known.length} pairs, median ${this.text(this.median)}`);
+    this.canvas.setAttribute("aria-label", `${column.name} of ${this.known.length} ${one}s, median ${this.text(this.median)}`);
     const ends = element("div", "ticks");
     const [low, high] = [this.known[0], this.known[this.known.length - 1]].map((row) => this.text(row.values[k]));
     ends.append(element("span", "", low), element("span", "", low === high ? "" : high));

@@ -3,15 +3,17 @@ const BEYOND = 8; // rows built above and below the view
 const collator = new Intl.Collator("en", { numeric: true });
 
 class Table {
-  constructor(columns, rows, choose) {
+  constructor({ columns, rows, one, sort }, choose) {
     this.rows = rows;
+    this.one = one;
     this.choose = choose;
     this.view = rows;
     this.scroller = find("#scroller");
     this.body = find("#table tbody");
     this.rank = { name: "rank", width: 4.4, value: (row) => (row.rank === null ? Infinity : row.rank), show: (row) => (row.rank === null ? "" : `${row.rank + 1}`) };
     this.columns = this.all(columns);
-    this.sorted = { column: this.rank, down: false };
+    const first = this.columns.find((column) => sort && column.key === sort);
+    this.sorted = first ? { column: first, down: first.down } : { column: this.rank, down: false };
     this.head();
     this.scroller.onscroll = () => { this.build(); this.edge(); };
     this.scroller.onkeydown = (event) => this.key(event);
@@ -31,7 +33,7 @@ class Table {
     const rows = this.rows, some = (get) => rows.some(get);
     return [
       some((row) => row.picture) && { name: "picture", width: 10.5, show: (row) => this.picture(row), className: "picture" },
-      { name: "pair", width: Math.min(Math.max(...rows.map((row) => row.id.length), 8) * 0.55 + 1.6, 14), value: (row) => row.id, show: (row) => this.link(row), className: "id", title: (row) => this.files(row) },
+      { name: this.one, width: Math.min(Math.max(...rows.map((row) => row.id.length), 8) * 0.55 + 1.6, 14), value: (row) => row.id, show: (row) => this.link(row), className: "id", title: (row) => row.files },
       some((row) => row.rank !== null) && this.rank,
       { ...text("state", 5.4, (row) => row.state), mark: (row) => row.state },
       some((row) => row.note) && { ...text("problem", 16, (row) => row.note), title: (row) => row.note, className: "text note" },
@@ -41,10 +43,9 @@ class Table {
       ...measures,
       some((row) => Object.keys(row.lesions).length) && text("lesions, volume factor", 9, (row) => Object.entries(row.lesions).map(([role, v]) => `${role} ${v}`).join(", ")),
       some((row) => row.kind) && text("similarity measure", 7, (row) => row.kind),
-      number("attempts", "", (row) => row.attempts, { down: true }),
+      some((row) => row.attempts !== null) && number("attempts", "", (row) => row.attempts, { down: true }),
     ].filter(Boolean);
   }
-  files(row) { return row.moving ? `${row.moving} onto ${row.fixed}` : ""; }
   picture(row) {
     if (!row.picture) return "";
     return Object.assign(element("img"), { src: row.picture, alt: "", decoding: "async" });
@@ -107,7 +108,7 @@ class Table {
   }
   none() {
     const line = element("tr");
-    line.append(Object.assign(element("td", "text", "No pair fits."), { colSpan: this.columns.length }));
+    line.append(Object.assign(element("td", "text", `No ${this.one} fits.`), { colSpan: this.columns.length }));
     return line;
   }
   line(row, at) {

@@ -35,19 +35,21 @@ def headline(rows: Sequence[Row], findings: Sequence[Finding], abouts: Mapping[s
     return ", ".join(parts) + "."
 
 
-def first(rows: Sequence[Row], findings: Sequence[Finding], place: Mapping[str, int]) -> str:
-    """What to look at first; `place`: {id: number of its row}."""
+def first(
+    rows: Sequence[Row], findings: Sequence[Finding], place: Mapping[str, int], one: str = "pair"
+) -> str:
+    """What to look at first; `place`: {id: number of its row}; `one`: what a row is."""
     measured = sum(bool(row.page or row.measure) for row in rows)
     note = ""
     if not measured:
-        note = "No pair has a result yet." if not findings else "No pair has a result."
+        note = f"No {one} has a result{' yet' if not findings else ''}."
     elif measured < LEAST_PAIRS:
         note = (
             f"With fewer than {LEAST_PAIRS} results, hsyn does not say which of them stand out "
             "from the others."
         )
     elif not findings:
-        note = "No pair stands out from the others."
+        note = f"No {one} stands out from the others."
     text = f"<p>{note}</p>" if note else ""
     items = [_item(finding, place[finding.row.id]) for finding in findings]
     text += f"<ol>{''.join(items[:AT_ONCE])}</ol>" if items else ""

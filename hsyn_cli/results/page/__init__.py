@@ -1,8 +1,8 @@
 """report.html: one file that shows a registration and opens anywhere without a network.
 
-`volumes` makes the data and `tables` the text; template.html, page.css, helpers.js and page.js make
-the page. page.js draws the pictures on canvases from 8-bit volumes, so that the page has every
-slice and the file stays small.
+`volumes` makes the data and `tables` the text; template.html, page.css, helpers.js, viewer.js and
+page.js make the page. viewer.js draws the pictures on canvases from 8-bit volumes, so that the page
+has every slice and the file stays small. The other pages of hsyn share all but page.js.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def make_page(report: Mapping[str, Any], volumes: Volumes) -> str:
     }
     text = string.Template(_text("template.html")).substitute(
         style=_text("page.css"),
-        script=_text("helpers.js") + _text("page.js"),
+        script="".join(map(_text, ("helpers.js", "viewer.js", "page.js"))),
         data=json.dumps(volumes.to_dict() | extra, allow_nan=False).replace("<", "\\u003c"),
         moving=moving,
         fixed=fixed,

@@ -24,15 +24,20 @@ async function copy(button) {
   button.textContent = "Copied";
   setTimeout(() => { button.textContent = "Copy"; }, 1500);
 }
-function element(tag, name = "") {
-  return Object.assign(document.createElement(tag), { className: name });
+function element(tag, name = "", text = "") {
+  return Object.assign(document.createElement(tag), { className: name, textContent: text });
 }
 
 const find = (selector) => document.querySelector(selector);
 for (const button of document.querySelectorAll(".copy")) button.onclick = () => copy(button);
 const checked = (name) => find(`[name=${name}]:checked`).value;
 const mm = (value) => `${Number(value.toPrecision(3))} mm`;
-const choose = (view) => { find(`[name=view][value=${view}]`).checked = true; };
+// Three digits and no powers of ten.
+function short(value, unit = "") {
+  if (value === null || value === undefined) return "";
+  const text = value === 0 ? "0" : Number(value.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3, useGrouping: false });
+  return unit === "°" ? `${text}°` : unit ? `${text} ${unit}` : text;
+}
 
 // The planes to show: three of a volume, and of a slice its own one, whose axes are the first two.
 function planesOf({ size, axes, dimension }) {

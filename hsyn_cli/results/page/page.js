@@ -1,5 +1,3 @@
-// Volumes are arrays (z, y, x) of bytes; x grows to the left, y to the back, z to the head.
-// `at` is the crosshair, (x, y, z).
 (async () => {
   const data = JSON.parse(find("#data").textContent);
   if (typeof DecompressionStream === "undefined") {
@@ -8,20 +6,19 @@
   }
 
   const { size, spacing, codes } = data;
-  const step = [1, size[0], size[0] * size[1]];
+  const viewer = new Viewer(data, () => { find("#readout").textContent = telling(); }), { step } = viewer;
   const volume = { determinant: await unpack(data.determinant), error: await unpack(data.error) };
   for (const name in data.images) volume[name] = await unpack(data.images[name]);
   const bend = new Int8Array((await unpack(data.bend)).buffer);
-  const planes = planesOf(data);
-  const middle = size.map((n) => n >> 1);
-  let at = middle.slice(), panels = [], swapped = false, colours;
+  const row = (plane, v) => viewer.row(plane, v);
+  let swapped = false, colours;
 
-  // ---- colours: a palette is a function from [0, 1] to packed RGBA, a table one colour per code
   function readColours() {
     const style = getComputedStyle(document.documentElement);
     const value = (name) => style.getPropertyValue(name).trim(), stops = (name) => value(name).split(/\s+/).map(parse);
     const diverging = palette(stops("--diverging")), sequential = palette(stops("--sequential"));
     colours = { diverging, sequential, folded: value("--folded"), ink: value("--ink"), ground: value("--map") };
+    viewer.colours = colours;
     colours.gray = table((code) => pack(code, code, code));
     colours.difference = table((code) => diverging(code / 254));
     colours.determinant = table((code) => diverging((octaves(code) + 2) / 4));
@@ -30,7 +27,7 @@
   const octaves = (code) => (2 * Math.min(code, codes.top) / codes.top - 1) * codes.octaves;
   const millimetres = (code) => data.error_max * (code / codes.top) ** 2;
 
-  // ---- what can be shown: a layer has a title, the colour of voxel i at column u and row v, perhaps lines over it
+  // ---- what can be shown: layers, see Viewer
   const before = () => (volume.aligned && checked("before") === "aligned" ? "aligned" : "moving");
   const names = () => ({
     fixed: "fixed",
@@ -78,70 +75,12 @@
     error: ["sequential", ["0", mm(data.error_shown / 2), `≥ ${mm(data.error_shown)}`]],
   };
 
-  // ---- drawing
-  const row = (plane, v) => (plane.up ? size[plane.down] - 1 - v : v);
-  function slice(plane, colour) {
-    const w = size[plane.across], h = size[plane.down];
-    const image = new ImageData(w, h), pixels = new Uint32Array(image.data.buffer);
-    for (let v = 0, k = 0; v < h; v++) {
-      let i = at[plane.axis] * step[plane.axis] + row(plane, v) * step[plane.down];
-      for (let u = 0; u < w; u++, k++, i += step[plane.across]) pixels[k] = colour(i, u, v);
-    }
-    const canvas = Object.assign(document.createElement("canvas"), { width: w, height: h });
-    canvas.getContext("2d").putImageData(image, 0, 0);
-    return canvas;
-  }
-
-  function draw({ canvas, heading, plane, layer }) {
-    const w = size[plane.across], scale = (canvas.clientWidth * devicePixelRatio) / w;
-    if (!scale) return;
-    canvas.width = Math.round(w * scale);
-    canvas.height = Math.round(size[plane.down] * scale);
-    heading.textContent = layer.title();
-    canvas.setAttribute("aria-label", `${layer.title()}, ${plane.name}, ${place(plane)}`);
-    const pen = canvas.getContext("2d");
-    pen.imageSmoothingQuality = "high";
-    pen.drawImage(slice(plane, layer.colour()), 0, 0, canvas.width, canvas.height);
-    if (layer.over) layer.over(pen, plane, scale);
-    if (find("[name=cross]").checked) drawCross(pen, plane, scale);
-    drawEdges(pen, plane.edges, canvas, layer.map ? [colours.ink, colours.ground] : ["#fff", "#000"]);
-  }
-
-  function drawCross(pen, plane, scale) {
-    const x = (at[plane.across] + 0.5) * scale, y = (row(plane, at[plane.down]) + 0.5) * scale, gap = 5 * devicePixelRatio;
-    pen.strokeStyle = "#3fa7d6";
-    pen.lineWidth = devicePixelRatio;
-    pen.beginPath();
-    for (const [x0, y0, x1, y1] of [[0, y, x - gap, y], [x + gap, y, 1e5, y], [x, 0, x, y - gap], [x, y + gap, x, 1e5]]) {
-      pen.moveTo(x0, y0);
-      pen.lineTo(x1, y1);
-    }
-    pen.stroke();
-  }
-
-  function drawEdges(pen, [left, right, top, bottom], { width, height }, [ink, ground]) {
-    const em = 12 * devicePixelRatio;
-    pen.font = `600 ${em}px system-ui, sans-serif`;
-    pen.textAlign = "center";
-    pen.textBaseline = "middle";
-    pen.lineWidth = em / 4;
-    pen.strokeStyle = ground;
-    pen.fillStyle = ink;
-    for (const [letter, x, y] of [[left, em * 0.8, height / 2], [right, width - em * 0.8, height / 2],
-      [top, width / 2, em * 0.9], [bottom, width / 2, height - em * 0.8]]) {
-      pen.strokeText(letter, x, y);
-      pen.fillText(letter, x, y);
-    }
-  }
-
+  // ---- lines over the slices
   function drawFolds(pen, plane, scale) {
     const side = Math.max(scale, 5 * devicePixelRatio), boxes = [];
-    for (let v = 0; v < size[plane.down]; v++) {
-      let i = at[plane.axis] * step[plane.axis] + row(plane, v) * step[plane.down];
-      for (let u = 0; u < size[plane.across]; u++, i += step[plane.across]) {
-        if (volume.determinant[i] === codes.folded) boxes.push([(u + 0.5) * scale - side / 2, (v + 0.5) * scale - side / 2]);
-      }
-    }
+    viewer.each(plane, (i, u, v) => {
+      if (volume.determinant[i] === codes.folded) boxes.push([(u + 0.5) * scale - side / 2, (v + 0.5) * scale - side / 2]);
+    });
     pen.lineWidth = 3 * devicePixelRatio;
     pen.strokeStyle = "#fff";
     pen.fillStyle = colours.folded;
@@ -154,7 +93,7 @@
     const bendStep = [1, bx, bx * by], unit = data.bend_mm / spacing;
     const across = data.bend_size[plane.across], down = data.bend_size[plane.down];
     const every = Math.max(1, Math.round(Math.max(...size) / 26 / stride));
-    const level = Math.min(Math.round(at[plane.axis] / stride), data.bend_size[plane.axis] - 1) * bendStep[plane.axis];
+    const level = Math.min(Math.round(viewer.at[plane.axis] / stride), data.bend_size[plane.axis] - 1) * bendStep[plane.axis];
     const corner = (u, d) => {
       const i = level + u * bendStep[plane.across] + d * bendStep[plane.down];
       const x = u * stride + bend[plane.across * count + i] * unit;
@@ -170,64 +109,22 @@
     pen.stroke();
   }
 
-  // ---- places
-  const point = () => [0, 1, 2].map((r) => data.origin[r] + spacing * (data.axes[3 * r] * at[0] + data.axes[3 * r + 1] * at[1] + data.axes[3 * r + 2] * at[2]));
-  function index(lps) {
-    const d = lps.map((p, r) => (p - data.origin[r]) / spacing);
-    return [0, 1, 2].map((c) => Math.round(data.axes[c] * d[0] + data.axes[3 + c] * d[1] + data.axes[6 + c] * d[2]));
-  }
-  function place(plane) {
-    const value = point()[plane.axis], letter = plane.letters[value < 0 ? 1 : 0];
-    return `${letter} ${Math.abs(value).toFixed(1)} mm`;
-  }
   function telling() {
-    const i = at[0] * step[0] + at[1] * step[1] + at[2] * step[2];
-    const det = volume.determinant[i], error = volume.error[i];
+    const i = viewer.voxel, det = volume.determinant[i], error = volume.error[i];
     const factor = det === codes.folded ? "folds" : (2 ** octaves(det)).toFixed(2);
     const exact = error === codes.nothing ? "not measured" : mm(millimetres(error));
-    const [x, y, z] = point().map((v) => v.toFixed(1).replace("-", "−"));
-    return `Crosshair: x ${x}, y ${y}, z ${z} mm (LPS); determinant ${factor}; inverse error ${exact}`;
+    return `${viewer.crosshair}; determinant ${factor}; inverse error ${exact}`;
   }
 
   // ---- state and controls
+  const choose = (view) => { find(`[name=view][value=${view}]`).checked = true; };
   function build() {
-    const layers = views[checked("view")](), plane = checked("plane");
-    const shown = Object.values(planes).filter((p) => plane === "all" || p.name === plane);
-    const rows = find("#rows");
-    panels = [];
-    rows.dataset.count = layers.length;
-    rows.classList.toggle("single", shown.length === 1);
-    rows.replaceChildren(...layers.map((layer) => {
-      const holder = element("div", "row"), heading = element("h3"), canvases = element("div", "planes");
-      canvases.style.gridTemplateColumns = shown.map((p) => `minmax(0, ${size[p.across]}fr)`).join(" ");
-      for (const p of shown) {
-        const canvas = canvases.appendChild(element("canvas", layer.map ? "map" : ""));
-        canvas.style.aspectRatio = `${size[p.across]} / ${size[p.down]}`;
-        canvas.setAttribute("role", "img");
-        canvas.onclick = (event) => aim(event, p);
-        canvas.onpointermove = (event) => event.pointerType === "mouse" && event.buttons && aim(event, p);
-        panels.push({ canvas, heading, plane: p, layer });
-      }
-      holder.append(heading, canvases);
-      return holder;
-    }));
     for (const caption of document.querySelectorAll("[data-for]")) caption.hidden = caption.dataset.for !== checked("view");
-    for (const p of Object.values(planes)) p.slider.parentElement.hidden = !shown.includes(p) || size[p.axis] === 1;
-    find("#sliders").classList.toggle("one", shown.length === 1);
     find("#flip").hidden = checked("view") !== "flicker";
     find("#before").hidden = !volume.aligned || ["grid", "jacobian", "error"].includes(checked("view"));
     showLegend(legends[checked("view")]);
     history.replaceState(null, "", `#${checked("view")}`);
-    drawAll();
-  }
-  function drawAll() {
-    panels.forEach(draw);
-    for (const plane of Object.values(planes)) {
-      plane.slider.value = at[plane.axis];
-      plane.output.textContent = place(plane);
-      plane.slider.setAttribute("aria-valuetext", place(plane));
-    }
-    find("#readout").textContent = telling();
+    viewer.build(views[checked("view")]());
   }
   function showLegend(legend) {
     find("#legend").hidden = !legend;
@@ -237,17 +134,10 @@
     canvas.getContext("2d").putImageData(image, 0, 0);
     find("#legend .ticks").replaceChildren(...legend[1].map((text) => Object.assign(element("span"), { textContent: text })));
   }
-  function aim(event, plane) {
-    const box = event.target.getBoundingClientRect();
-    const inside = (share, n) => Math.min(Math.max(Math.floor(share * n), 0), n - 1);
-    at[plane.across] = inside((event.clientX - box.left) / box.width, size[plane.across]);
-    at[plane.down] = row(plane, inside((event.clientY - box.top) / box.height, size[plane.down]));
-    drawAll();
-  }
   function jump(id, target) {
     const button = find(id);
     button.hidden = !target || target.some((k, axis) => k < 0 || k >= size[axis]);
-    button.onclick = () => { at = target.slice(); drawAll(); };
+    button.onclick = () => viewer.go(target);
   }
   function largestError() {
     let best = -1;
@@ -255,25 +145,14 @@
     return best < 0 ? null : [best % size[0], Math.floor(best / step[1]) % size[1], Math.floor(best / step[2])];
   }
 
-  for (const [name, plane] of Object.entries(planes)) {
-    const label = element("label"), title = element("span"), output = element("output");
-    const slider = Object.assign(element("input"), { type: "range", min: 0, max: size[plane.axis] - 1 });
-    slider.setAttribute("aria-label", `${name} slice`);
-    slider.oninput = () => { at[plane.axis] = Number(slider.value); drawAll(); };
-    title.append(`${name} `, output);
-    label.append(title, slider);
-    find("#sliders").append(label);
-    Object.assign(plane, { name, slider, output });
-  }
-  find("#planes").hidden = Object.keys(planes).length === 1;
   find("#aligned-name").textContent = data.aligned;
-  jump("#to-lowest", data.lowest && index(data.lowest));
+  jump("#to-lowest", data.lowest && viewer.index(data.lowest));
   jump("#to-largest", largestError());
-  jump("#to-middle", middle);
+  jump("#to-middle", viewer.middle);
 
   const hold = find("#flip");
   let held = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const swap = () => { swapped = !swapped; if (checked("view") === "flicker") drawAll(); };
+  const swap = () => { swapped = !swapped; if (checked("view") === "flicker") viewer.draw(); };
   const showHold = () => { hold.textContent = held ? "Flicker" : "Hold"; hold.setAttribute("aria-pressed", held); };
   hold.onclick = () => { held = !held; showHold(); };
   showHold();
@@ -281,14 +160,13 @@
 
   const form = find("#viewer");
   form.onsubmit = (event) => event.preventDefault();
-  form.onchange = (event) => { if (event.target.type === "radio") build(); else drawAll(); };
+  form.onchange = (event) => { if (event.target.type === "radio") build(); else viewer.draw(); };
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const view = Object.keys(views)[Number(event.key) - 1];
     if (view) { choose(view); build(); }
     if (event.key === "x" && checked("view") === "flicker") { held = true; showHold(); swap(); }
   });
-  addEventListener("resize", drawAll);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); build(); });
   if (location.hash.slice(1) in views) choose(location.hash.slice(1));
   form.hidden = false;

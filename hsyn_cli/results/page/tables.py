@@ -209,8 +209,14 @@ def lines_to_paste(report: Report) -> str:
     if not report["apply"]:
         return "<p>No field was kept that could be applied.</p>"
     return "<p>Lines to paste; each warps the moving image onto the fixed one.</p>" + "".join(
-        f"<h3>{escaped(program)}</h3>"
-        f'<div class="paste"><pre>{escaped(line)}</pre>'
+        paste(program, line) for program, line in report["apply"].items()
+    )
+
+
+def paste(name: str, text: str) -> str:
+    """A block of text under a heading, with a button that copies it."""
+    return (
+        f"<h3>{escaped(name)}</h3>"
+        f'<div class="paste"><pre>{escaped(text)}</pre>'
         '<button type="button" class="copy">Copy</button></div>'
-        for program, line in report["apply"].items()
     )

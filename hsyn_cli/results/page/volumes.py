@@ -139,8 +139,8 @@ def window(image: sitk.Image) -> tuple[float, float]:
     return grey.low, grey.high
 
 
-def page_grid(fixed: sitk.Image) -> Grid:
-    """An isotropic grid over the fixed content: as fine as the image if MAX_VOXELS allow."""
+def page_grid(fixed: sitk.Image, most: int | None = None) -> Grid:
+    """An isotropic grid over the fixed content: as fine as the image if `most` voxels allow."""
     own = Grid.of(fixed)
     first, last = content_box(fixed)
     spacing = np.array(own.spacing)
@@ -148,7 +148,7 @@ def page_grid(fixed: sitk.Image) -> Grid:
     box = np.maximum(first - margin, 0), np.minimum(last + margin, np.array(own.size) - 1.0)
     wide = [k for k in range(3) if k != own.normal]
     volume = float(((box[1] - box[0] + 1) * spacing)[wide].prod())
-    voxel = max(float(spacing[wide].min()), (volume / MAX_VOXELS) ** (1 / len(wide)))
+    voxel = max(float(spacing[wide].min()), (volume / (most or MAX_VOXELS)) ** (1 / len(wide)))
     return working_grid(own, box, voxel, 0.0, 1)
 
 
