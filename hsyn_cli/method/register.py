@@ -98,8 +98,7 @@ def register(
             there pulls, and the field passes smoothly.
         initial_transform: fixed point -> moving point. The affine step starts from it.
         affine: "affine", "rigid", "translation" or "none".
-        transform: "deformable", or "affine", "rigid" or "translation", which stop after that
-            alignment.
+        transform: "deformable", or a kind of `affine`, which stops after that alignment.
         similarity: "auto" goes by whether both images have the same contrast. Else the name of a
             similarity, see `method.similarity`.
         search: "full" also finds images that are turned by up to 180 degrees.
