@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hsyn_cli.results.pairs import evaluate_files
     from hsyn_cli.results.register_files import register_files
     from hsyn_cli.template.build import template_files
+    from hsyn_cli.template.longitudinal import longitudinal_files
     from hsyn_cli.template.report import report_files
     from hsyn_cli.tools.apply import Settings as ApplySettings
     from hsyn_cli.tools.apply import apply_field
@@ -48,6 +49,7 @@ __all__ = [
     "invert_files",
     "jacobian",
     "jacobian_files",
+    "longitudinal_files",
     "register",
     "register_files",
     "report_files",
@@ -74,6 +76,8 @@ PLACES = {
     "register": "method.register",
     "register_files": "results.register_files",
     "report_files": "template.report",
+    "report_files": "results.written",
+    "longitudinal_files": "template.longitudinal",
     "template_files": "template.build",
 }
 

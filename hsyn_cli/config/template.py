@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Frame = Literal["affine", "rigid"]
+
+WITHIN_ROUNDS = 2  # of a subject's own template
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,13 @@ class Settings:
     def preset_of(self, number: int) -> str:
         """The preset of a round, from 1."""
         return self.first_preset if number == 1 and self.rounds > 1 else self.preset
+
+    @property
+    def within(self) -> Settings:
+        """The same for the template of one subject's visits: no size is taken out."""
+        return replace(
+            self, frame="rigid", rounds=WITHIN_ROUNDS, tolerance=0.0, sharpen=0.0, spacing=None
+        )
 
     @property
     def method(self) -> dict[str, Any]:

@@ -44,15 +44,16 @@ def template_files(
 
     Raises all `errors` but FoldingError and FailedError.
     """
-    return build(read(given), out, settings or Settings(), work or Work(), tell or Tell())
+    subjects = read(given)
+    refuse_inside(subjects, out)
+    return build(subjects, out, settings or Settings(), work or Work(), tell or Tell())
 
 
 def build(
     subjects: Sequence[Subject], out: Path, settings: Settings, work: Work, tell: Tell
 ) -> Template:
     """Make the template of checked subjects in a folder, or go on with it."""
-    refuse_inside(subjects, out)
-    _check_folder(out)
+    check_folder(out)
     use_threads(min(available_cores(), work.workers * work.threads_each))
     run = Run(tuple(subjects), out, settings, work, tell)
     stages = [passes.begin(run)]
@@ -77,7 +78,7 @@ def _left(run: Run, stage: Stage) -> Run:
     return run.without([entry["id"] for entry in stage.left_out])
 
 
-def _check_folder(out: Path) -> None:
+def check_folder(out: Path) -> None:
     """Raise OutputError for a folder with a template that is not hsyn's."""
     named = [out / record.TEMPLATE, out / record.RECORD, out / finish.SUBJECTS]
     there = next((path for path in named if path.exists()), None)

@@ -87,10 +87,16 @@ def _place(run: Run, subject: Subject) -> Path:
 
 def _entry(run: Run, subject: Subject, key: str) -> Mapping[str, Any] | None:
     """The entry of a subject whose files are there and have the key."""
-    place = _place(run, subject)
+    return entry_of(_place(run, subject), ENTRY, FILES, key)
+
+
+def entry_of(
+    place: Path, name: str, wanted: Mapping[str, str], key: str
+) -> Mapping[str, Any] | None:
+    """The JSON file `name` in a folder if it has this key and all wanted files are there."""
     try:
-        entry: dict[str, Any] = json.loads((place / ENTRY).read_text(encoding="utf-8"))
-        stands = entry["key"] == key and all((place / name).is_file() for name in FILES.values())
+        entry: dict[str, Any] = json.loads((place / name).read_text(encoding="utf-8"))
+        stands = entry["key"] == key and all((place / file).is_file() for file in wanted.values())
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return entry if stands else None

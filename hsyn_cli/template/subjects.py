@@ -21,6 +21,8 @@ CHANNEL = re.compile(r"scan_([2-9]|[1-9]\d)")
 COLUMNS = "the columns are scan, id, mask, scan_2, scan_3 and so on"
 LEAST = 2  # scans
 
+Row = Mapping[str, str]
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -71,26 +73,43 @@ def _of_list(path: Path) -> list[Subject]:
 
 
 def _of_table(path: Path) -> list[Subject]:
-    rows = [
+    rows, faults = rows_of(path, ("scan",), ("id",), COLUMNS)
+    faults += wrong_ids(rows)
+    refuse([f"{path} line {line}: {text}" for line, text in sorted(faults)], f"{path} has", COLUMNS)
+    return [of_row(row, path.parent) for _, row in rows]
+
+
+def rows_of(
+    path: Path, needed: Sequence[str], more: Sequence[str], columns: str
+) -> tuple[list[tuple[int, Row]], list[tuple[int, str]]]:
+    """The rows of a table of scans, each with its line, and what is wrong with their cells.
+
+    `needed`: columns of which no cell may be empty. `more`: others; mask and further channels are
+    always known. `columns`: tells all of them. Raises InputError for missing and unknown columns.
+    """
+    rows: list[tuple[int, Row]] = [
         (line, {name.casefold(): cell for name, cell in row.items()})
         for line, row in files.read_rows(path, "list")
     ]
     names = list(dict.fromkeys(name for _, row in rows for name in row))
-    unknown = [n for n in names if n not in ("scan", "id", "mask", "") and not CHANNEL.fullmatch(n)]
+    known = (*needed, *more, "mask", "")
+    unknown = [n for n in names if n not in known and not CHANNEL.fullmatch(n)]
     if unknown:
         many = "s" if len(unknown) > 1 else ""
-        raise InputError(f"{path} has the unknown column{many} {', '.join(unknown)}", COLUMNS)
-    faults = list(wrong_ids(rows))
+        raise InputError(f"{path} has the unknown column{many} {', '.join(unknown)}", columns)
+    lacks = [name for name in needed if rows and name not in names]
+    if lacks:
+        raise InputError(f"{path} lacks the column {' and '.join(lacks)}", columns)
+    faults = []
     for line, row in rows:
-        if not row.get("scan"):
-            faults.append((line, "no scan is given"))
+        faults += [(line, f"no {name} is given") for name in needed if not row.get(name)]
         if row.get(""):
             faults.append((line, f"cells without a column ({row['']}); quote what holds a comma"))
-    refuse([f"{path} line {line}: {text}" for line, text in sorted(faults)], f"{path} has", COLUMNS)
-    return [_of_row(row, path.parent) for _, row in rows]
+    return rows, faults
 
 
-def _of_row(row: Mapping[str, str], folder: Path) -> Subject:
+def of_row(row: Row, folder: Path) -> Subject:
+    """The scan of a row; its id is the one given, or empty."""
     numbers = sorted(int(name[5:]) for name in row if CHANNEL.fullmatch(name) and row[name])
     scans = (row["scan"], *(row[f"scan_{k}"] for k in numbers))
     mask = folder / row["mask"] if row.get("mask") else None
@@ -98,27 +117,32 @@ def _of_row(row: Mapping[str, str], folder: Path) -> Subject:
 
 
 def _checked(subjects: Sequence[Subject], whose: str) -> list[Subject]:
-    """The subjects with ids and hashes, sorted by what their scans hold, then by id.
-
-    Nothing then depends on the order in which they were given. Raises UsageError for too few, and
-    InputError that tells all other faults.
-    """
-    faults = list(_faults(subjects))
-    refuse(faults, whose, "no registration was started")
+    """The subjects, `named`. Raises UsageError for too few, InputError that tells other faults."""
+    refuse(list(faults_of(subjects)), whose, "no registration was started")
     if len(subjects) < LEAST:
         count = "one scan is" if subjects else "no scans are"
         raise UsageError(f"{count} given, and a template needs two", "give more scans")
+    return named(subjects)
+
+
+def named(subjects: Sequence[Subject]) -> list[Subject]:
+    """The subjects with ids and hashes, sorted by what their scans hold, then by id.
+
+    Nothing then depends on the order in which they were given. Raises InputError.
+    """
     taken = [subject.id for subject in subjects if subject.id]
     usual = iter(usual_ids([(s.scans[0],) for s in subjects if not s.id], taken))
-    hashes, named = Hashes(), []
+    hashes, found = Hashes(), []
     for subject in subjects:
         name = subject.id or next(usual)
-        found = tuple(h for scan in subject.scans for h in hashes.of_image(scan, f"scan of {name}"))
-        named.append(Subject(name, subject.scans, subject.mask, found))
-    return sorted(named, key=lambda subject: (subject.sha256, subject.id))
+        sha256 = tuple(
+            h for scan in subject.scans for h in hashes.of_image(scan, f"scan of {name}")
+        )
+        found.append(Subject(name, subject.scans, subject.mask, sha256))
+    return sorted(found, key=lambda subject: (subject.sha256, subject.id))
 
 
-def _faults(subjects: Sequence[Subject]) -> Iterable[str]:
+def faults_of(subjects: Sequence[Subject]) -> Iterable[str]:
     """What is wrong with the files."""
     seen: dict[str, Path] = {}
     count = len(subjects[0].scans) if subjects else 0

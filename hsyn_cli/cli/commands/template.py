@@ -29,7 +29,7 @@ from hsyn_cli.cli.options import (
 )
 from hsyn_cli.config import presets
 from hsyn_cli.config.template import Settings
-from hsyn_cli.errors import BatchError, FailedError, Interrupted
+from hsyn_cli.errors import BatchError, FailedError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from hsyn_cli.template.build import Template
@@ -40,7 +40,7 @@ TEMPLATE = "Template"
 
 
 @click.command(cls=GroupedCommand, short_help="Make a template of a group of scans.")
-@click.argument("files", type=FILE, nargs=-1, required=True)
+@click.argument("files", type=FILE, nargs=-1)
 @option(
     "-o", "--out", type=FILE, required=True, heading=OUTPUT,
     help="Folder of the template; created if missing. A second run goes on where the first ended.",
@@ -48,6 +48,12 @@ TEMPLATE = "Template"
 @option(
     "--keep-rounds", is_flag=True, heading=OUTPUT,
     help="Keep the fields of all rounds. They are removed otherwise when the next round stands.",
+)  # fmt: skip
+@option(
+    "--longitudinal", type=FILE, metavar="TABLE", heading=TEMPLATE,
+    help="In place of FILES: a table with the columns subject and scan, and as needed visit, mask, "
+    "scan_2 and so on. Each subject's visits get a template of their own, and the group's is made "
+    "of those.",
 )  # fmt: skip
 @option(
     "--rounds", type=click.IntRange(min=1), default=USUAL.rounds, show_default=True, metavar="N",
@@ -91,9 +97,9 @@ TEMPLATE = "Template"
 @quiet_option
 @json_option
 def template(
-    files: tuple[Path, ...], out: Path, jobs: int, threads: int | None, timeout: float | None,
-    memory: float | None, shard: str | None, scheduler: str | None, retry_failed: bool,
-    quiet: bool, as_json: bool, **settings: Any,
+    files: tuple[Path, ...], longitudinal: Path | None, out: Path, jobs: int,
+    threads: int | None, timeout: float | None, memory: float | None, shard: str | None,
+    scheduler: str | None, retry_failed: bool, quiet: bool, as_json: bool, **settings: Any,
 ) -> None:  # fmt: skip
     """Make a template of a group of scans.
 
@@ -107,6 +113,7 @@ def template(
       hsyn template scans/*.nii.gz -o tpl/
       hsyn template scans.csv -o tpl/ --jobs 4 --threads 1
       hsyn template scans/*.nii.gz -o tpl/ --rounds 6 --sharpen 0
+      hsyn template --longitudinal subjects.csv -o tpl/
     """
     from hsyn_cli import api
     from hsyn_cli.results.record import record
@@ -114,8 +121,13 @@ def template(
 
     work = work_of(jobs, threads, timeout, memory, shard, scheduler, retry_failed)
     check_model(settings["model"])
+    _check_given(files, longitudinal)
+    rest = (out, Settings(**settings), work, _tell(quiet))
     try:
-        made = api.template_files(files, out, Settings(**settings), work, _tell(quiet))
+        if longitudinal is None:
+            made = api.template_files(files, *rest)
+        else:
+            made = api.longitudinal_files(longitudinal, *rest)
     except Interrupted as error:
         raise type(error)(error.message, "the same command goes on from there") from None
     if as_json:
@@ -126,6 +138,15 @@ def template(
         warn(made.record["warnings"])
         click.echo(_summary(made))
     _judge(made)
+
+
+def _check_given(files: tuple[Path, ...], longitudinal: Path | None) -> None:
+    """Raise UsageError unless either files or a table of visits are given."""
+    if not files and longitudinal is None:
+        raise UsageError("no scan is given", "name the scans, a list, or --longitudinal TABLE")
+    if files and longitudinal is not None:
+        text = f"{files[0]} is given beside --longitudinal {longitudinal}"
+        raise UsageError(text, "name all scans in the table, or leave --longitudinal out")
 
 
 def _tell(quiet: bool) -> Tell:
@@ -145,22 +166,32 @@ def _summary(made: Template) -> str:
     """What was made, in two lines."""
     found = made.record
     count, last = len(found["rounds"]), found["rounds"][-1]
+    of = f"{len(found['subjects'])} scans"
+    if "longitudinal" in found:
+        people = found["longitudinal"]["subjects"]
+        of = f"{sum(len(one['visits']) for one in people)} visits of {len(people)} subjects"
     rounds = f"{count} round{'s' if count > 1 else ''}"
     before = " (it stood already)" if made.before else ""
     change = f"the last one changed it by {100 * last['change']:.2g} %"
     return (
-        f"template of {len(found['subjects'])} scans after {rounds}, {change}{before}\n"
+        f"template of {of} after {rounds}, {change}{before}\n"
         f"{made.out / found['outputs']['template']}"
     )
 
 
 def _judge(made: Template) -> None:
     """Raise BatchError if subjects were left out, FailedError if some are not to be trusted."""
+    visits = made.record.get("longitudinal", {"left_out": [], "subjects": []})
     out = [entry["id"] for entry in made.record["left_out"]]
+    out += [" ".join(filter(None, (entry["id"], entry["visit"]))) for entry in visits["left_out"]]
     if out:
         text = f"the template lacks {len(out)} scan{'s' if len(out) > 1 else ''}: {', '.join(out)}"
         raise BatchError(text, f"see {made.out / 'template.json'}; --retry-failed tries them again")
     doubtful = {entry["id"]: entry["problems"] for entry in made.record["subjects"]}
+    for subject in visits["subjects"]:
+        for visit in subject["visits"]:
+            own = visit["within"] or {"problems": []}
+            doubtful[f"{subject['id']} {visit['id']}"] = own["problems"]
     doubtful = {name: problems for name, problems in doubtful.items() if problems}
     if doubtful:
         name, problems = next(iter(doubtful.items()))
