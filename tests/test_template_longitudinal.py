@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,6 @@ from test_template import ALONE, ENVIRONMENT, QUICK, contents, values
 from hsyn_cli.cli import run
 from hsyn_cli.errors import InputError, UsageError
 from hsyn_cli.fields.grids import as_transform
-from hsyn_cli.space import Grid
 from hsyn_cli.template import visits
 from hsyn_cli.template.build import Template
 from hsyn_cli.template.longitudinal import longitudinal_files
@@ -76,7 +74,149 @@ def made(folder: Path) -> Iterator[Template]:
         yield longitudinal_files(table(folder, ROWS), folder / "tpl", QUICK, ALONE)
 
 
-def test_time(made: Template) -> None:
-    import json
-    print(json.dumps(made.record["longitudinal"], indent=1)[:6000])
-    print(made.record["warnings"])
+def link(made: Template, subject: str, visit: str, name: str) -> sitk.Transform:
+    place = made.out / "visits" / subject / visit / f"{name}_field.nii.gz"
+    return as_transform(sitk.ReadImage(str(place)))
+
+
+def test_every_visit_has_its_files_and_its_entry(made: Template) -> None:
+    found = made.record["longitudinal"]
+    assert [one["id"] for one in found["subjects"]] == ["one", "three", "two"]
+    assert found["left_out"] == []
+    for one in found["subjects"]:
+        for visit in one["visits"]:
+            named = [
+                *visit["outputs"].values(),
+                *(visit["within"] or {}).get("outputs", {}).values(),
+            ]
+            assert all((made.out / file).is_file() for file in named)
+            assert visit["inverse_error_template"]["mean_mm"] < 0.1
+            assert visit["inverse_error_visit"]["mean_mm"] < 0.1
+            assert visit["folding"]["voxels"] == 0
+    (line,) = made.record["warnings"]
+    assert line.startswith("three has one scan, which is its own template")
+    assert not values(made.out / "visits/three/only/within_log_jacobian.nii.gz").any()
+
+
+def test_the_fields_are_those_of_their_parts_composed(made: Template) -> None:
+    whole = link(made, "one", "after", "forward")
+    part = made.out / "subjects/one/forward_field.nii.gz"
+    between = as_transform(sitk.ReadImage(str(part)))
+    own = made.out / "within/one/subjects/after/forward_field.nii.gz"
+    within = as_transform(sitk.ReadImage(str(own)))
+    inside = np.argwhere(values(made.out / "template_mask.nii.gz") > 0)[::97, ::-1]
+    template = sitk.ReadImage(str(made.out / "template.nii.gz"))
+    for index in inside.tolist():
+        point = template.TransformIndexToPhysicalPoint(index)
+        composed = within.TransformPoint(between.TransformPoint(point))
+        assert np.allclose(whole.TransformPoint(point), composed, atol=0.004)  # as rounded
+
+
+def test_the_way_there_and_back_ends_where_it_began(made: Template) -> None:
+    there, back = (link(made, "two", "before", name) for name in ("forward", "inverse"))
+    template = sitk.ReadImage(str(made.out / "template.nii.gz"))
+    inside = np.argwhere(values(made.out / "template_mask.nii.gz") > 0)[::97, ::-1]
+    points = [template.TransformIndexToPhysicalPoint(index) for index in inside.tolist()]
+    ends = [back.TransformPoint(there.TransformPoint(point)) for point in points]
+    assert np.linalg.norm(np.subtract(ends, points), axis=1).mean() < 0.1
+
+
+def test_the_change_within_a_subject_is_carried_to_the_group(made: Template) -> None:
+    own = made.out / "within/one/subjects/after/log_jacobian.nii.gz"
+    part = as_transform(sitk.ReadImage(str(made.out / "subjects/one/forward_field.nii.gz")))
+    template = sitk.ReadImage(str(made.out / "template.nii.gz"))
+    expected = sitk.GetArrayFromImage(sitk.Resample(sitk.ReadImage(str(own)), template, part))
+    found = values(made.out / "visits/one/after/within_log_jacobian.nii.gz")
+    inside = values(made.out / "template_mask.nii.gz") > 0
+    assert np.abs(found - expected)[inside].max() < 1e-4
+    between = values(made.out / "subjects/one/log_jacobian.nii.gz")
+    total = values(made.out / "visits/one/after/total_log_jacobian.nii.gz")
+    assert np.abs(total - found - between)[inside].mean() < 0.01  # det (W o G) = det W det G
+
+
+def test_rows_in_another_order_give_the_same_bytes_and_a_second_run_does_nothing(
+    made: Template, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups.here(monkeypatch)
+    before = contents(made.out)
+    again = longitudinal_files(table(folder, ROWS[::-1]), made.out, QUICK, ALONE)
+    assert again.before
+    assert again.record["longitudinal"] == made.record["longitudinal"]
+    other = longitudinal_files(table(folder, ROWS[::-1]), folder / "turned", QUICK, ALONE)
+    assert contents(other.out) == before
+
+
+def test_swapped_visits_swap_their_files(
+    made: Template, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the change from one to the other has the other sign, and the same size."""
+    groups.here(monkeypatch)
+    swap = {"before": "after", "after": "before", "": ""}
+    rows = [(subject, swap[visit], scan) for subject, visit, scan in ROWS]
+    swapped = longitudinal_files(table(folder, rows, "s.csv"), folder / "swapped", QUICK, ALONE)
+    logs = {
+        (out, visit): values(out / f"within/one/subjects/{visit}/log_jacobian.nii.gz")
+        for out in (made.out, swapped.out)
+        for visit in ("before", "after")
+    }
+    change = logs[made.out, "after"] - logs[made.out, "before"]
+    assert np.array_equal(change, logs[swapped.out, "before"] - logs[swapped.out, "after"])
+    assert np.abs(change).max() > 0.05
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    made: Template, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = folder / "killed"
+    words = [sys.executable, "-c", KILLED, str(table(folder, ROWS)), str(out)]
+    assert subprocess.run(words, env=ENVIRONMENT, check=False).returncode == 9
+    assert not (out / "visits/two/after/visit.json").exists()
+    groups.here(monkeypatch)
+    resumed = longitudinal_files(table(folder, ROWS), out, QUICK, ALONE)
+    assert contents(out) == contents(made.out)
+    key = resumed.record["longitudinal"]["key"]
+    assert key == made.record["longitudinal"]["key"]
+
+
+FAULTS = {
+    "line 3: visit a of s is that of line 2, too": [
+        ("s", "a", "sub-0.nii.gz"), ("s", "a", "sub-1.nii.gz"),
+    ],
+    "visits 'a/b' and 'a b' of s .line 2. would get one folder": [
+        ("s", "a b", "sub-0.nii.gz"), ("s", "a/b", "sub-1.nii.gz"),
+    ],
+    "subjects 'S' and 's' .line 2. would get one folder": [
+        ("s", "a", "sub-0.nii.gz"), ("S", "a", "sub-1.nii.gz"),
+    ],
+    "no subject is given": [("", "a", "sub-0.nii.gz"), ("s", "a", "sub-1.nii.gz")],
+    "no scan is given": [("s", "a", ""), ("t", "a", "sub-1.nii.gz")],
+    "does not exist": [("s", "a", "none.nii.gz"), ("t", "a", "sub-1.nii.gz")],
+    "is given twice": [("s", "a", "sub-0.nii.gz"), ("t", "a", "sub-0.nii.gz")],
+    "is 2-D, and": [("s", "a", "sub-0.nii.gz"), ("s", "b", "flat.nii.gz")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_refused_tables(fault: str, folder: Path) -> None:
+    sitk.WriteImage(sitk.Image(8, 8, sitk.sitkFloat32) + 1.0, str(folder / "flat.nii.gz"))
+    with pytest.raises(InputError, match=fault):
+        visits.read(table(folder, FAULTS[fault], "wrong.csv"))
+
+
+def test_one_subject_and_strange_columns_are_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="lists one subject"):
+        visits.read(table(folder, ROWS[:2], "one.csv"))
+    path = folder / "strange.csv"
+    path.write_text("subject,age,scan\ns,1,sub-0.nii.gz\n")
+    with pytest.raises(InputError, match="unknown column age"):
+        visits.read(path)
+    path.write_text("visit,scan\n1,sub-0.nii.gz\n")
+    with pytest.raises(InputError, match="lacks the column subject"):
+        visits.read(path)
+
+
+def test_files_beside_a_table_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["a.nii.gz", "--longitudinal", "t.csv"], []):
+        assert run(["template", *words, "-o", str(folder / "none")]) == 2
+    assert "--longitudinal" in capsys.readouterr().err
+    assert not (folder / "none").exists()

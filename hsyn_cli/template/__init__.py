@@ -64,4 +64,27 @@ template.json (all lengths mm, all points LPS; a missing number is null):
     left_mm     norm of the mean displacement in the forward fields as written, over the mask
     sharpness   of the template
     finish_seconds  for the subjects' files
+
+With --longitudinal (`longitudinal.longitudinal_files`), the scans of the group are the subjects' own
+templates, and these are there, too:
+
+    within/SUBJECT/                 the subject's own template, a folder like this one; its subjects
+                                    are the visits, so within/SUBJECT/subjects/VISIT/
+                                    log_jacobian.nii.gz is the change within the subject
+    visits/SUBJECT/VISIT/           of a visit and the group's template: forward_field.nii.gz,
+                                    inverse_field.nii.gz (composed), warped.nii.gz,
+        within_log_jacobian.nii.gz  the change within the subject, resampled into the group's space
+        total_log_jacobian.nii.gz   of the composed forward field
+        visit.json                  its numbers and their key; written last
+    work/within/SUBJECT.json        that the subject's own template stands, or why not
+
+    longitudinal    in template.json: {key, settings of the subjects' own templates, subjects: [{id,
+                    subject: text of the table, template: file or null, visits: [{id, visit: text
+                    of the table, scans, sha256, mask,
+                    within: null for an only visit, or {outputs, displacement_mm, log_det_mean,
+                        log_det_sd, correlation, problems} as in the record of the own template,
+                    outputs: {forward_field, inverse_field, warped, total_log_jacobian,
+                        within_log_jacobian}, folding, inverse_folding,
+                    inverse_error_template, inverse_error_visit}]}],
+                    left_out: [{id, visit: null for a whole subject, stage, exit_code, error}]}
 """
