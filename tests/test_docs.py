@@ -27,7 +27,10 @@ README, *_ = TEXTS = [page.read_text(encoding="utf-8") for page in PAGES]
 GUIDE = {page.stem: text for page, text in zip(GUIDES, TEXTS[1:], strict=True)}
 ALL = "\n".join(TEXTS)
 FENCED = r"^```{}\n(.*?)^```$"
-OF_EXAMPLES = "peer methods picture steps motions presets profile people kills painted pairwise voxel growth noise swap"
+OF_EXAMPLES = (
+    "peer methods picture steps motions presets profile people kills painted pairwise "
+    "voxel growth noise swap"
+)
 OF_CLUSTERS = "job-name array cpus-per-task mem time scheduler-file nthreads no-nanny resources"
 OF_PEERS = "mov dst targ lta"
 # pip's, torchrun's, those of SLURM and Dask, those of examples/ and of FreeSurfer

@@ -65,7 +65,7 @@ template.json (all lengths mm, all points LPS; a missing number is null):
     sharpness   of the template
     finish_seconds  for the subjects' files
 
-With --longitudinal (`longitudinal.longitudinal_files`), the scans of the group are the subjects' own
+With --longitudinal (`longitudinal.longitudinal_files`), the scans of the group are the subjects'
 templates, and these are there, too:
 
     within/SUBJECT/                 the subject's own template, a folder like this one; its subjects
