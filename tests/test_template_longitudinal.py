@@ -23,9 +23,7 @@ from hsyn_cli.template.longitudinal import longitudinal_files
 ROWS = (
     ("one", "before", "sub-0.nii.gz"),
     ("one", "after", "sub-1.nii.gz"),
-    ("two", "before", "sub-2.nii.gz"),
-    ("two", "after", "sub-3.nii.gz"),
-    ("three", "", "only.nii.gz"),
+    ("two", "", "sub-2.nii.gz"),
 )
 KILLED = """
 import os, sys
@@ -40,7 +38,7 @@ real, count = carry.carry, [0]
 
 def counted(its):
     count[0] += 1
-    if count[0] > 2:
+    if count[0] > 1:
         os._exit(9)
     return real(its)
 
@@ -63,7 +61,6 @@ def table(folder: Path, rows: Sequence[tuple[str, ...]], name: str = "subjects.c
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("visits")
     groups.group(made, 4)
-    sitk.WriteImage(groups.anatomy(seed=0) + 1.0, str(made / "only.nii.gz"))
     return made
 
 
@@ -81,7 +78,7 @@ def link(made: Template, subject: str, visit: str, name: str) -> sitk.Transform:
 
 def test_every_visit_has_its_files_and_its_entry(made: Template) -> None:
     found = made.record["longitudinal"]
-    assert [one["id"] for one in found["subjects"]] == ["one", "three", "two"]
+    assert [one["id"] for one in found["subjects"]] == ["one", "two"]
     assert found["left_out"] == []
     for one in found["subjects"]:
         for visit in one["visits"]:
@@ -94,8 +91,8 @@ def test_every_visit_has_its_files_and_its_entry(made: Template) -> None:
             assert visit["inverse_error_visit"]["mean_mm"] < 0.1
             assert visit["folding"]["voxels"] == 0
     (line,) = made.record["warnings"]
-    assert line.startswith("three has one scan, which is its own template")
-    assert not values(made.out / "visits/three/only/within_log_jacobian.nii.gz").any()
+    assert line.startswith("two has one scan, which is its own template")
+    assert not values(made.out / "visits/two/sub-2/within_log_jacobian.nii.gz").any()
 
 
 def test_the_fields_are_those_of_their_parts_composed(made: Template) -> None:
@@ -113,7 +110,7 @@ def test_the_fields_are_those_of_their_parts_composed(made: Template) -> None:
 
 
 def test_the_way_there_and_back_ends_where_it_began(made: Template) -> None:
-    there, back = (link(made, "two", "before", name) for name in ("forward", "inverse"))
+    there, back = (link(made, "one", "before", name) for name in ("forward", "inverse"))
     template = sitk.ReadImage(str(made.out / "template.nii.gz"))
     inside = np.argwhere(values(made.out / "template_mask.nii.gz") > 0)[::97, ::-1]
     points = [template.TransformIndexToPhysicalPoint(index) for index in inside.tolist()]
@@ -134,7 +131,7 @@ def test_the_change_within_a_subject_is_carried_to_the_group(made: Template) -> 
     assert np.abs(total - found - between)[inside].mean() < 0.01  # det (W o G) = det W det G
 
 
-def test_rows_in_another_order_give_the_same_bytes_and_a_second_run_does_nothing(
+def test_a_second_run_does_nothing(
     made: Template, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups.here(monkeypatch)
@@ -142,35 +139,39 @@ def test_rows_in_another_order_give_the_same_bytes_and_a_second_run_does_nothing
     again = longitudinal_files(table(folder, ROWS[::-1]), made.out, QUICK, ALONE)
     assert again.before
     assert again.record["longitudinal"] == made.record["longitudinal"]
-    other = longitudinal_files(table(folder, ROWS[::-1]), folder / "turned", QUICK, ALONE)
-    assert contents(other.out) == before
+    assert contents(made.out) == before
 
 
-def test_swapped_visits_swap_their_files(
+@pytest.mark.slow
+def test_swapped_visits_in_turned_rows_swap_their_files_and_change_no_byte(
     made: Template, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So the change from one to the other has the other sign, and the same size."""
     groups.here(monkeypatch)
     swap = {"before": "after", "after": "before", "": ""}
-    rows = [(subject, swap[visit], scan) for subject, visit, scan in ROWS]
+    rows = [(subject, swap[visit], scan) for subject, visit, scan in ROWS[::-1]]
     swapped = longitudinal_files(table(folder, rows, "s.csv"), folder / "swapped", QUICK, ALONE)
-    logs = {
-        (out, visit): values(out / f"within/one/subjects/{visit}/log_jacobian.nii.gz")
-        for out in (made.out, swapped.out)
-        for visit in ("before", "after")
+    names = {"before": "after", "after": "before"}
+    turned = {
+        "/".join(names.get(part, part) for part in file.split("/")): sha256
+        for file, sha256 in contents(swapped.out).items()
     }
-    change = logs[made.out, "after"] - logs[made.out, "before"]
-    assert np.array_equal(change, logs[swapped.out, "before"] - logs[swapped.out, "after"])
-    assert np.abs(change).max() > 0.05
+    assert turned == contents(made.out)
+    first, second = (
+        values(made.out / f"within/one/subjects/{visit}/log_jacobian.nii.gz")
+        for visit in ("before", "after")
+    )
+    assert np.abs(second - first).max() > 0.05
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(
     made: Template, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = folder / "killed"
     words = [sys.executable, "-c", KILLED, str(table(folder, ROWS)), str(out)]
     assert subprocess.run(words, env=ENVIRONMENT, check=False).returncode == 9
-    assert not (out / "visits/two/after/visit.json").exists()
+    assert not (out / "visits/two/sub-2/visit.json").exists()
     groups.here(monkeypatch)
     resumed = longitudinal_files(table(folder, ROWS), out, QUICK, ALONE)
     assert contents(out) == contents(made.out)
