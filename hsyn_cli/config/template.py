@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 Frame = Literal["affine", "rigid"]
 
-WITHIN_ROUNDS = 2  # of a subject's own template
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -46,10 +44,8 @@ class Settings:
 
     @property
     def within(self) -> Settings:
-        """The same for the template of one subject's visits: no size is taken out."""
-        return replace(
-            self, frame="rigid", rounds=WITHIN_ROUNDS, tolerance=0.0, sharpen=0.0, spacing=None
-        )
+        """The same for the template of one subject's visits: as many rounds for each subject."""
+        return replace(self, frame="rigid", tolerance=0.0, sharpen=0.0, spacing=None)
 
     @property
     def method(self) -> dict[str, Any]:
