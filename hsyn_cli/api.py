@@ -76,7 +76,6 @@ PLACES = {
     "register": "method.register",
     "register_files": "results.register_files",
     "report_files": "template.report",
-    "report_files": "results.written",
     "longitudinal_files": "template.longitudinal",
     "template_files": "template.build",
 }
