@@ -217,7 +217,7 @@ def test_outputs_that_exist_need_force(
     Path("out/notes.txt").write_text("mine")
     old = Path("out/report.json").read_text()
     assert register() == 5
-    assert "out/warped.nii.gz and 6 more exists already" in capfd.readouterr().err
+    assert "out/warped.nii.gz and 6 more exist already" in capfd.readouterr().err
     assert len(calls) == 1
     assert Path("out/report.json").read_text() == old
     assert register("--force") == 0

@@ -200,9 +200,8 @@ def check_image_names(paths: Iterable[Path]) -> None:
     """Raise UsageError unless hsyn can write image files with all these names."""
     for path in paths:
         if not ends(path, WRITABLE):
-            raise UsageError(
-                f"{path} is no name of an image file", f"end it in {', '.join(WRITABLE)}"
-            )
+            text = f"{path} does not end as an image file that hsyn writes"
+            raise UsageError(text, f"end it in {', '.join(WRITABLE)}")
 
 
 def beside(path: Path, ending: str) -> Path:

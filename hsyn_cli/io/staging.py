@@ -101,8 +101,8 @@ class Staging:
     def _refuse_present(self) -> None:
         present = [target for target in self.targets if os.path.lexists(target)]
         if present:
-            more = f" and {len(present) - 1} more" if len(present) > 1 else ""
-            raise OutputError(f"{present[0]}{more} exists already", FORCE_HINT)
+            rest = f" and {len(present) - 1} more exist" if len(present) > 1 else " exists"
+            raise OutputError(f"{present[0]}{rest} already", FORCE_HINT)
 
     def _write_claim(self, base: Path) -> None:
         """Tell other runs the targets below `base`, and where the journal of a commit will be."""

@@ -23,6 +23,7 @@ TEXT, MNI = b"#Insight Transform File", b"MNI Transform File"
 PARAMETERS = ("Parameters", "FixedParameters")  # keys of ITK's text files
 LARGEST = 1e12  # of a usable number
 SINGULAR = 1e-6  # determinant below which nothing is inverted
+DEEPEST = 20  # composites inside one another
 TransformLike: TypeAlias = "sitk.Transform | str | os.PathLike[str]"
 
 
@@ -74,15 +75,21 @@ def read_any_transform(path: Path, what: str = "transform") -> tuple[sitk.Transf
     content: list[bytes] = []
     sha256 = files.fingerprint(path, what, content.append).sha256
     data = b"".join(content)
+    kinds = re.findall(rb"^Transform: *(\w+)", data, re.MULTILINE) if data.startswith(TEXT) else []
+    if len(kinds) > 1 and not kinds[0].startswith(b"Composite"):
+        text = f"{name} holds {len(kinds)} transforms, and hsyn takes one from each file"
+        raise InputError(text, "write each to a file of its own, and give them one by one")
     try:
         counts = _counts(path, data)
         with itk_calls.readable(path) as readable, itk_calls.silent():
-            read = sitk.ReadTransform(readable)
+            read = _named(sitk.ReadTransform(readable))
     except (RuntimeError, MemoryError, ValueError) as error:
         hint = "give .mat, .tfm, .txt or .h5 as ITK writes them"
-        if ends(path, (".mat", ".txt")):
+        if data.startswith(TEXT):
+            hint = "write it anew with the program that made it"
+        elif ends(path, (".mat", ".txt")):
             turned = f"hsyn convert {quoted(path)} affine.tfm --from ras, or --from fsl"
-            hint += f"; a matrix of greedy or FSL becomes one by: {turned}"
+            hint += f"; a matrix of greedy or FSL becomes one by: {turned} -r FIXED -m MOVING"
         elif ends(path, LTA):
             hint = f"convert it first: hsyn convert {quoted(path)} affine.tfm"
         text = f": {str(error)[:80]}" if isinstance(error, ValueError) else ""
@@ -159,10 +166,44 @@ def _in_matlab(data: bytes) -> tuple[int, int]:
     try:
         found = loadmat(io.BytesIO(data))
     except (*nifti.UNREADABLE, MatReadError) as error:
-        raise ValueError(f"no MATLAB file ({str(error)[:60]})") from error
+        raise ValueError("no MATLAB file of transforms") from error
     sizes = {name: np.size(values) for name, values in found.items() if name[:2] != "__"}
     fixed = sizes.pop("fixed", 0)
     return sum(sizes.values()), fixed
+
+
+def _named(transform: sitk.Transform) -> sitk.Transform:
+    """The transform, of kinds that SimpleITK has a class for.
+
+    It shows any other kind as a composite whose one part is such a composite again, without end.
+    MatrixOffsetTransformBase, which c3d_affine_tool writes, has the parameters of an affine.
+    Raises ValueError for further kinds.
+    """
+    transform = transform.Downcast()
+    if not isinstance(transform, sitk.CompositeTransform):
+        return transform
+    if not _is_endless(transform):
+        parts = [transform.GetNthTransform(k) for k in range(transform.GetNumberOfTransforms())]
+        if not any(_is_endless(part) for part in parts):
+            return transform
+        return sitk.CompositeTransform([_named(part) for part in parts])
+    affine = sitk.AffineTransform(transform.GetDimension())
+    counts = len(transform.GetParameters()), len(transform.GetFixedParameters())
+    if not transform.IsLinear() or counts != (affine.GetNumberOfParameters(), counts[1]):
+        raise ValueError("SimpleITK has no class for its kind")
+    affine.SetFixedParameters(transform.GetFixedParameters())
+    affine.SetParameters(transform.GetParameters())
+    return affine
+
+
+def _is_endless(transform: sitk.Transform) -> bool:
+    for _ in range(DEEPEST):
+        transform = transform.Downcast()
+        alone = isinstance(transform, sitk.CompositeTransform)
+        if not alone or transform.GetNumberOfTransforms() != 1:
+            return False
+        transform = transform.GetNthTransform(0)
+    return True
 
 
 def _check_numbers(transform: sitk.Transform, counts: tuple[int, int] | None, name: str) -> None:

@@ -141,6 +141,7 @@ def register_files(
     start = time.monotonic()
     check_model(model)
     check_folder(wanted.folder)
+    check_prefixes(wanted)
     paths = targets(wanted)
     given = {**inputs.given, **(starts.paths if starts else {})}
     with atomic.claim(paths.values(), force=force, inputs=given.values()) as staging:
@@ -179,6 +180,15 @@ def check_folder(folder: Path) -> None:
             f"-o {folder} is the name of a file; hsyn register writes a folder of files",
             f"give a folder, e.g. -o {folder.with_name('out')}; the image is warped.nii.gz in it",
         )
+
+
+def check_prefixes(wanted: Wanted) -> None:
+    """Raise UsageError for a prefix with the name of a file."""
+    for flag, prefix in (("ants-prefix", wanted.ants_prefix), ("composite", wanted.composite)):
+        if prefix and endings.ends(Path(prefix), (*endings.IMAGES, *endings.TRANSFORMS)):
+            text = f"--{flag} {prefix} is the name of a file, not the beginning of names"
+            start = prefix.split(".")[0].removesuffix("Composite")
+            raise UsageError(text, f"give the beginning alone, e.g. {start}")
 
 
 def check_model(model: str) -> None:

@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
+    from hsyn_cli.fields.change import Linear
     from hsyn_cli.fields.folding import Folding
+    from hsyn_cli.method.result import Facts
     from hsyn_cli.results.report import Report, Stored
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +25,7 @@ def verdict(fold: Folding, *, max_folding: float | None = None) -> Text:
     style = (
         "green" if fold.voxels == 0 else "yellow" if fold.percent <= (max_folding or 0.0) else "red"
     )
-    return Text(f"{amount}; by the stricter corner rule {fold.corner_voxels}", style)
+    return Text(f"{amount}; by the stricter corner rule {fold.corner_voxels} voxels", style)
 
 
 def least_determinant(fold: Folding, of: str = "") -> str:
@@ -44,15 +46,9 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, fold in (("forward", facts.folding), ("inverse", facts.inverse_folding)):
-        table.add_row(f"folding, {name}", verdict(fold, max_folding=max_folding))
-    table.add_row("smallest determinant", Text(least_determinant(facts.folding, "forward")))
-    errors = (("fixed", facts.inverse_error_fixed), ("moving", facts.inverse_error_moving))
-    for name, error in errors:
-        numbers = (
-            f"mean {error.mean_mm:.4f}, 99 % below {error.p99_mm:.3f}, max {error.max_mm:.3f} mm"
-        )
-        table.add_row(f"inverse error, {name}", Text(numbers))
+    linear = None if facts.transform == "deformable" else facts.linear
+    for row in _of_alignment(linear) if linear else _of_fields(facts, max_folding):
+        table.add_row(*row)
     for role, factor in facts.lesions.items():
         table.add_row(
             f"lesion, {role}", Text(f"the field leads it to {factor:.3f} times its volume")
@@ -91,6 +87,31 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
             "apply elsewhere", Text('commands for ANTs, SimpleITK, Slicer: report.json, "apply"')
         )
     return table
+
+
+def _of_fields(facts: Facts, max_folding: float | None) -> Iterator[tuple[str, Text]]:
+    """What the fields do wrong."""
+    from rich.text import Text
+
+    for name, fold in (("forward", facts.folding), ("inverse", facts.inverse_folding)):
+        yield f"folding, {name}", verdict(fold, max_folding=max_folding)
+    yield "smallest determinant", Text(least_determinant(facts.folding, "forward"))
+    errors = (("fixed", facts.inverse_error_fixed), ("moving", facts.inverse_error_moving))
+    for name, error in errors:
+        parts = f"mean {error.mean_mm:.4f}, 99 % below {error.p99_mm:.3f}"
+        yield f"inverse error, {name}", Text(f"{parts}, max {error.max_mm:.3f} mm")
+
+
+def _of_alignment(found: Linear) -> Iterator[tuple[str, Text]]:
+    """What an alignment does, instead: a linear map neither folds nor lacks its inverse."""
+    from rich.text import Text
+
+    shift = ", ".join(f"{v:.2f}" for v in found.translation_mm)
+    yield "shift", Text(f"({shift}) mm LPS, in the middle of the fixed image's content")
+    yield "rotation", Text(f"{found.rotation_degrees:.2f} degrees")
+    if max(abs(scale - 1) for scale in found.scales) > 1e-6:
+        scales = ", ".join(f"{v:.3f}" for v in found.scales)
+        yield "scales", Text(f"{scales}; the largest shear {found.shear:.3f}")
 
 
 def _written(outputs: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -123,7 +123,7 @@ def register(
     inputs, begun, notes = _inputs(asked, fixed, moving, masks, starts)
     tuned = [f"-{flag}" for flag in TUNED if more.pop(f"tuned_{flag}") is not None]
     if tuned:
-        notes.append(f"hsyn has no use for {', '.join(tuned)}, which tune the engine of ANTs")
+        notes.append(f"left alone, as settings of the engine of ANTs: {', '.join(tuned)}")
     for note in notes if not quiet else ():
         click.echo(f"note: {note}", err=True)
     with progress_bar(quiet) as progress:

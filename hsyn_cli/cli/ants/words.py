@@ -209,7 +209,7 @@ def output(text: str) -> Output:
     """Read -o. Raises UsageError for forms that hsyn does not write."""
     name, parts = call(text)
     form, flag = name.lower(), parts[1] if len(parts) == 2 else "0"
-    if not parts and "[" not in text:
+    if not parts and not text.rstrip().endswith("]"):
         return Output("image", Path(text))
     if form == "" and len(parts) == 2 and flag in ("0", "1"):
         return Output("field" if flag == "1" else "image", Path(parts[0]))
