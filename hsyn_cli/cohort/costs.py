@@ -19,9 +19,10 @@ from hsyn_cli.results.register_files import Inputs
 from hsyn_cli.results.run_folder import Wanted, channel_of, output_bytes
 
 if TYPE_CHECKING:
+    import SimpleITK as sitk
+
     from hsyn_cli.anatomy.scene import Subjects
-    from hsyn_cli.method.states import Method
-    from hsyn_cli.space import Grid
+    from hsyn_cli.method.states import Method, Pair
 
 TEST_SIZE = (64, 72, 64)  # voxels of the self-test, z, y, x
 TEST_SECONDS = 0.75  # where the factors were measured
@@ -147,79 +148,94 @@ class Content:
 def look(inputs: Inputs, options: Mapping[str, Any]) -> Content:
     """Read both images of a pair, and find out what decides its costs. Raises the errors of both.
 
-    `options`: of `register_files`.
+    It aligns nothing, so two images of other contrasts are taken for images of one. `options`: of
+    `register_files`.
+    """
+    from hsyn_cli.io.images import read_image
+    from hsyn_cli.method import prepare
+
+    moving = read_image(inputs.moving, "moving image").image
+    fixed = read_image(inputs.fixed, "fixed image").image
+    pair = prepare.look(moving, fixed, None, None)
+    settings = prepare.begin(**chosen(options), device="cpu", seed=0, initial_transform=None)
+    method = prepare.choose(pair, settings)
+    sized = pair.sized(method.organ)
+    if sized.voxel:
+        method.networks.sn.config = replace(method.networks.sn.config, spacing=sized.voxel)
+    subjects = _unprepared(sized, method)
+    affine = _middles_together(subjects)
+    return content(sized, method, subjects, affine, settings.transform, 1 + len(inputs.others))
+
+
+def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `prepare.begin` among the options of `register_files`, usual ones filled."""
+    usual = {
+        "preset": "default", "model": "auto", "affine": "affine", "smoothness": 1.0,
+        "similarity": "auto", "transform": "deformable", "search": "near",
+    }  # fmt: skip
+    found = {name: options.get(name, value) for name, value in usual.items()}
+    return {"weights": found.pop("model"), **found}
+
+
+def content(
+    pair: Pair,
+    method: Method,
+    subjects: Subjects,
+    affine: sitk.AffineTransform,
+    transform: str,
+    channels: int = 1,
+) -> Content:
+    """What decides the costs of a pair that is ready for its organ.
+
+    Args:
+        pair: as sized for the organ. subjects: the same, as far prepared as they are.
+        affine: fixed point -> moving point, as far as it is known.
+        transform: "deformable", or where the registration stops.
     """
     import numpy as np
 
     from hsyn_cli.anatomy.intensity import content_box, foreground
-    from hsyn_cli.io.images import read_image
-    from hsyn_cli.method import prepare
+    from hsyn_cli.method.prepare import finer_for, grid_for
 
-    preset, model, affine, smoothness, similarity, transform, search = (
-        options.get(name, usual)
-        for name, usual in (
-            ("preset", "default"), ("model", "auto"), ("affine", "affine"), ("smoothness", 1.0),
-            ("similarity", "auto"), ("transform", "deformable"), ("search", "near"),
-        )
-    )  # fmt: skip
-    moving = read_image(inputs.moving, "moving image").image
-    fixed = read_image(inputs.fixed, "fixed image").image
-    pair = prepare.look(moving, fixed, None, None)
-    settings = prepare.begin(
-        preset, model, "cpu", 0, None, affine, smoothness, similarity, transform, search
-    )
-    method = prepare.choose(pair, settings)
-    subjects, spacing = _subjects(pair, method)
-    working = _grid(subjects, method, spacing)
-    finer = method.preset.finer
-    if not (finer < 1 and subjects.finer_than(finer * spacing)):
-        finer = 1.0
-    content = sum(np.count_nonzero(foreground(view.image)) for view in pair.views)
+    voxels = math.prod(grid_for(subjects, affine, method).size)
+    shown = sum(np.count_nonzero(foreground(view.image)) for view in pair.views)
     first, last = content_box(pair.views[1].image)
-    voxels = math.prod(working.size)
     config = method.networks.sn.config
     return Content(
-        moving.GetNumberOfPixels(),
-        fixed.GetNumberOfPixels(),
-        float(content),
+        pair.images[0].GetNumberOfPixels(),
+        pair.images[1].GetNumberOfPixels(),
+        float(shown),
         float(np.prod(last - first + 1)),
         voxels,
-        voxels / finer**3,
+        voxels / finer_for(subjects, method) ** 3,
         method.preset.work,
         networks=bool(method.networks.checkpoint.sha256),
         all_levels=method.depth == len(config.levels),
         maps=config.tissue is not None or config.organ == "lung",
         other_contrast=not method.similarity.same_contrast,
         deformable=transform == "deformable",
-        channels=1 + len(inputs.others),
+        channels=channels,
     )
 
 
-def _subjects(pair: Any, method: Method) -> tuple[Subjects, float]:
-    """The pair in the organ's unit of length, not prepared further, and its working voxel."""
+def _unprepared(sized: Pair, method: Method) -> Subjects:
+    """The pair in the organ's unit of length, not prepared further."""
     from hsyn_cli.anatomy.scene import Subjects
 
-    sized = pair.sized(method.organ)
     moving, fixed = (view.image for view in sized.views)
     greys = (sized.looks[0].grey, sized.looks[1].grey)
     regions = method.organ.regions(sized.masks, sized.looks)
-    subjects = Subjects((moving, fixed), greys, sized.masks, regions, method.organ)
-    return subjects, sized.voxel or method.spacing
+    return Subjects((moving, fixed), greys, sized.masks, regions, method.organ)
 
 
-def _grid(subjects: Subjects, method: Method, spacing: float) -> Grid:
-    """The working grid of contents whose middles lie together; the affine is not known yet."""
+def _middles_together(subjects: Subjects) -> sitk.AffineTransform:
+    """What brings the middles of both contents together."""
     import numpy as np
 
-    from hsyn_cli.method.register import FIELD_STRIDE, FINER_MULTIPLE
     from hsyn_cli.space import affine_from
 
     middles = [(points.min(0) + points.max(0)) / 2 for points, _ in subjects.contents]
-    sn, di, preset = method.networks.sn, method.networks.di, method.preset
-    multiple = math.lcm(sn.config.multiple, FIELD_STRIDE * di.config.stride)
-    multiple = math.lcm(multiple, FINER_MULTIPLE) if preset.finer < 1 else multiple
-    together = affine_from(np.eye(3), middles[0] - middles[1])
-    return subjects.grid(together, spacing, preset.margin * spacing, multiple)
+    return affine_from(np.eye(3), middles[0] - middles[1])
 
 
 def slowness(workers: int, threads: int) -> float:
