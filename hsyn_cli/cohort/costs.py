@@ -1,20 +1,17 @@
 """What a pair costs on this machine: seconds, memory, disk.
 
 The seconds of each step are proportional to voxels: of the working grid, of the content, of the
-images. The factors below were measured on one thread of an Intel Xeon at 2.8 GHz. A self-test runs
-the steps of the refinement on a small grid, and tells how fast this machine is beside it.
+images. The factors below were measured on one thread of an Intel Xeon at 2.8 GHz; `speed` tells how
+fast another machine is beside it.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hsyn_cli.config import presets
 from hsyn_cli.results.register_files import Inputs
 from hsyn_cli.results.run_folder import Wanted, channel_of, output_bytes
 
@@ -23,10 +20,6 @@ if TYPE_CHECKING:
 
     from hsyn_cli.anatomy.scene import Subjects
     from hsyn_cli.method.states import Method, Pair
-
-TEST_SIZE = (64, 72, 64)  # voxels of the self-test, z, y, x
-TEST_SECONDS = 0.75  # where the factors were measured
-TEST_RUNS = 3
 
 # Seconds, and microseconds per voxel.
 START = 2.0  # of a process, once for each worker
@@ -236,36 +229,3 @@ def _middles_together(subjects: Subjects) -> sitk.AffineTransform:
 
     middles = [(points.min(0) + points.max(0)) / 2 for points, _ in subjects.contents]
     return affine_from(np.eye(3), middles[0] - middles[1])
-
-
-def slowness(workers: int, threads: int) -> float:
-    """Seconds here for each second where the factors were measured, by a self-test.
-
-    So many runs with so many threads go on at once, as they will. It takes about two seconds.
-    """
-    import torch
-
-    from hsyn_cli.devices import available_cores
-    from hsyn_cli.fields.smoothing import gaussian, separable
-    from hsyn_cli.method.refine import refine
-
-    stages = presets.find("default").refinement
-    noise = torch.rand(2, 1, *TEST_SIZE, generator=torch.Generator().manual_seed(0))
-    pair = separable(noise, gaussian(noise, TEST_SIZE, 3.0))
-    pair = (pair - pair.min()) / (pair.max() - pair.min())
-    start = torch.zeros(2, 3, *(n // 2 for n in TEST_SIZE))
-
-    def run(_: int) -> float:
-        begun = time.perf_counter()
-        with torch.no_grad():
-            refine(start.clone(), pair, 1.0, stages)
-        return time.perf_counter() - begun
-
-    before, count = torch.get_num_threads(), max(1, min(workers, available_cores()))
-    torch.set_num_threads(threads)
-    try:
-        with ThreadPoolExecutor(count) as pool:
-            rounds = [sum(pool.map(run, range(count))) / count for _ in range(TEST_RUNS)]
-    finally:
-        torch.set_num_threads(before)
-    return min(rounds) / TEST_SECONDS
