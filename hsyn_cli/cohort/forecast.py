@@ -84,8 +84,8 @@ class Forecast:
             )
         if self.disk_free_mb is not None and self.disk_all_mb > self.disk_free_mb:
             lines.append(
-                f"the outputs need {size_of(self.disk_all_mb)}, and {size_of(self.disk_free_mb)} are "
-                f"free in {self.study}: see --keep and --field-spacing"
+                f"the outputs need {size_of(self.disk_all_mb)}, and {size_of(self.disk_free_mb)} "
+                f"are free in {self.study}: see --keep and --field-spacing"
             )
         cores = available_cores()
         if self.workers * self.threads > cores:
