@@ -79,12 +79,16 @@ class Diagnosis:
             lines += _wrapped(finding.advice and f"-> {finding.advice}", " " * 11, " " * 8)
         return "\n".join(lines) + "\n"
 
-    def raise_wrong(self) -> None:
-        """Raise InstallationError if something is not well; it names each thing and a remedy."""
+    def raise_wrong(self, shown: bool = False) -> None:
+        """Raise InstallationError if something is not well.
+
+        It names each thing and a remedy, unless the text was `shown`.
+        """
         if self.wrong:
             more = [f"{one.what}: {one.text}; {one.advice}" for one in self.wrong]
             count = "one check" if len(more) == 1 else f"{len(more)} checks"
-            raise InstallationError(f"{count} of hsyn doctor failed", "", more)
+            hint = "see the lines above that say WRONG" if shown else ""
+            raise InstallationError(f"{count} of hsyn doctor failed", hint, () if shown else more)
 
 
 def doctor(progress: Progress = lambda step, fraction: None) -> Diagnosis:

@@ -31,7 +31,7 @@ def doctor(quiet: bool, as_json: bool) -> None:
         click.echo(found.to_json(), nl=False)
     elif not quiet:
         click.echo(found.text(), nl=False)
-    found.raise_wrong()
+    found.raise_wrong(shown=not (quiet or as_json))
 
 
 COMMAND = doctor
