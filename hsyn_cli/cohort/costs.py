@@ -1,8 +1,8 @@
 """What a pair costs on this machine: seconds, memory, disk.
 
 The seconds of each step are proportional to voxels: of the working grid, of the content, of the
-images. The factors below were measured on one thread of an Intel Xeon at 2.8 GHz; `speed` tells how
-fast another machine is beside it.
+images. The factors below were measured on one thread of an AMD EPYC with AVX-512 and bfloat16;
+`speed` tells how fast another machine is beside it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from hsyn_cli.method.states import Method, Pair
 
 # Seconds, and microseconds per voxel.
-START = 2.0  # of a process, once for each worker
-ALIGNING, ALIGNING_NETWORKS, ALIGNING_VOXEL = 1.0, 1.0, 0.22
-COARSE_STEPS, COARSE_NETWORKS, ALL_NETWORKS = 1.7, 2.0, 3.3
-STEP, STEP_WITH_MAPS = 0.48, 0.95  # of the refinement, at full resolution
-REPAIR, JOINING = 0.22, 0.38
-INVERSE, INVERSE_NETWORKS = 0.68, 1.25
-TOTALS, TOTALS_CONTENT = 0.4, 4.5
-FILES = 0.42
+START = 1.2  # of a process, once for each worker
+ALIGNING, ALIGNING_NETWORKS, ALIGNING_VOXEL = 0.6, 0.8, 0.08
+COARSE_STEPS, COARSE_NETWORKS, ALL_NETWORKS = 0.62, 0.74, 1.22
+WITHOUT_BFLOAT16 = 1.5  # times the networks, on CPUs that lack its instructions
+STEP, STEP_WITH_MAPS = 0.255, 0.31  # of the refinement, at full resolution
+REPAIR, JOINING = 0.08, 0.185
+INVERSE, INVERSE_NETWORKS = 0.32, 0.47
+TOTALS, TOTALS_CONTENT = 0.03, 1.48
+FILES = 0.225
 OTHER_CONTRAST = 1.9  # times the force of equal contrasts
 
 # Bytes.
@@ -56,6 +57,7 @@ class Content:
         maps: whether the refinement follows maps beside the images.
         other_contrast: whether the similarity is that for other contrasts.
         deformable: False stops after the affine step.
+        bfloat16: whether the networks run in these numbers.
     """
 
     moving: float
@@ -71,6 +73,7 @@ class Content:
     other_contrast: bool = False
     deformable: bool = True
     channels: int = 1
+    bfloat16: bool = True
 
     @property
     def images(self) -> float:
@@ -100,7 +103,8 @@ class Content:
             first = COARSE_NETWORKS if self.networks else COARSE_STEPS
             first = ALL_NETWORKS if self.networks and self.all_levels else first
             force = (OTHER_CONTRAST if self.other_contrast else 1) * self.channels
-            voxels += first * (1 if self.networks else force) * self.working
+            slower = 1.0 if self.bfloat16 else WITHOUT_BFLOAT16
+            voxels += first * (slower if self.networks else force) * self.working
             step = STEP_WITH_MAPS if self.maps else STEP
             voxels += force * step * self.work * self.refined
             voxels += (INVERSE_NETWORKS if self.networks else INVERSE) * self.refined
@@ -186,8 +190,10 @@ def content(
         transform: "deformable", or where the registration stops.
     """
     import numpy as np
+    import torch
 
     from hsyn_cli.anatomy.intensity import content_box, foreground
+    from hsyn_cli.devices import convolution_type
     from hsyn_cli.method.prepare import finer_for, grid_for
 
     voxels = math.prod(grid_for(subjects, affine, method).size)
@@ -208,6 +214,7 @@ def content(
         other_contrast=not method.similarity.same_contrast,
         deformable=transform == "deformable",
         channels=channels,
+        bfloat16=convolution_type(torch.device("cpu")) == torch.bfloat16,
     )
 
 
