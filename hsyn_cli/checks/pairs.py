@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float], None]
 ROLES = ("moving", "fixed")
-WHOLE_BYTES = 1e6  # in a megabyte
+MEGABYTE = 1e6  # bytes
 SAMPLES = 40  # points along each axis that measure an overlap
 
 
@@ -36,7 +36,7 @@ class Placed:
         overlap_views, overlap: of the fields of view, and of what the images show, as the headers
             place them.
         overlap_aligned: of what they show, after the alignment.
-        size: volume of what the moving image shows, times that of the fixed one.
+        size: volume of what the moving image shows, as a multiple of the fixed one's.
         scales, rotation_degrees, shift_mm: of the alignment, fixed to moving points.
         contrast: correlation of the grey values after the alignment.
         information: mutual information after the alignment.
@@ -299,13 +299,16 @@ def _why(pair: Pair, method: Method, settings: Settings) -> str:
 def _cost(
     content: costs.Content, inputs: Inputs, options: Mapping[str, Any], pair: Pair, speed: Speed
 ) -> Cost:
+    import torch
+
     wanted, _ = wanted_of(Path(), inputs, options, {})
     voxels = (Grid.of(pair.images[0]).voxel, Grid.of(pair.images[1]).voxel)
     seconds = content.seconds + costs.START
+    memory = content.memory + costs.SEVERAL_THREADS * (torch.get_num_threads() > 1)
     return Cost(
         seconds * speed.now,
         seconds * speed.alone,
-        content.memory / WHOLE_BYTES,
+        memory / MEGABYTE,
         free_memory_mb(),
-        content.disk(wanted, voxels) / WHOLE_BYTES,
+        content.disk(wanted, voxels) / MEGABYTE,
     )

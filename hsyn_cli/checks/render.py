@@ -124,7 +124,9 @@ def _used(used: Used) -> Iterator[Row]:
             what += ", then ncc if hsyn can match the contrasts"
         yield "will use", f"checkpoint {used.checkpoint}{why}; similarity {what}"
         size = " x ".join(map(str, used.size))
-        yield "working grid", f"{size} voxels of {used.voxel_mm:.3g} mm, preset {used.preset}"
+        unit = "" if used.unit == 1 else f"; {used.unit:.3g} mm count as 1 mm of a human"
+        yield "working grid", f"{size} voxels of {used.voxel_mm:.3g} mm{unit}"
+        yield "preset", used.preset
     threads = "1 thread" if used.threads == 1 else f"{used.threads} threads"
     yield "device", f"{used.device}, {threads}, networks in {used.numbers}"
 

@@ -35,6 +35,7 @@ OTHER_CONTRAST = 1.9  # times the force of equal contrasts
 
 # Bytes.
 BASE = 331e6  # libraries
+SEVERAL_THREADS = 100e6  # more with two threads than with one
 WORKING, WORKING_NETWORKS, WORKING_ALL_NETWORKS, WORKING_LINEAR = 190, 245, 350, 60
 REFINED_FINER = 330  # where the grid of the refinement is finer than the working grid
 PER_CHANNEL, PER_IMAGE_VOXEL = 24, 78

@@ -157,6 +157,7 @@ def forecast(jobs: Sequence[Job], study: Path, *, workers: int, threads: int) ->
     count = sum(len(kind.jobs) for _, kind in rows)
     seconds = slow * sum(content.seconds * len(kind.jobs) for content, kind in rows)
     peak = max((content.memory for content, _ in rows), default=0.0)
+    peak += costs.SEVERAL_THREADS * (threads > 1)
     disk = sum(_disk(content, kind) * len(kind.jobs) for content, kind in rows)
     used = max(1, min(workers, count))
     longest = slow * max((content.seconds for content, _ in rows), default=0.0)
