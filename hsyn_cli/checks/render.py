@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from hsyn_cli.checks.facts import Cost, Placed, Used
 from hsyn_cli.checks.files import Check
 from hsyn_cli.checks.images import OBLIQUE, ImageCheck
-from hsyn_cli.checks.pairs import Cost, PairCheck, Placed, Used
+from hsyn_cli.checks.pairs import PairCheck
 from hsyn_cli.cohort.forecast import size_of, time_of
 
 if TYPE_CHECKING:

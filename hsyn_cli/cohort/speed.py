@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -69,6 +70,6 @@ def measure(workers: int, threads: int) -> Speed:
     finally:
         torch.set_num_threads(before)
     own_cores = min(count * threads, available_cores())
-    now = min(rounds)
+    now = statistics.median(rounds)
     alone = min(now, min(at_work) / own_cores)
     return Speed(now / TEST_SECONDS, alone / TEST_SECONDS)
