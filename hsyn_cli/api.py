@@ -14,6 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hsyn_cli.checks.doctor import doctor
+    from hsyn_cli.checks.files import check_files
     from hsyn_cli.io.checkpoints import available as checkpoints
     from hsyn_cli.io.formats import forms
     from hsyn_cli.method.register import register
@@ -38,10 +40,12 @@ __all__ = [
     "TrainingSession",
     "apply_field",
     "apply_files",
+    "check_files",
     "checkpoints",
     "compose",
     "compose_files",
     "convert_files",
+    "doctor",
     "evaluate",
     "evaluate_files",
     "forms",
@@ -62,10 +66,12 @@ PLACES = {
     "TrainingSession": "training.session:Session",
     "apply_field": "tools.apply",
     "apply_files": "tools.apply_files",
+    "check_files": "checks.files",
     "checkpoints": "io.checkpoints:available",
     "compose": "tools.compose",
     "compose_files": "tools.compose",
     "convert_files": "tools.convert",
+    "doctor": "checks.doctor",
     "evaluate": "tools.evaluate",
     "forms": "io.formats",
     "evaluate_files": "results.pairs",

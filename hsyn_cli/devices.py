@@ -91,6 +91,15 @@ def free_memory_mb(root: Path = Path("/")) -> float | None:
     return max(0, min(amounts)) / 1e6 if amounts else None
 
 
+def total_memory_mb(root: Path = Path("/")) -> float | None:
+    """The memory of this machine, or less if a cgroup limits it; `root` as of `free_memory_mb`."""
+    amounts = [most for most, _ in _limits(root, "memory", MEMORY_FILES)]
+    for line in _read(root / "proc" / "meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            amounts.append(int(line.split()[1]) * 1024)
+    return min(amounts) / 1e6 if amounts else None
+
+
 def _limits(
     root: Path, controller: str, files: tuple[tuple[str, ...], tuple[str, ...]]
 ) -> Iterator[tuple[int, int]]:

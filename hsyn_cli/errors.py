@@ -13,6 +13,7 @@ HsynError             1    never raised itself; any other exception is a bug and
   FoldingError        9    more folding than --max-folding allows; hsyn still writes the outputs
   FailedError           10   the result is not to be trusted; hsyn still writes the outputs
   BatchError            11   pairs of a cohort failed, others are done; its scheduler is gone
+  InstallationError    12   `hsyn doctor` found something wrong with this installation or machine
   Interrupted         130  ctrl-C
     Terminated        143  SIGTERM
     another class   128+n  signal number n, of any other that ends a process; see `interruption`
@@ -78,6 +79,10 @@ class FailedError(HsynError):
 
 class BatchError(HsynError):
     exit_code = 11
+
+
+class InstallationError(HsynError):
+    exit_code = 12
 
 
 class Interrupted(HsynError):

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 from rich.console import Console
 
-from hsyn_cli.cohort import costs, forecast, status
+from hsyn_cli.cohort import costs, forecast, speed, status
 from hsyn_cli.cohort.costs import Content
 from hsyn_cli.cohort.forecast import Forecast
 from hsyn_cli.cohort.jobs import Job
@@ -61,11 +61,11 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """A machine on which a second is a second."""
     asked: list[tuple[int, int]] = []
 
-    def slowness(workers: int, threads: int) -> float:
+    def measure(workers: int, threads: int) -> speed.Speed:
         asked.append((workers, threads))
-        return 2.0
+        return speed.Speed(2.0, 1.9)
 
-    monkeypatch.setattr(costs, "slowness", slowness)
+    monkeypatch.setattr(speed, "measure", measure)
     return asked
 
 
@@ -216,10 +216,14 @@ def test_the_table_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "4 workers need 3.5 GB of memory, and 2.0 GB are free: give --jobs 1" in words
     assert "the outputs need 13 GB, and 5.0 GB are free in study" in words
     assert "want more than the 2 cores" in words
+    assert not plain(slowness_alone=0.9).warnings
+    (line,) = plain(slowness_alone=0.5).warnings
+    assert line == "other programs use the cores now; with all cores free it takes 33 min"
 
 
 def test_the_self_test_leaves_the_threads_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(costs, "TEST_SIZE", (16, 18, 20))
+    monkeypatch.setattr(speed, "TEST_SIZE", (16, 18, 20))
     before = torch.get_num_threads()
-    assert costs.slowness(2, 1) > 0
+    found = speed.measure(2, 1)
+    assert 0 < found.alone <= found.now
     assert torch.get_num_threads() == before

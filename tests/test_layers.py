@@ -14,14 +14,14 @@ LAYERS = [
     {"tools", "training"},
     {"results"},
     {"cohort"},
-    {"template"},
+    {"checks", "template"},
     {"api"},
     {"cli"},
     {"__main__"},
 ]
 ALLOWED = {
-    "__init__", "api", "cli", "cohort", "config", "devices", "errors", "plugins", "results",
-    "template",
+    "__init__", "api", "checks", "cli", "cohort", "config", "devices", "errors", "plugins",
+    "results", "template",
 }  # fmt: skip
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 

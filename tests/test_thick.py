@@ -129,9 +129,9 @@ def test_networks_are_for_whole_brains(brains: dict[str, sitk.Image]) -> None:
     for image in fine:
         image.SetSpacing((1.0, 1.0, 1.0))
     brain = find("brain")
-    assert brain.suits((fine[0], fine[1]))
-    assert not brain.suits((fine[0], middle(fine[1])))
-    assert not brain.suits((middle(fine[0]), fine[1]))
+    assert not brain.unsuited((fine[0], fine[1]))
+    assert brain.unsuited((fine[0], middle(fine[1])))
+    assert brain.unsuited((middle(fine[0]), fine[1]))
     shares = cut_faces(middle(fine[0]), read_intensities(fine[0]))
     assert min(shares[2]) > 0.5
     assert max(shares[0] + shares[1]) < 0.05

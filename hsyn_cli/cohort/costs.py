@@ -1,45 +1,41 @@
 """What a pair costs on this machine: seconds, memory, disk.
 
 The seconds of each step are proportional to voxels: of the working grid, of the content, of the
-images. The factors below were measured on one thread of an Intel Xeon at 2.8 GHz. A self-test runs
-the steps of the refinement on a small grid, and tells how fast this machine is beside it.
+images. The factors below were measured on one thread of an AMD EPYC with AVX-512 and bfloat16;
+`speed` tells how fast another machine is beside it.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from hsyn_cli.config import presets
 from hsyn_cli.results.register_files import Inputs
 from hsyn_cli.results.run_folder import Wanted, channel_of, output_bytes
 
 if TYPE_CHECKING:
-    from hsyn_cli.anatomy.scene import Subjects
-    from hsyn_cli.method.states import Method
-    from hsyn_cli.space import Grid
+    import SimpleITK as sitk
 
-TEST_SIZE = (64, 72, 64)  # voxels of the self-test, z, y, x
-TEST_SECONDS = 0.75  # where the factors were measured
-TEST_RUNS = 3
+    from hsyn_cli.anatomy.scene import Subjects
+    from hsyn_cli.method.states import Method, Pair
 
 # Seconds, and microseconds per voxel.
-START = 2.0  # of a process, once for each worker
-ALIGNING, ALIGNING_NETWORKS, ALIGNING_VOXEL = 1.0, 1.0, 0.22
-COARSE_STEPS, COARSE_NETWORKS, ALL_NETWORKS = 1.7, 2.0, 3.3
-STEP, STEP_WITH_MAPS = 0.48, 0.95  # of the refinement, at full resolution
-REPAIR, JOINING = 0.22, 0.38
-INVERSE, INVERSE_NETWORKS = 0.68, 1.25
-TOTALS, TOTALS_CONTENT = 0.4, 4.5
-FILES = 0.42
+START = 1.2  # of a process, once for each worker
+ALIGNING, ALIGNING_NETWORKS, ALIGNING_VOXEL = 0.6, 0.8, 0.08
+COARSE_STEPS, COARSE_NETWORKS, ALL_NETWORKS = 0.62, 0.74, 1.22
+WITHOUT_BFLOAT16 = 1.5  # times the networks, on CPUs that lack its instructions
+STEP, STEP_WITH_MAPS = 0.255, 0.31  # of the refinement, at full resolution
+REPAIR, JOINING = 0.08, 0.185
+INVERSE, INVERSE_NETWORKS = 0.32, 0.47
+TOTALS, TOTALS_CONTENT = 0.03, 1.48
+FILES = 0.225
 OTHER_CONTRAST = 1.9  # times the force of equal contrasts
 
 # Bytes.
 BASE = 331e6  # libraries
+SEVERAL_THREADS = 100e6  # more with two threads than with one
 WORKING, WORKING_NETWORKS, WORKING_ALL_NETWORKS, WORKING_LINEAR = 190, 245, 350, 60
 REFINED_FINER = 330  # where the grid of the refinement is finer than the working grid
 PER_CHANNEL, PER_IMAGE_VOXEL = 24, 78
@@ -62,6 +58,7 @@ class Content:
         maps: whether the refinement follows maps beside the images.
         other_contrast: whether the similarity is that for other contrasts.
         deformable: False stops after the affine step.
+        bfloat16: whether the networks run in these numbers.
     """
 
     moving: float
@@ -77,6 +74,7 @@ class Content:
     other_contrast: bool = False
     deformable: bool = True
     channels: int = 1
+    bfloat16: bool = True
 
     @property
     def images(self) -> float:
@@ -106,7 +104,8 @@ class Content:
             first = COARSE_NETWORKS if self.networks else COARSE_STEPS
             first = ALL_NETWORKS if self.networks and self.all_levels else first
             force = (OTHER_CONTRAST if self.other_contrast else 1) * self.channels
-            voxels += first * (1 if self.networks else force) * self.working
+            slower = 1.0 if self.bfloat16 else WITHOUT_BFLOAT16
+            voxels += first * (slower if self.networks else force) * self.working
             step = STEP_WITH_MAPS if self.maps else STEP
             voxels += force * step * self.work * self.refined
             voxels += (INVERSE_NETWORKS if self.networks else INVERSE) * self.refined
@@ -147,109 +146,94 @@ class Content:
 def look(inputs: Inputs, options: Mapping[str, Any]) -> Content:
     """Read both images of a pair, and find out what decides its costs. Raises the errors of both.
 
-    `options`: of `register_files`.
+    It aligns nothing, so two images of other contrasts are taken for images of one. `options`: of
+    `register_files`.
     """
-    import numpy as np
-
-    from hsyn_cli.anatomy.intensity import content_box, foreground
     from hsyn_cli.io.images import read_image
     from hsyn_cli.method import prepare
 
-    preset, model, affine, smoothness, similarity, transform, search = (
-        options.get(name, usual)
-        for name, usual in (
-            ("preset", "default"), ("model", "auto"), ("affine", "affine"), ("smoothness", 1.0),
-            ("similarity", "auto"), ("transform", "deformable"), ("search", "near"),
-        )
-    )  # fmt: skip
     moving = read_image(inputs.moving, "moving image").image
     fixed = read_image(inputs.fixed, "fixed image").image
     pair = prepare.look(moving, fixed, None, None)
-    settings = prepare.begin(
-        preset, model, "cpu", 0, None, affine, smoothness, similarity, transform, search
-    )
+    settings = prepare.begin(**chosen(options), device="cpu", seed=0, initial_transform=None)
     method = prepare.choose(pair, settings)
-    subjects, spacing = _subjects(pair, method)
-    working = _grid(subjects, method, spacing)
-    finer = method.preset.finer
-    if not (finer < 1 and subjects.finer_than(finer * spacing)):
-        finer = 1.0
-    content = sum(np.count_nonzero(foreground(view.image)) for view in pair.views)
+    sized = pair.sized(method.organ)
+    if sized.voxel:
+        method.networks.sn.config = replace(method.networks.sn.config, spacing=sized.voxel)
+    subjects = _unprepared(sized, method)
+    affine = _middles_together(subjects)
+    return content(sized, method, subjects, affine, settings.transform, 1 + len(inputs.others))
+
+
+def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `prepare.begin` among the options of `register_files`, usual ones filled."""
+    usual = {
+        "preset": "default", "model": "auto", "affine": "affine", "smoothness": 1.0,
+        "similarity": "auto", "transform": "deformable", "search": "near",
+    }  # fmt: skip
+    found = {name: options.get(name, value) for name, value in usual.items()}
+    return {"weights": found.pop("model"), **found}
+
+
+def content(
+    pair: Pair,
+    method: Method,
+    subjects: Subjects,
+    affine: sitk.AffineTransform,
+    transform: str,
+    channels: int = 1,
+) -> Content:
+    """What decides the costs of a pair that is ready for its organ.
+
+    Args:
+        pair: as sized for the organ. subjects: the same, as far prepared as they are.
+        affine: fixed point -> moving point, as far as it is known.
+        transform: "deformable", or where the registration stops.
+    """
+    import numpy as np
+    import torch
+
+    from hsyn_cli.anatomy.intensity import content_box, foreground
+    from hsyn_cli.devices import convolution_type
+    from hsyn_cli.method.prepare import finer_for, grid_for
+
+    voxels = math.prod(grid_for(subjects, affine, method).size)
+    shown = sum(np.count_nonzero(foreground(view.image)) for view in pair.views)
     first, last = content_box(pair.views[1].image)
-    voxels = math.prod(working.size)
     config = method.networks.sn.config
     return Content(
-        moving.GetNumberOfPixels(),
-        fixed.GetNumberOfPixels(),
-        float(content),
+        pair.images[0].GetNumberOfPixels(),
+        pair.images[1].GetNumberOfPixels(),
+        float(shown),
         float(np.prod(last - first + 1)),
         voxels,
-        voxels / finer**3,
+        voxels / finer_for(subjects, method) ** 3,
         method.preset.work,
         networks=bool(method.networks.checkpoint.sha256),
         all_levels=method.depth == len(config.levels),
         maps=config.tissue is not None or config.organ == "lung",
         other_contrast=not method.similarity.same_contrast,
         deformable=transform == "deformable",
-        channels=1 + len(inputs.others),
+        channels=channels,
+        bfloat16=convolution_type(torch.device("cpu")) == torch.bfloat16,
     )
 
 
-def _subjects(pair: Any, method: Method) -> tuple[Subjects, float]:
-    """The pair in the organ's unit of length, not prepared further, and its working voxel."""
+def _unprepared(sized: Pair, method: Method) -> Subjects:
+    """The pair in the organ's unit of length, not prepared further."""
     from hsyn_cli.anatomy.scene import Subjects
 
-    sized = pair.sized(method.organ)
     moving, fixed = (view.image for view in sized.views)
     greys = (sized.looks[0].grey, sized.looks[1].grey)
     regions = method.organ.regions(sized.masks, sized.looks)
-    subjects = Subjects((moving, fixed), greys, sized.masks, regions, method.organ)
-    return subjects, sized.voxel or method.spacing
+    return Subjects((moving, fixed), greys, sized.masks, regions, method.organ)
 
 
-def _grid(subjects: Subjects, method: Method, spacing: float) -> Grid:
-    """The working grid of contents whose middles lie together; the affine is not known yet."""
+def _middles_together(subjects: Subjects) -> sitk.AffineTransform:
+    """What brings the middles of both contents together."""
     import numpy as np
 
-    from hsyn_cli.method.register import FIELD_STRIDE, FINER_MULTIPLE
     from hsyn_cli.space import affine_from
 
     middles = [(points.min(0) + points.max(0)) / 2 for points, _ in subjects.contents]
-    sn, di, preset = method.networks.sn, method.networks.di, method.preset
-    multiple = math.lcm(sn.config.multiple, FIELD_STRIDE * di.config.stride)
-    multiple = math.lcm(multiple, FINER_MULTIPLE) if preset.finer < 1 else multiple
-    together = affine_from(np.eye(3), middles[0] - middles[1])
-    return subjects.grid(together, spacing, preset.margin * spacing, multiple)
-
-
-def slowness(workers: int, threads: int) -> float:
-    """Seconds here for each second where the factors were measured, by a self-test.
-
-    So many runs with so many threads go on at once, as they will. It takes about two seconds.
-    """
-    import torch
-
-    from hsyn_cli.devices import available_cores
-    from hsyn_cli.fields.smoothing import gaussian, separable
-    from hsyn_cli.method.refine import refine
-
-    stages = presets.find("default").refinement
-    noise = torch.rand(2, 1, *TEST_SIZE, generator=torch.Generator().manual_seed(0))
-    pair = separable(noise, gaussian(noise, TEST_SIZE, 3.0))
-    pair = (pair - pair.min()) / (pair.max() - pair.min())
-    start = torch.zeros(2, 3, *(n // 2 for n in TEST_SIZE))
-
-    def run(_: int) -> float:
-        begun = time.perf_counter()
-        with torch.no_grad():
-            refine(start.clone(), pair, 1.0, stages)
-        return time.perf_counter() - begun
-
-    before, count = torch.get_num_threads(), max(1, min(workers, available_cores()))
-    torch.set_num_threads(threads)
-    try:
-        with ThreadPoolExecutor(count) as pool:
-            rounds = [sum(pool.map(run, range(count))) / count for _ in range(TEST_RUNS)]
-    finally:
-        torch.set_num_threads(before)
-    return min(rounds) / TEST_SECONDS
+    return affine_from(np.eye(3), middles[0] - middles[1])

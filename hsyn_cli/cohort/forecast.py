@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hsyn_cli.cohort import costs
+from hsyn_cli.cohort import costs, speed
 from hsyn_cli.cohort import status as statuses
 from hsyn_cli.cohort.costs import Content
 from hsyn_cli.cohort.jobs import Job
 from hsyn_cli.cohort.resume import decide
 from hsyn_cli.cohort.sources import Limits
+from hsyn_cli.cohort.speed import Speed
 from hsyn_cli.cohort.tasks import wanted_of
 from hsyn_cli.devices import available_cores, free_memory_mb
 from hsyn_cli.errors import HsynError
@@ -41,7 +42,8 @@ class Forecast:
         pairs: those left to run.
         kinds: how many kinds of pairs there are, by sizes, voxels and options.
         looked: how many pairs were read to find out what they hold; the others follow these.
-        slowness: seconds here per second where the costs were measured.
+        slowness: seconds here per second where the costs were measured, with all that runs here.
+        slowness_alone: the same if nothing else ran here.
         seconds_pair: of the usual pair (mean). seconds_all: until the last one is done.
         memory_pair_mb: peak of the largest pair. memory_all_mb: with all workers.
         memory_free_mb, disk_free_mb: what there is now; None: the system does not tell.
@@ -66,6 +68,7 @@ class Forecast:
     study: str
     problems: tuple[str, ...] = ()
     done: int = 0
+    slowness_alone: float = 1.0
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -76,13 +79,13 @@ class Forecast:
             fit = int(free // self.memory_pair_mb)
             hint = f"give --jobs {fit}" if fit else "a pair alone is too large for it"
             lines.append(
-                f"{self.workers} workers need {_size(self.memory_all_mb)} of memory, and "
-                f"{_size(free)} are free: {hint}"
+                f"{self.workers} workers need {size_of(self.memory_all_mb)} of memory, and "
+                f"{size_of(free)} are free: {hint}"
             )
         if self.disk_free_mb is not None and self.disk_all_mb > self.disk_free_mb:
             lines.append(
-                f"the outputs need {_size(self.disk_all_mb)}, and {_size(self.disk_free_mb)} are "
-                f"free in {self.study}: see --keep and --field-spacing"
+                f"the outputs need {size_of(self.disk_all_mb)}, and {size_of(self.disk_free_mb)} "
+                f"are free in {self.study}: see --keep and --field-spacing"
             )
         cores = available_cores()
         if self.workers * self.threads > cores:
@@ -90,6 +93,8 @@ class Forecast:
                 f"{self.workers} workers of {self.threads} threads want more than the {cores} "
                 "cores that there are"
             )
+        if Speed(self.slowness, self.slowness_alone).busy:
+            lines.append(busy(self.seconds_all * self.slowness_alone / self.slowness))
         return tuple(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,22 +118,24 @@ class Forecast:
         kinds = "all alike" if self.kinds == 1 else f"of {self.kinds} kinds"
         table.add_row("pairs", Text(f"{self.pairs}, {kinds}; {self.looked} read for this forecast"))
         pair = (
-            f"{_time(self.seconds_pair)}, {_size(self.memory_pair_mb)} of memory at most, "
-            f"{_size(self.disk_pair_mb)} on disk"
+            f"{time_of(self.seconds_pair)}, {size_of(self.memory_pair_mb)} of memory at most, "
+            f"{size_of(self.disk_pair_mb)} on disk"
         )
         table.add_row("one pair", Text(pair))
         many = "" if self.workers == 1 else "s"
         of = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         table.add_row(
             "all pairs",
-            Text(f"{_time(self.seconds_all)} with {self.workers} worker{many} of {of}, on the CPU"),
+            Text(
+                f"{time_of(self.seconds_all)} with {self.workers} worker{many} of {of}, on the CPU"
+            ),
         )
         for name, need, free in (
             ("memory", self.memory_all_mb, self.memory_free_mb),
             ("disk", self.disk_all_mb, self.disk_free_mb),
         ):
-            there = "" if free is None else f"; {_size(free)} are free"
-            table.add_row(name, Text(f"{_size(need)}{there}"))
+            there = "" if free is None else f"; {size_of(free)} are free"
+            table.add_row(name, Text(f"{size_of(need)}{there}"))
         for line in (*self.warnings, *self.problems):
             table.add_row(Text("warning", "yellow"), Text(line, "yellow"))
         return table
@@ -138,17 +145,19 @@ def forecast(jobs: Sequence[Job], study: Path, *, workers: int, threads: int) ->
     """Forecast the costs of jobs on the CPU of this machine, those left out that are done.
 
     It does not check whether inputs or options of these have changed since. It reads all headers,
-    the images of up to `MOST_LOOKS` kinds of pairs, and runs a self-test of two seconds. `threads`:
-    of each pair.
+    the images of up to `MOST_LOOKS` kinds of pairs, and runs a self-test of a second. `threads`: of
+    each pair.
     """
     left = [job for job in jobs if not _done(job, study)]
     kinds, problems = _kinds(left)
     known = _look_into(kinds, problems)
     rows = [(_content(key, kind, known), kind) for key, kind in kinds.items()] if known else []
-    slow = costs.slowness(workers, threads) if rows else 1.0
+    fast = speed.measure(workers, threads) if rows else Speed(1.0, 1.0)
+    slow = fast.now
     count = sum(len(kind.jobs) for _, kind in rows)
     seconds = slow * sum(content.seconds * len(kind.jobs) for content, kind in rows)
     peak = max((content.memory for content, _ in rows), default=0.0)
+    peak += costs.SEVERAL_THREADS * (threads > 1)
     disk = sum(_disk(content, kind) * len(kind.jobs) for content, kind in rows)
     used = max(1, min(workers, count))
     longest = slow * max((content.seconds for content, _ in rows), default=0.0)
@@ -159,6 +168,7 @@ def forecast(jobs: Sequence[Job], study: Path, *, workers: int, threads: int) ->
         workers=workers,
         threads=threads,
         slowness=slow,
+        slowness_alone=fast.alone,
         seconds_pair=seconds / max(count, 1),
         seconds_all=max(seconds / used, longest) + slow * costs.START,
         memory_pair_mb=peak / 1e6,
@@ -267,7 +277,12 @@ def _few(lines: Sequence[str]) -> list[str]:
     return [*lines[:MOST_TOLD], *([f"and {rest} more pairs"] if rest > 0 else [])]
 
 
-def _size(mb: float) -> str:
+def busy(seconds: float) -> str:
+    """A warning that the self-test had to share the cores. `seconds`: if it had them alone."""
+    return f"other programs use the cores now; with all cores free it takes {time_of(seconds)}"
+
+
+def size_of(mb: float) -> str:
     """Two digits or more, in MB, GB or TB."""
     for unit, scale in (("TB", 1e6), ("GB", 1e3)):
         if mb >= 0.95 * scale:
@@ -275,7 +290,7 @@ def _size(mb: float) -> str:
     return f"{mb:.2g} MB" if mb < 10 else f"{mb:.0f} MB"
 
 
-def _time(seconds: float) -> str:
+def time_of(seconds: float) -> str:
     """Rounded as an estimate deserves."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"

@@ -157,8 +157,11 @@ def load(name_or_path: str | Path) -> Checkpoint:
     return Checkpoint(path.stem, path, sha256, config, training, tensors, verified=bool(listed))
 
 
-def available() -> list[CheckpointInfo]:
-    """All checkpoints of all manifests, without importing torch. Raises WeightsError."""
+def available(count: bool = True) -> list[CheckpointInfo]:
+    """All checkpoints of all manifests, without importing torch. Raises WeightsError.
+
+    `count`: read their numbers of parameters from the files.
+    """
     infos: dict[str, CheckpointInfo] = {}
     for folder in folders():
         for name, entry in _manifest(folder).items():
@@ -170,10 +173,22 @@ def available() -> list[CheckpointInfo]:
                 str(entry.get("training_data", "")),
                 str(entry.get("licence", "")),
                 dict(entry.get("scores", {})),
-                _parameters(path) if os.access(path, os.R_OK) else 0,
+                _parameters(path) if count and os.access(path, os.R_OK) else 0,
             )
             infos.setdefault(name, info)
     return list(infos.values())
+
+
+def problem_of(info: CheckpointInfo) -> str:
+    """What is wrong with the file of a checkpoint, in a few words; "" if its hash is right."""
+    try:
+        data = info.path.read_bytes()
+    except FileNotFoundError:
+        return "the file is missing"
+    except OSError as error:
+        return f"the file cannot be read: {error.strerror}"
+    sha256 = hashlib.sha256(data).hexdigest()
+    return "" if sha256 == info.sha256 else f"the file has a wrong SHA-256 ({sha256[:12]}...)"
 
 
 def save(

@@ -28,6 +28,7 @@ VISIBLE = 0.1  # voxels; smaller differences of geometry are not told
 SHORTEST = 1e-9  # mm of a voxel
 LARGEST = 1 << 40  # voxels along an axis
 STANDS = "the plane of this 2-D image is not that of x and y; hsyn takes its own axes for them"
+STRAIGHTENED = "the axes are not quite perpendicular"
 SINGULAR = 1e-3  # determinant of the axes
 INTENT_VECTOR = 1007  # NIFTI_INTENT_VECTOR: ITK writes it, and ANTs needs it for a field
 INTENT_DISPLACEMENT = 1006  # NIFTI_INTENT_DISPVECT: vectors in RAS
@@ -194,7 +195,7 @@ def placed(matrix: Array, size: Sequence[int], name: str) -> tuple[Grid, tuple[s
     apart = float(np.linalg.norm(grid.index_to_point @ last - there))
     if apart <= VISIBLE * min(grid.spacing):
         return grid, ()
-    return grid, (f"the axes are not quite perpendicular; hsyn straightens {apart:.2g} mm",)
+    return grid, (f"{STRAIGHTENED}; hsyn straightens {apart:.2g} mm",)
 
 
 def _regular(matrix: Array) -> bool:

@@ -48,12 +48,12 @@ def parse(head: bytes, path: Path, name: str) -> Header:
     damaged = InputError(
         f"{name}: its header is damaged, or it is no NIfTI file", "copy or convert the file again"
     )
-    order = _order(head)
+    order = order_of(head)
     if order is None or (_magic(head) not in SINGLE + PAIR and not ends(path, ANALYZE)):
         raise damaged
     from nibabel.spatialimages import HeaderDataError
 
-    header = _nibabel(head, order)
+    header = raw(head, order)
     try:
         _check_extension(head, header, order)
         return _header(header, path, name)
@@ -81,13 +81,13 @@ def _sizes(head: bytes) -> tuple[int, int]:
     return int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")
 
 
-def _order(head: bytes) -> str | None:
+def order_of(head: bytes) -> str | None:
     """Byte order, from the size of the header, which stands first."""
     orders = dict(zip(_sizes(head), "<>", strict=True)) if len(head) >= 348 else {}
     return orders.get(540) if len(head) >= 540 and 540 in orders else orders.get(348)
 
 
-def _nibabel(head: bytes, order: str) -> Any:
+def raw(head: bytes, order: str) -> Any:
     """nibabel's header object, unchecked, because nibabel would write its findings to stderr."""
     import nibabel as nib
 

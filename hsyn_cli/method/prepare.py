@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import starmap
 
+import SimpleITK as sitk
 import torch
 
 from hsyn_cli.anatomy import affine as affine_step
@@ -39,6 +41,8 @@ from hsyn_cli.space.planes import check_alike
 
 NETWORKS_FOR = "ncc"  # the similarity that the shipped networks were trained with
 OTHER_CONTRAST = "mind"  # the similarity of images that differ in contrast
+FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
+FINER_MULTIPLE = 12  # sizes then divide by 4 at 3/4 of the voxel size, too
 
 
 def begin(
@@ -196,3 +200,18 @@ def smoother_if_thick(method: Method, subjects: Subjects) -> Method:
     sn = method.networks.sn
     sn.config = sn.config.smoother(SMOOTHER)
     return replace(method, preset=method.preset.smoother(SMOOTHER))
+
+
+def grid_for(subjects: Subjects, affine: sitk.AffineTransform, method: Method) -> Grid:
+    """The working grid of a pair that `affine` aligns, fixed point -> moving point."""
+    sn, di, preset = method.networks.sn, method.networks.di, method.preset
+    finer = FINER_MULTIPLE if preset.finer < 1 else 1
+    multiple = math.lcm(sn.config.multiple, FIELD_STRIDE * di.config.stride, finer)
+    spacing = method.spacing
+    return subjects.grid(affine, spacing, preset.margin * spacing, multiple)
+
+
+def finer_for(subjects: Subjects, method: Method) -> float:
+    """The voxel of the refinement, in working voxels; below 1 where the images are fine enough."""
+    finer = method.preset.finer
+    return finer if finer < 1 and subjects.finer_than(finer * method.spacing) else 1.0

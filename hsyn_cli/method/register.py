@@ -7,7 +7,6 @@ are the paper's (Sha et al., MICCAI 2024). Refinement, repair and exact inversio
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -32,12 +31,12 @@ from hsyn_cli.fields.smoothing import resize_smooth
 from hsyn_cli.fields.totals import total_fields
 from hsyn_cli.io.images import ImageLike
 from hsyn_cli.io.transforms import TransformLike
+from hsyn_cli.method import prepare
 from hsyn_cli.method import refine as refinement
 from hsyn_cli.method.clock import Clock, Progress
 from hsyn_cli.method.matching import UNMATCHED, matched
 from hsyn_cli.method.measures import measured, tell
 from hsyn_cli.method.networks import invert_half
-from hsyn_cli.method.prepare import NETWORKS_FOR, align, begin, choose, look, smoother_if_thick
 from hsyn_cli.method.result import Facts, Registration, WorkingFields
 from hsyn_cli.method.states import (
     AUTO,
@@ -54,9 +53,6 @@ from hsyn_cli.method.states import (
 from hsyn_cli.method.where import Where
 from hsyn_cli.space import Grid, strided
 from hsyn_cli.space.planes import lowered, lowered_transform
-
-FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
-FINER_MULTIPLE = 12  # sizes then divide by 4 at 3/4 of the voxel size, too
 
 
 def register(
@@ -109,18 +105,18 @@ def register(
     """
     use_threads(threads)
     channels = channels_of(listed(moving), listed(fixed))
-    settings = begin(
+    settings = prepare.begin(
         preset, weights, device, seed, initial_transform, affine, smoothness, similarity, transform,
         search, weights_of(channel_weights, len(channels)),
     )  # fmt: skip
     clock = Clock(progress, presets.find(preset).work)
     with clock.step("checks"):
         lesions = (moving_lesion, fixed_lesion)
-        pair = look(*channels[0], moving_mask, fixed_mask, lesions, channels[1:])
+        pair = prepare.look(*channels[0], moving_mask, fixed_mask, lesions, channels[1:])
     with clock.step("load networks"):
-        method = choose(pair, settings)
+        method = prepare.choose(pair, settings)
     with clock.step("affine"):
-        pair, method, aligned = align(pair, method, settings)
+        pair, method, aligned = prepare.align(pair, method, settings)
     with clock.step("contrast"), torch.no_grad():
         aligned, method = give_one_contrast(pair, method, aligned, settings)
     deformed = deform if transform == "deformable" else leave
@@ -143,14 +139,14 @@ def give_one_contrast(
         return aligned, method
     halves = halfway_fields(aligned, method, settings.device)
     channels = torch.cat((halves.scene.pair, halves.scene.others), dim=1)
-    small = sampling.downsample(channels, FIELD_STRIDE)
+    small = sampling.downsample(channels, prepare.FIELD_STRIDE)
     moving, fixed = sampling.warp(small, halves.u, halves.voxel).cpu().numpy()
     found = matched(aligned.subjects, settings.channels, list(zip(moving, fixed, strict=True)))
     if found is None:
         return replace(aligned, notes=(*aligned.notes, UNMATCHED)), method
     subjects, weights, note = found
-    chosen = replace(settings, weights=NONE, similarity=NETWORKS_FOR, channels=weights)
-    method = smoother_if_thick(choose(pair, chosen), subjects)
+    chosen = replace(settings, weights=NONE, similarity=prepare.NETWORKS_FOR, channels=weights)
+    method = prepare.smoother_if_thick(prepare.choose(pair, chosen), subjects)
     return replace(aligned, subjects=subjects, notes=(*aligned.notes, note)), method
 
 
@@ -187,16 +183,13 @@ def leave(
 
 def halfway_fields(aligned: Aligned, method: Method, device: torch.device) -> Halves:
     """SN-Net's levels, as many as the preset runs."""
-    sn, di, preset = method.networks.sn, method.networks.di, method.preset
-    finer = FINER_MULTIPLE if preset.finer < 1 else 1
-    multiple = math.lcm(sn.config.multiple, FIELD_STRIDE * di.config.stride, finer)
-    spacing = method.spacing
-    grid = aligned.subjects.grid(aligned.affine, spacing, preset.margin * spacing, multiple)
+    sn = method.networks.sn
+    grid = prepare.grid_for(aligned.subjects, aligned.affine, method)
     scene = aligned.subjects.on(grid, aligned.affine, device)
     maps = torch.cat((scene.others, scene.maps), dim=1)
     where = Where(scene.counts, scene.stands_in)
     halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, maps, where))
-    u = sampling.resize_linear(halves, sampling.shrunk(scene.pair.shape[2:], FIELD_STRIDE))
+    u = sampling.resize_linear(halves, sampling.shrunk(scene.pair.shape[2:], prepare.FIELD_STRIDE))
     if not torch.isfinite(u).all():
         raise WeightsError(
             f"checkpoint {method.networks.checkpoint.name} gives displacements that are no numbers",
@@ -210,8 +203,8 @@ def refine(
 ) -> Halves:
     """Force steps on the pair's own fields, on a finer grid if the images are fine enough."""
     preset, scene, sn = method.preset, halves.scene, method.networks.sn
-    if preset.finer < 1 and aligned.subjects.finer_than(preset.finer * method.spacing):
-        grid = strided(scene.grid, preset.finer)
+    if (finer := prepare.finer_for(aligned.subjects, method)) < 1:
+        grid = strided(scene.grid, finer)
         scene = aligned.subjects.on(grid, aligned.affine, scene.pair.device)
     images = sn.look(scene.pair) if preset.refinement else scene.pair
     if scene.others.shape[1] or scene.maps.shape[1]:

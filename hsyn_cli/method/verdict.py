@@ -42,6 +42,14 @@ def problems(
     )
 
 
+def foreseen(aligned: Aligned) -> tuple[str, ...]:
+    """The `problems` that the alignment alone lets expect."""
+    shown, unknown = aligned.shown, float("nan")
+    information = Scores(unknown, shown.information, unknown)
+    overlap = Scores(unknown, shown.overlap, shown.overlap)
+    return (*_unlike(information, overlap), *_stretched(aligned.affine))
+
+
 def _worse(information: Scores, overlap: Scores) -> Iterator[str]:
     met = overlap.before > LEAST_OVERLAP
     if met and information.after < WORSE * information.before:

@@ -91,9 +91,16 @@ class Organ:
         """`image` as the later steps use it."""
         return image
 
-    def suits(self, images: Images) -> bool:
-        """Whether images of these voxels, and of so much of the body, gain from the networks."""
-        return True
+    def unsuited(self, images: Images) -> str:
+        """Why images of these voxels, or of so much of the body, gain nothing from the networks.
+
+        "" if they gain.
+        """
+        return ""
+
+    def contrast(self, image: sitk.Image, look: Look) -> str:
+        """The contrast of an image of this organ, in a few words; "" if it is not judged."""
+        return ""
 
     def unit(self, extents: Extents) -> float:
         """The mm that are one unit of length of the method, see `anatomy.size`."""
@@ -175,8 +182,19 @@ def checkpoint_for(
         hint = "check that these are the right files; --model NAME registers them anyway"
         raise InputError(" and ".join(looks_like(kinds)), hint)
     organ = find(fitting[0] if fitting else NONE)
-    fits = set(kinds.values()) <= set(organ.kinds) and (images is None or organ.suits(images))
+    fits = set(kinds.values()) <= set(organ.kinds) and (
+        images is None or not organ.unsuited(images)
+    )
     return (fits and organ.checkpoint) or NONE
+
+
+def why_none(kinds: Mapping[str, str], images: Images) -> str:
+    """Why `checkpoint_for` finds none for images that show {role: kind}; "" if it finds one."""
+    fitting = _organs_of(kinds)
+    organ = find(fitting[0] if fitting else NONE)
+    if organ.checkpoint is None or not set(kinds.values()) <= set(organ.kinds):
+        return "no checkpoint is for what both images show"
+    return organ.unsuited(images)
 
 
 def warnings(checkpoint: str, kinds: Mapping[str, str]) -> list[str]:

@@ -57,10 +57,19 @@ class Brain(Organ):
 
         return without_bias(image) if look.kind == BRAIN else image
 
-    def suits(self, images: Images) -> bool:
+    def unsuited(self, images: Images) -> str:
         if min(float(np.prod(image.GetSpacing())) for image in images) >= COARSE_MM**3:
-            return False
-        return not any(_slab(image) or _other_contrast(image) for image in images)
+            return f"the voxels are {COARSE_MM:g} mm or more"
+        if any(_slab(image) for image in images):
+            return "an image shows a slab alone"
+        if any(_other_contrast(image) for image in images):
+            return "a skull-stripped brain does not look like T1"
+        return ""
+
+    def contrast(self, image: sitk.Image, look: Look) -> str:
+        if look.kind != BRAIN:
+            return ""
+        return "not like T1" if _other_contrast(image) else "like T1"
 
     def unit(self, extents: Extents) -> float:
         from hsyn_cli.anatomy.size import unit_of
