@@ -213,7 +213,7 @@ REFUSED = {
                                                  "-f", "0.5"]),
     "no sigma": (2, "cannot have the sigma 0", ["-i", "m.nii.gz", *CHAIN, "-n", "Gaussian[0]"]),
     "a composite": (2, "has no such output", [*CHAIN, "-o", "CompositeTransform[c.h5]"]),
-    "a field named like a transform": (2, "no name of an image", [*CHAIN, "-o", "[f.h5,1]"]),
+    "a field named like a transform": (2, "does not end as an image", [*CHAIN, "-o", "[f.h5,1]"]),
     "a field as linear": (2, "is not linear", [*CHAIN, "-o", "Linear[o.mat]"]),
     "linear as an image": (2, "no name of a linear", ["-t", "a.mat", "-o", "Linear[o.nii.gz]"]),
     "an unknown flag": (2, "No such option", ["-i", "m.nii.gz", *CHAIN, "--time-index", "1"]),
