@@ -239,7 +239,7 @@ FLIPPED, SHIFTED = np.diag([-1.0, 1, 1, 1]), EYE + 40 * np.eye(4, k=3)
 @pytest.mark.parametrize(
     ("sform", "qform", "text"),
     [
-        (EYE, FLIPPED, "disagree by up to 12.0 mm; the sform is used"),
+        (EYE, FLIPPED, "disagree by up to 12.0 mm and mirror one another; the sform is used"),
         (EYE, SHIFTED, "disagree by up to 40.0 mm; the sform is used"),
         (SHEARED, EYE, "disagree by up to 2.4 mm; the qform is used"),
     ],

@@ -235,7 +235,8 @@ def _disagreement(q: Array, s: Array, grid: Grid, used: str) -> tuple[str, ...]:
     apart = float(np.linalg.norm((corners @ (q - s).T)[:, :3], axis=1).max())
     if apart <= VISIBLE * min(grid.spacing):
         return ()
-    return (f"sform and qform disagree by up to {apart:.1f} mm; the {used} is used",)
+    mirrored = " and mirror one another" if np.linalg.det(q) * np.linalg.det(s) < 0 else ""
+    return (f"sform and qform disagree by up to {apart:.1f} mm{mirrored}; the {used} is used",)
 
 
 def _qform(h: Any) -> Array:
