@@ -50,6 +50,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_a_chain_that_moves_nothing(
+    here: Path, ants: Ants, capfd: pytest.CaptureFixture[str]
+) -> None:
+    still = ("-r", "f.nii.gz", "-t", "identity", "-o")
+    assert apply(*still, "[z.nii.gz,1]", "-n", "GenericLabel") == 0
+    assert "note: -i, -e, -u, -n and -f say nothing" in capfd.readouterr().err
+    assert not sitk.GetArrayFromImage(sitk.ReadImage("z.nii.gz")).any()
+    assert apply(*still, "Linear[z.mat]") == 0
+    assert capfd.readouterr().err == ""
+    assert sitk.ReadTransform("z.mat").TransformPoint((1.0, 2.0, 3.0)) == (1.0, 2.0, 3.0)
+
+
 def apply(*words: str) -> int:
     return run(["ants", "apply", "-d", "3", *words])
 

@@ -148,6 +148,17 @@ def test_what_ants_writes_is_read_and_written_alike(theirs: Path, tmp_path: Path
         assert first == (tmp_path / name).read_bytes()
 
 
+def test_two_fields_are_a_field_on_the_grid_of_the_first(theirs: Path, tmp_path: Path) -> None:
+    links = chains.read([theirs / "Composite.h5"]).links
+    field, both = links[0].transform, tmp_path / "both.h5"
+    write_composite([field, field], both)
+    total = images.read_field(both).image
+    assert Grid.of(total).same_as(images.read_grid(theirs / "f.nii.gz"))
+    points = voxel_points(Grid.of(total))[3:-3:4, 3:-3:4, 3:-3:4].reshape(-1, 3)
+    moved = points + sitk.GetArrayFromImage(total)[3:-3:4, 3:-3:4, 3:-3:4].reshape(-1, 3)
+    assert np.abs(moved - by_ants(both, points)).max() < TOLERANCE
+
+
 def test_a_field_before_an_affine_is_a_field_in_every_command(
     theirs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ from nitransforms.nonlinear import DenseFieldTransform
 from samples import GRIDS, voxel_points
 
 from hsyn_cli.cli import run
-from hsyn_cli.errors import InputError, UsageError
+from hsyn_cli.errors import GeometryError, InputError, UsageError
 from hsyn_cli.io import formats
 from hsyn_cli.io.formats import freesurfer
 from hsyn_cli.space import Array, Grid, affine_parts, from_ras
@@ -121,6 +121,10 @@ def test_lta_in_voxels(name: str, tmp_path: Path) -> None:
     lines[5:9] = [" ".join(map(str, row)) for row in voxels.tolist()]
     path.write_text("\n".join([*lines, "subject someone", "fscale 0.1", ""]))
     assert apart(np.asarray(formats.read(path)), affine()) < TOLERANCE
+    assert apart(np.asarray(formats.read(path, None, fixed, moving)), affine()) < TOLERANCE
+    with pytest.raises(GeometryError, match="not on the grid") as turned:
+        formats.read(path, None, moving, fixed)
+    assert "the other way round" in turned.value.hint
     path.write_text(path.read_text().replace("valid = 1  # volume info valid", "valid = 0"))
     with pytest.raises(UsageError, match="lacks the geometry") as caught:
         formats.read(path)

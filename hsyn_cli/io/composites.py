@@ -47,16 +47,14 @@ def field_of(transform: sitk.DisplacementFieldTransform, dimension: int) -> sitk
 def total_field(
     transform: sitk.Transform, dimension: int, path: Path, what: str = "transform"
 ) -> sitk.Image:
-    """A field alone, or the total one of a field and linear transforms behind it; float64, mm LPS.
+    """A field alone, or the total one of a field and transforms behind it; float64, mm LPS.
 
-    It lies on the grid of that field. `dimension`: of the file at `path`. Raises InputError for
-    other transforms.
+    It lies on the grid of that field. `dimension`: of the file at `path`. Raises InputError if a
+    file does not begin with a field.
     """
     parts = in_order(transform)
     first, rest = parts[0] if parts else None, parts[1:]
-    if not isinstance(first, sitk.DisplacementFieldTransform) or not all(
-        part.IsLinear() for part in rest
-    ):
+    if not isinstance(first, sitk.DisplacementFieldTransform):
         names = ", then ".join(part.GetName() for part in parts) or "nothing"
         raise InputError(
             f"{what} {path} holds {names}, which lies on no grid of its own",

@@ -139,7 +139,7 @@ def apply_files(
     sources = [*inputs, *point_files, *typed, *([reference] if reference else [])]
     with atomic.claim(outputs, force=force, inputs=sources) as staging:
         progress("reading", 0.0)
-        links = chain.read(transforms) if transforms or not reference else _still(reference)
+        links = chain.read(transforms) if transforms or not reference else still(reference)
         chain.check_dimension(links, dimension)
         places = [staging.path(output) for output in outputs]
         if point_files:
@@ -155,7 +155,7 @@ def apply_files(
     return Applied(links, tuple(moved), tuple(outputs), warnings)
 
 
-def _still(reference: Path) -> Chain:
+def still(reference: Path) -> Chain:
     """A chain that moves nothing, of the dimension of an image."""
     dimension = images.read_grid(reference).dimension
     return Chain((chain.Link(sitk.AffineTransform(3), "identity", dimension=dimension),))

@@ -15,6 +15,7 @@ from hsyn_cli.io.images import ImageLike
 from hsyn_cli.io.transforms import write_transform
 from hsyn_cli.space.planes import lowered
 from hsyn_cli.tools import chain
+from hsyn_cli.tools.apply_files import still
 from hsyn_cli.tools.chain import Chain, Given
 
 
@@ -74,7 +75,7 @@ def compose_files(
     warnings: tuple[str, ...] = ()
     with atomic.claim([out], force=force, inputs=inputs) as staging:
         progress("reading", 0.0)
-        links = chain.read(transforms)
+        links = chain.read(transforms) if transforms or not reference else still(reference)
         chain.check_dimension(links, dimension)
         if kept and not links.is_linear:
             if reference is not None:

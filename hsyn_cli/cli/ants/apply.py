@@ -137,6 +137,9 @@ def apply(
                 [image], (), typed, [wanted.path], settings=settings, progress=progress, **common
             )
         else:
+            of_image = image is not None or holds != "scalar" or pixel != "default" or default != 0
+            if of_image or interpolation != "Linear":
+                click.echo("note: -i, -e, -u, -n and -f say nothing of transforms", err=True)
             done = api.compose_files(
                 typed, wanted.path, linear=wanted.what == "linear", inverse=wanted.inverse,
                 progress=progress, **common,

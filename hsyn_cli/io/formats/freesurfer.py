@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hsyn_cli.errors import InputError, UsageError
+from hsyn_cli.errors import GeometryError, InputError, UsageError
 from hsyn_cli.io.endings import LTA
 from hsyn_cli.io.formats import Form
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 VOXELS, RAS = 0, 1  # the types that hsyn reads; it writes RAS
 KEYS = ("valid", "volume", "voxelsize", "xras", "yras", "zras", "cras")  # of a geometry
+SAME = 0.05  # mm; files hold few digits
 DAMAGED = "it is damaged, or no LTA file; FreeSurfer's lta_convert checks and rewrites it"
 
 
@@ -38,7 +39,10 @@ class FreeSurfer(Form):
         return self.read_affine(path, fixed, moving)
 
     def read_affine(self, path: Path, fixed: Grid | None, moving: Grid | None) -> Array:
-        """`fixed` and `moving` stand for geometries that the file marks as not valid."""
+        """`fixed` and `moving` stand for geometries that the file marks as not valid.
+
+        Raises GeometryError if they are not those of a file that has its own.
+        """
         import numpy as np
 
         from hsyn_cli.io import files
@@ -54,9 +58,11 @@ class FreeSurfer(Form):
             text = f"{path}: hsyn does not read LTA files of type {kind}"
             hint = "make one of type 1: lta_convert --inlta IN.lta --outlta OUT.lta"
             raise InputError(text, hint)
+        given = tuple(None if grid is None else self.coordinates(grid) for grid in (moving, fixed))
+        _check_images(path, (source, target), given)
         if kind == VOXELS:
-            source = source if moving is None or source is not None else self.coordinates(moving)
-            target = target if fixed is None or target is not None else self.coordinates(fixed)
+            source = given[0] if source is None else source
+            target = given[1] if target is None else target
             if source is None or target is None:
                 text = f"{path} counts in voxels and lacks the geometry of an image"
                 raise UsageError(text, "give both: --reference FIXED --moving MOVING")
@@ -81,6 +87,23 @@ class FreeSurfer(Form):
         for name, grid in (("src", moving), ("dst", fixed)):
             lines += [f"{name} volume info", *_geometry(grid, self.coordinates(grid))]
         atomic.write_text(path, "\n".join([*lines, ""]))
+
+
+def _check_images(
+    path: Path, said: tuple[Array | None, ...], given: tuple[Array | None, ...]
+) -> None:
+    """Raise GeometryError if given images, moving and fixed, are not those that the file names."""
+
+    def fit(one: Array | None, other: Array | None) -> bool:
+        return one is None or other is None or bool(abs(one - other).max() < SAME)
+
+    words = (("moving", "src"), ("fixed", "dst"))
+    for (role, word), own, image in zip(words, said, given, strict=True):
+        if not fit(own, image):
+            text = f"{path}: the {role} image is not on the grid that the file gives as {word}"
+            turned = all(map(fit, said, given[::-1]))
+            hint = "leave both images out" if not turned else "they fit the other way round"
+            raise GeometryError(text, f"{hint}: an LTA file leads from src to dst")
 
 
 def _parsed(lines: list[str]) -> tuple[int, Array, Array | None, Array | None]:
