@@ -177,7 +177,9 @@ def _read(path: Path, inverse: bool) -> tuple[list[Link], str, tuple[str, ...]]:
     transform, sha256, dimension = read_any_transform(path)
     if transform.IsLinear():
         affine = read_transform(path, "transform").transform
-        way = affine.GetInverse() if inverse else affine
+        # with its own centre it rounds as in ANTs, and ties fall to the same side
+        way = affine if isinstance(transform, sitk.CompositeTransform) else transform
+        way = way.GetInverse() if inverse else way
         return [Link(way, name, dimension=dimension)], sha256, ()
     if inverse:
         raise _no_inverse(name)
