@@ -174,6 +174,29 @@ def test_a_linear_chain_becomes_one_transform(here: Path, ants: Ants, form: str)
         )
 
 
+@pytest.mark.parametrize("turn", ["a.mat", "[a.mat,1]"])
+@pytest.mark.parametrize("how", ["Gaussian", "Gaussian[1.5]", "NearestNeighbor", "MultiLabel"])
+def test_ties_fall_as_in_ants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ants: Ants, turn: str, how: str
+) -> None:
+    """Round numbers take voxels exactly to the cut and to borders between voxels."""
+    monkeypatch.chdir(tmp_path)
+    fixed, moving = (
+        Grid((32, 32, 32), (4.0, 5.0, 4.5), origin, tuple(np.eye(3).ravel()))
+        for origin in ((-60.0, -70.0, -50.0), (-58.0, -66.0, -52.0))
+    )
+    image = blocks(moving) if how == "MultiLabel" else sitk.Cast(scan(moving), sitk.sitkInt16)
+    writing.write_image(image, Path("m.nii.gz"))
+    writing.write_image(fixed.empty_image(sitk.sitkUInt8), Path("f.nii.gz"))
+    affine = sitk.AffineTransform(3)
+    affine.SetMatrix((1.05, 0.1, 0, -0.1, 0.95, 0.05, 0, 0, 1.02))
+    affine.SetTranslation((3, -2, 4))
+    affine.SetCenter((5, 6, 7))
+    sitk.WriteTransform(affine, "a.mat")
+    words = ("-i", "m.nii.gz", "-r", "f.nii.gz", "-t", turn, "-n", how, "-o", "{}")
+    assert away(*both(ants, *words)) < 1e-6
+
+
 def test_two_dimensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ants: Ants) -> None:
     from ants.internal import get_lib_fn
 
@@ -212,6 +235,12 @@ REFUSED = {
     "a fraction for labels": (2, "is no value", ["-i", "l.nii.gz", *CHAIN, "-n", "GenericLabel",
                                                  "-f", "0.5"]),
     "no sigma": (2, "cannot have the sigma 0", ["-i", "m.nii.gz", *CHAIN, "-n", "Gaussian[0]"]),
+    "no number": (2, "no sigma and alpha", ["-i", "m.nii.gz", *CHAIN, "-n", "Gaussian[nan]"]),
+    "endless": (2, "no sigma and alpha", ["-i", "m.nii.gz", *CHAIN, "-n", "Gaussian[inf]"]),
+    "no number for labels": (2, "no sigma and alpha", ["-i", "l.nii.gz", *CHAIN, "-n",
+                                                       "MultiLabel[nan]"]),
+    "too far": (2, "reaches 3.1", ["-i", "l.nii.gz", *CHAIN, "-n", "MultiLabel[1e30]"]),
+    "too near": (2, "it reaches", ["-i", "m.nii.gz", *CHAIN, "-n", "Gaussian[1e-30]"]),
     "a composite": (2, "has no such output", [*CHAIN, "-o", "CompositeTransform[c.h5]"]),
     "a field named like a transform": (2, "does not end as an image", [*CHAIN, "-o", "[f.h5,1]"]),
     "a field as linear": (2, "is not linear", [*CHAIN, "-o", "Linear[o.mat]"]),

@@ -42,9 +42,7 @@ def index_slabs(
         yield slice(z, last), inside, index[inside]
 
 
-def _along_lines(
-    transform: sitk.Transform, reference: Grid, grid: Grid, slices: range
-) -> Array:
+def _along_lines(transform: sitk.Transform, reference: Grid, grid: Grid, slices: range) -> Array:
     """(Z, Y, X, 3): where a linear transform takes the voxels of some slices of `reference`.
 
     ITK's resampling maps both ends of each line of voxels and interpolates between them. With the
@@ -52,11 +50,7 @@ def _along_lines(
     """
     import SimpleITK as sitk
 
-    start, aim = (sitk.Image([1] * 3, sitk.sitkUInt8) for _ in range(2))
-    for image, place in ((start, reference), (aim, grid)):
-        image.SetSpacing(place.spacing)
-        image.SetOrigin(place.origin)
-        image.SetDirection(place.direction)
+    start, aim = (g.stamp(sitk.Image([1] * 3, sitk.sitkUInt8)) for g in (reference, grid))
     nx, ny, _ = reference.size
 
     def mapped(x: int, y: int, z: int) -> tuple[float, ...]:
