@@ -15,6 +15,8 @@ from hsyn_cli.cli import run
 from hsyn_cli.io import writing
 from hsyn_cli.io.transforms import write_transform
 from hsyn_cli.space import Grid
+from hsyn_cli.tools.apply import Settings, move
+from hsyn_cli.tools.chain import read_any
 
 FIXED, MOVING = grid("oblique"), grid("flipped", (13, 18, 11), 1.6)
 CHAIN = ("-r", "f.nii.gz", "-t", "w.nii.gz", "-t", "[a.mat,0]")
@@ -97,6 +99,22 @@ def test_labels_are_those_of_ants(here: Path, ants: Ants, how: str) -> None:
     assert mine.GetPixelID() == sitk.sitkUInt8
     np.testing.assert_array_equal(sitk.GetArrayFromImage(mine), sitk.GetArrayFromImage(other))
     assert len(np.unique(sitk.GetArrayFromImage(mine))) == 7
+
+
+@pytest.mark.parametrize("how", ["MultiLabel", "MultiLabel[0.3]"])
+def test_a_label_for_each_voxel_moves_as_in_ants(here: Path, ants: Ants, how: str) -> None:
+    """More labels than voxels within reach, and the progress inside one image."""
+    ids = np.random.default_rng(0).permutation(np.prod(MOVING.size)).astype(np.int32)
+    image = MOVING.stamp(sitk.GetImageFromArray(ids.reshape(MOVING.size[::-1])))
+    writing.write_image(image, Path("u.nii.gz"))
+    mine, other = both(ants, "-i", "u.nii.gz", *CHAIN, "-n", how, "-o", "{}")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mine), sitk.GetArrayFromImage(other))
+    shares: list[float] = []
+    settings = Settings("multilabel")
+    move(image, FIXED, read_any(["w.nii.gz", "a.mat"]).transform, settings, shares.append)
+    assert shares == sorted(shares)
+    assert len(shares) > 1
+    assert shares[-1] == 1
 
 
 @pytest.mark.parametrize("kind", ["uchar", "short", "int", "float", "double"])

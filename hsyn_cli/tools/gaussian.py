@@ -36,13 +36,12 @@ class Window:
     @classmethod
     def of(cls, grid: Grid, sigma: Sequence[float], alpha: float) -> Window:
         """`sigma` in mm along the axes of `grid`, or one for all; none: the voxels' sizes."""
-        spacing = np.array(grid.spacing)
-        inner = np.array(sigma or grid.spacing) / spacing
-        return cls(inner, np.array(sigma or grid.spacing) * alpha / spacing)
+        own, spacing = np.array(sigma or grid.spacing), np.array(grid.spacing)
+        return cls(own / spacing, own * alpha / spacing)  # rounded as in ITK
 
     def number(self, axis: int, size: int) -> int:
         """The most voxels within the cut along an axis of an image with `size` voxels."""
-        return min(math.ceil(2 * self.cut[axis]) + 1, size)
+        return min(math.ceil(2 * float(self.cut[axis])) + 1, size)
 
     def taps(self, axis: int, at: Array, size: int) -> tuple[NDArray[np.intp], Array]:
         """The first (N,) of the voxels around N continuous indices, and the (N, T) weights of T.
