@@ -59,8 +59,12 @@ def test_interpolations(typed: str, meant: tuple[object, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ["BSpline[9]", "Cubic", "Linear[2]", "Gaussian[a]", "MultiLabel[]"]
-)
+    "typed",
+    [
+        "BSpline[9]", "Cubic", "Linear[2]", "Gaussian[a]", "Gaussian[inf]", "Gaussian[1,nan]",
+        "MultiLabel[]", "MultiLabel[1xnan]", "MultiLabel[1,inf]",
+    ],
+)  # fmt: skip
 def test_interpolations_that_hsyn_lacks(typed: str) -> None:
     with pytest.raises(UsageError, match=r"^-n "):
         words.interpolation(typed)

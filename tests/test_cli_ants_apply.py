@@ -15,6 +15,8 @@ from hsyn_cli.cli import run
 from hsyn_cli.io import writing
 from hsyn_cli.io.transforms import write_transform
 from hsyn_cli.space import Grid
+from hsyn_cli.tools.apply import Settings, move
+from hsyn_cli.tools.chain import read_any
 
 FIXED, MOVING = grid("oblique"), grid("flipped", (13, 18, 11), 1.6)
 CHAIN = ("-r", "f.nii.gz", "-t", "w.nii.gz", "-t", "[a.mat,0]")
@@ -111,6 +113,22 @@ def test_labels_are_those_of_ants(here: Path, ants: Ants, how: str) -> None:
     assert len(np.unique(sitk.GetArrayFromImage(mine))) == 7
 
 
+@pytest.mark.parametrize("how", ["MultiLabel", "MultiLabel[0.3]"])
+def test_a_label_for_each_voxel_moves_as_in_ants(here: Path, ants: Ants, how: str) -> None:
+    """More labels than voxels within reach, and the progress inside one image."""
+    ids = np.random.default_rng(0).permutation(np.prod(MOVING.size)).astype(np.int32)
+    image = MOVING.stamp(sitk.GetImageFromArray(ids.reshape(MOVING.size[::-1])))
+    writing.write_image(image, Path("u.nii.gz"))
+    mine, other = both(ants, "-i", "u.nii.gz", *CHAIN, "-n", how, "-o", "{}")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mine), sitk.GetArrayFromImage(other))
+    shares: list[float] = []
+    settings = Settings("multilabel")
+    move(image, FIXED, read_any(["w.nii.gz", "a.mat"]).transform, settings, shares.append)
+    assert shares == sorted(shares)
+    assert len(shares) > 1
+    assert shares[-1] == 1
+
+
 @pytest.mark.parametrize("kind", ["uchar", "short", "int", "float", "double"])
 def test_pixel_types_are_those_of_ants_but_rounded(here: Path, ants: Ants, kind: str) -> None:
     mine, other = both(ants, "-i", "mi.nii.gz", *CHAIN, "-u", kind, "-o", "{}")
@@ -186,6 +204,29 @@ def test_a_linear_chain_becomes_one_transform(here: Path, ants: Ants, form: str)
         )
 
 
+@pytest.mark.parametrize("turn", ["a.mat", "[a.mat,1]"])
+@pytest.mark.parametrize("how", ["Gaussian", "Gaussian[1.5]", "NearestNeighbor", "MultiLabel"])
+def test_ties_fall_as_in_ants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ants: Ants, turn: str, how: str
+) -> None:
+    """Round numbers take voxels exactly to the cut and to borders between voxels."""
+    monkeypatch.chdir(tmp_path)
+    fixed, moving = (
+        Grid((32, 32, 32), (4.0, 5.0, 4.5), origin, tuple(np.eye(3).ravel()))
+        for origin in ((-60.0, -70.0, -50.0), (-58.0, -66.0, -52.0))
+    )
+    image = blocks(moving) if how == "MultiLabel" else sitk.Cast(scan(moving), sitk.sitkInt16)
+    writing.write_image(image, Path("m.nii.gz"))
+    writing.write_image(fixed.empty_image(sitk.sitkUInt8), Path("f.nii.gz"))
+    affine = sitk.AffineTransform(3)
+    affine.SetMatrix((1.05, 0.1, 0, -0.1, 0.95, 0.05, 0, 0, 1.02))
+    affine.SetTranslation((3, -2, 4))
+    affine.SetCenter((5, 6, 7))
+    sitk.WriteTransform(affine, "a.mat")
+    words = ("-i", "m.nii.gz", "-r", "f.nii.gz", "-t", turn, "-n", how, "-o", "{}")
+    assert away(*both(ants, *words)) < 1e-6
+
+
 def test_two_dimensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ants: Ants) -> None:
     from ants.internal import get_lib_fn
 
@@ -224,6 +265,12 @@ REFUSED = {
     "a fraction for labels": (2, "is no value", ["-i", "l.nii.gz", *CHAIN, "-n", "GenericLabel",
                                                  "-f", "0.5"]),
     "no sigma": (2, "cannot have the sigma 0", ["-i", "m.nii.gz", *CHAIN, "-n", "Gaussian[0]"]),
+    "no number": (2, "no sigma and alpha", ["-i", "m.nii.gz", *CHAIN, "-n", "Gaussian[nan]"]),
+    "endless": (2, "no sigma and alpha", ["-i", "m.nii.gz", *CHAIN, "-n", "Gaussian[inf]"]),
+    "no number for labels": (2, "no sigma and alpha", ["-i", "l.nii.gz", *CHAIN, "-n",
+                                                       "MultiLabel[nan]"]),
+    "too far": (2, "reaches 3.1", ["-i", "l.nii.gz", *CHAIN, "-n", "MultiLabel[1e30]"]),
+    "too near": (2, "it reaches", ["-i", "m.nii.gz", *CHAIN, "-n", "Gaussian[1e-30]"]),
     "a composite": (2, "has no such output", [*CHAIN, "-o", "CompositeTransform[c.h5]"]),
     "a field named like a transform": (2, "does not end as an image", [*CHAIN, "-o", "[f.h5,1]"]),
     "a field as linear": (2, "is not linear", [*CHAIN, "-o", "Linear[o.mat]"]),

@@ -79,7 +79,10 @@ class Grid:
 
         ITK interpolates there.
         """
-        index = self.indices(points)
+        return self.holds(self.indices(points))
+
+    def holds(self, index: Array) -> NDArray[np.bool_]:
+        """The same of (..., 3) continuous indices x, y, z."""
         inside = (index >= -0.5) & (index < np.array(self.size) - 0.5)
         return np.asarray(inside.all(-1))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,23 +76,34 @@ class Settings:
     def window(self, grid: Grid) -> gaussian.Window:
         """Of a GAUSSIAN, for an image on `grid`. Raises UsageError."""
         alpha = GAUSSIAN[self.interpolation] if self.alpha is None else self.alpha
-        if len(self.sigma) not in (0, 1, grid.dimension) or min((alpha, *self.sigma)) <= 0:
-            numbers = "x".join(f"{v:g}" for v in self.sigma)
-            text = f"{self.interpolation} cannot have the sigma {numbers or '(none)'} mm"
-            raise UsageError(
-                f"{text}, cut off at {alpha:g} of it", "give one above 0, or one per axis"
-            )
-        return gaussian.Window.of(
-            grid, (*self.sigma, *self.sigma[:1] * (len(self.sigma) == 2)), alpha
+        numbers = "x".join(f"{v:g}" for v in self.sigma) or "(a voxel)"
+        text = (
+            f"{self.interpolation} cannot have the sigma {numbers} mm, cut off at {alpha:g} of it"
         )
+        positive = all(0 < v < math.inf for v in (alpha, *self.sigma))
+        if len(self.sigma) not in (0, 1, grid.dimension) or not positive:
+            raise UsageError(text, "give one above 0, or one per axis")
+        sigma = (*self.sigma, *self.sigma[:1] * (len(self.sigma) == 2))
+        window = gaussian.Window.of(grid, sigma, alpha)
+        near, far = window.cut[: grid.dimension].min(), window.cut[: grid.dimension].max()
+        if near < gaussian.NEAREST or far > gaussian.FARTHEST:
+            reach = near if near < gaussian.NEAREST else far
+            hint = f"give others, that reach {gaussian.NEAREST:g} to {gaussian.FARTHEST} voxels"
+            raise UsageError(f"{text}: it reaches {reach:.3g} voxels", hint)
+        return window
 
 
 def move(
-    image: sitk.Image, reference: Grid, transform: sitk.Transform, settings: Settings
+    image: sitk.Image,
+    reference: Grid,
+    transform: sitk.Transform,
+    settings: Settings,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> sitk.Image:
     """Sample `image` at transform(p) for every voxel p of `reference`.
 
-    Raises UsageError for settings that do not fit the image.
+    `progress` gets the share done, of the slow GAUSSIAN. Raises UsageError for settings that do not
+    fit the image.
     """
     parts = image.GetNumberOfComponentsPerPixel()
     exact = settings.interpolation in EXACT
@@ -117,29 +128,42 @@ def move(
         if settings.interpolation == "label":
             moved = labels.resample(*given)
         else:
-            moved = gaussian.resample_labels(*given, settings.window(Grid.of(image)))
+            moved = gaussian.resample_labels(*given, settings.window(Grid.of(image)), progress)
     else:
-        moved = reference.stamp(_resample(image, reference, transform, settings))
+        moved = reference.stamp(_resample(image, reference, transform, settings, progress))
     if settings.reorient:
         moved = _reorient(moved, reference, transform)
     return moved if pixel is None else _rounded(moved, pixel)
 
 
 def _resample(
-    image: sitk.Image, reference: Grid, transform: sitk.Transform, settings: Settings
+    image: sitk.Image,
+    reference: Grid,
+    transform: sitk.Transform,
+    settings: Settings,
+    progress: Callable[[float], None],
 ) -> sitk.Image:
     """Resample vectors component by component: ITK has B-splines only for scalars."""
     parts = image.GetNumberOfComponentsPerPixel()
     if parts > 1:
-        each = (sitk.VectorIndexSelectionCast(image, k) for k in range(parts))
-        return sitk.Compose([_resample(part, reference, transform, settings) for part in each])
+        return sitk.Compose(
+            [
+                _resample(
+                    sitk.VectorIndexSelectionCast(image, k), reference, transform, settings,
+                    lambda share, k=k: progress((k + share) / parts),  # type: ignore[misc]
+                )
+                for k in range(parts)
+            ]
+        )  # fmt: skip
     pixel = image.GetPixelID()
     if settings.interpolation not in EXACT:
         double = settings.pixel in ("int32", "float64") or (settings.keep_type and pixel in DOUBLE)
         pixel = sitk.sitkFloat64 if double else sitk.sitkFloat32
     if settings.interpolation == "gaussian":
         window = settings.window(Grid.of(image))
-        return gaussian.resample(image, reference, transform, settings.default, pixel, window)
+        return gaussian.resample(
+            image, reference, transform, settings.default, pixel, window, progress
+        )
     if settings.interpolation in sinc.WINDOWS:
         given = (settings.default, pixel, settings.interpolation)
         return sinc.resample(image, reference, transform, *given)

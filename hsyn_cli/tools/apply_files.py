@@ -55,11 +55,16 @@ def move_file(
         scan = images.whole_numbers(scan)
     warnings = scan.warnings
     chain.check_image(links, reference, Grid.of(scan.image), str(path))
+
+    def part(share: float) -> None:
+        progress(0.9 * share)
+
     if settings.holds == "vector":
         image = held.turned(scan.image, Grid.of(scan.image).axes)
-        moved = held.turned(move(image, reference, transform, settings), reference.axes.T)
+        moved = move(image, reference, transform, settings, part)
+        moved = held.turned(moved, reference.axes.T)
     else:
-        moved = move(scan.image, reference, transform, settings)
+        moved = move(scan.image, reference, transform, settings, part)
     changes: tuple[labels.Change, ...] = ()
     if settings.interpolation in EXACT and scan.image.GetNumberOfComponentsPerPixel() == 1:
         try:

@@ -176,9 +176,9 @@ def _read(path: Path, inverse: bool) -> tuple[list[Link], str, tuple[str, ...]]:
         return [_field(scan.image, name)], scan.sha256, scan.warnings
     transform, sha256, dimension = read_any_transform(path)
     if transform.IsLinear():
-        affine = read_transform(path, "transform").transform
-        way = affine.GetInverse() if inverse else affine
-        return [Link(way, name, dimension=dimension)], sha256, ()
+        affine = read_transform(path, "transform").transform  # checked; but its centre is lost
+        way = affine if isinstance(transform, sitk.CompositeTransform) else transform
+        return [Link(way.GetInverse() if inverse else way, name, None, dimension)], sha256, ()
     if inverse:
         raise _no_inverse(name)
     return _links(transform, name, dimension), sha256, ()

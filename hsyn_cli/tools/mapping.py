@@ -31,7 +31,34 @@ def index_slabs(
     """
     nx, ny, nz = reference.size
     step = max(1, voxels // (nx * ny))
+    linear = transform.IsLinear()
     for z in range(0, nz, step):
-        points = mapped_points(transform, reference.slab(z, min(z + step, nz)))
-        inside = grid.contains(points)
-        yield slice(z, z + step), inside, grid.indices(points[inside])
+        last = min(z + step, nz)
+        if linear:
+            index = _along_lines(transform, reference, grid, range(z, last))
+        else:
+            index = grid.indices(mapped_points(transform, reference.slab(z, last)))
+        inside = grid.holds(index)
+        yield slice(z, last), inside, index[inside]
+
+
+def _along_lines(transform: sitk.Transform, reference: Grid, grid: Grid, slices: range) -> Array:
+    """(Z, Y, X, 3): where a linear transform takes the voxels of some slices of `reference`.
+
+    ITK's resampling maps both ends of each line of voxels and interpolates between them. With the
+    same arithmetic, voxels exactly on a border fall to the same side of it.
+    """
+    import SimpleITK as sitk
+
+    start, aim = (g.stamp(sitk.Image([1] * 3, sitk.sitkUInt8)) for g in (reference, grid))
+    nx, ny, _ = reference.size
+
+    def mapped(x: int, y: int, z: int) -> tuple[float, ...]:
+        point = transform.TransformPoint(start.TransformIndexToPhysicalPoint((x, y, z)))
+        found: tuple[float, ...] = aim.TransformPhysicalPointToContinuousIndex(point)
+        return found
+
+    ends = np.array([[[mapped(x, y, z) for x in (0, nx)] for y in range(ny)] for z in slices])
+    share = (np.arange(nx) / nx)[:, None]
+    index: Array = ends[:, :, :1] + share * (ends[:, :, 1:] - ends[:, :, :1])
+    return index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -170,6 +171,8 @@ def interpolation(text: str) -> Interpolation:
         try:
             sigma = tuple(float(number) for number in parts[0].split("x")) if parts else ()
             alpha = float(parts[1]) if len(parts) > 1 else None
+            if not all(math.isfinite(number) for number in (*sigma, alpha or 0.0)):
+                raise ValueError
         except ValueError:
             hint = "give numbers, as in MultiLabel[0.8,4]"
             raise UsageError(f"-n {text}: no sigma and alpha", hint) from None
