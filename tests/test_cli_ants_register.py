@@ -255,9 +255,7 @@ def test_the_verdict_decides_and_the_files_are_there(
     assert register("-o", "p_", "--quiet", "--on-failure", "warn") == 0
 
 
-def test_a_report_removes_nothing_of_an_earlier_run(
-    here: Path, near: list[dict[str, Any]]
-) -> None:
+def test_a_report_removes_nothing_of_an_earlier_run(here: Path, near: list[dict[str, Any]]) -> None:
     pair = ("-m", "m.nii.gz", "-f", "f.nii.gz")
     assert run(["register", *pair, "-o", "seen", "--quiet"]) == 0
     before = set(os.listdir("seen"))
@@ -291,6 +289,7 @@ def test_the_report_tells_the_direction_of_the_starts(
     [
         ("antsRegistrationSyN.sh", "register"),
         ("antsRegistrationSyNQuick.sh", "register"),
+        ("antsRegistration", "register with the flags of antsRegistrationSyN.sh"),
         ("antsApplyTransforms", "apply"),
     ],
 )
@@ -319,7 +318,7 @@ REFUSED = {
     "stages": (2, "-x is given 2 times", ["-x", "f.nii.gz", "-x", "f.nii.gz"]),
     "centres and a start": (2, "beside another", ["-i", "[f.nii.gz,m.nii.gz,1]", "-i", "turn.tfm"]),
     "two images": (2, "-i [f.nii.gz,m.nii.gz] is neither", ["-i", "[f.nii.gz,m.nii.gz]"]),
-    "no number": (2, "after FILE, give 0 or 1", ["-i", "[turn.tfm,true]"]),
+    "no number": (2, "give 0, or 1 to invert", ["-i", "[turn.tfm,true]"]),
     "an open bracket": (2, "[turn.tfm,1: the bracket is not", ["-i", "[turn.tfm,1", "-t", "r"]),
     "a report in a file": (2, "--report w.nii.gz: w.nii.gz is the name", ["--report", "w.nii.gz"]),
     "a file for a folder": (2, "-o f.nii.gz/x_: f.nii.gz is the name", ["-o", "f.nii.gz/x_"]),

@@ -161,7 +161,7 @@ def parse(text: str, flag: str = "-t") -> tuple[Path, bool]:
     if match := INVERSE.fullmatch(text.strip()):
         return Path(match[1]), match[2] == "1"
     if text.startswith("["):
-        hint = "after FILE, give 0 or 1" if "]" in text else f"quote it: {flag} '[affine.mat,1]'"
+        hint = "give 0, or 1 to invert" if "]" in text else f"quote it: {flag} '[affine.mat,1]'"
         raise UsageError(f"{flag} {text} is neither FILE nor [FILE,0|1]", hint)
     return Path(text), False
 

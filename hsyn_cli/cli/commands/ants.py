@@ -11,6 +11,7 @@ from hsyn_cli.errors import UsageError
 WORDS = {
     "antsRegistrationSyN": "register", "antsRegistrationSyNQuick": "register",
     "antsApplyTransforms": "apply",
+    "antsRegistration": "register with the flags of antsRegistrationSyN.sh",
 }  # fmt: skip
 
 
