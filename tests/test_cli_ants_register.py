@@ -154,8 +154,9 @@ def test_a_script_for_ants_runs_with_one_word_changed(pair: Path, tmp_path: Path
     shell = ["/bin/sh", "-c", script]
     done = subprocess.run(shell, cwd=tmp_path, env=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("note: ") == 1
+    assert done.stderr.count("note: ") == 2
     assert "-j, -p" in done.stderr
+    assert "say nothing of transforms" in done.stderr  # -i beside a chain as a field
     assert {name.name.removeprefix("sub1_") for name in (tmp_path / "reg").iterdir()} == ALL
     seg, target = (
         sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
