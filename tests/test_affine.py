@@ -8,7 +8,8 @@ import SimpleITK as sitk
 from samples import EXAMPLES, voxel_points
 
 import hsyn_cli.io.images  # noqa: F401  silences ITK's own warnings, as the command line does
-from hsyn_cli.anatomy.affine import affine_from, align, as_affine
+from hsyn_cli.anatomy.affine import affine_from, align, as_affine, left_out
+from hsyn_cli.anatomy.poses import Kind
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_parts
 
@@ -112,6 +113,48 @@ def test_a_start_is_gone_on_from(coarse: sitk.Image, brain: Array) -> None:
     a, _ = affine_parts(found)
     np.testing.assert_allclose(a.T @ a, np.eye(3), atol=1e-6)
     assert distance(found, expected, brain) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("degrees", "scale", "kind", "told"),
+    [
+        (12, 1.0, "translation", ["is a translation", "its rotation by 12 degrees"]),
+        (0, 1.1, "translation", ["its scales and shears (factors 1.1, 1.1, 1.1"]),
+        (12, 1.1, "translation", ["rotation by 12 degrees and its scales"]),
+        (12, 1.1, "rigid", ["is rigid", "without its scales and shears"]),
+        (0, -1.1, "rigid", ["factors 1.1, 1.1, -1.1"]),  # a mirror
+        (12, 1.0, "rigid", []),
+        (0.01, 1.0002, "translation", []),  # rounding
+        (12, 1.1, "affine", []),
+        (12, 1.1, "none", []),
+    ],
+)
+def test_what_an_alignment_leaves_out_of_a_start_is_told(
+    degrees: float, scale: float, kind: Kind, told: list[str]
+) -> None:
+    line = left_out(known((0, 0, degrees), scale, (1, 2, 3), np.ones(3)), kind)
+    assert bool(line) == bool(told)
+    assert all(part in line for part in told)
+
+
+def test_shears_are_told() -> None:
+    matrix = np.eye(3)
+    matrix[0, 1] = 0.2
+    assert "scales and shears (factors 1.105, 1, 0.905 " in left_out(
+        affine_from(matrix, np.zeros(3)), "rigid"
+    )
+
+
+def test_a_start_that_no_step_refines_is_of_the_kind(
+    coarse: sitk.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hsyn_cli.anatomy.affine._refined", lambda *parts: None)
+    start = known((0, 0, 12), 1.1, (1, 2, 3), np.zeros(3))
+    kinds: dict[Kind, float] = {"rigid": 1.0, "affine": 1.1}
+    for kind, scale in kinds.items():
+        expected = known((0, 0, 12), scale, (0, 0, 0), np.zeros(3))
+        a, _ = affine_parts(align(coarse, coarse, kind, start=start))
+        np.testing.assert_allclose(a, affine_parts(expected)[0], atol=1e-9)
 
 
 def test_none_gives_the_start_or_the_identity(coarse: sitk.Image) -> None:

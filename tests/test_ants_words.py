@@ -15,6 +15,9 @@ def test_brackets_are_one_word_and_a_flag_stands_before_each_value() -> None:
     assert words.joined(typed) == ["-o", "[a.nii.gz,1]", "-t", "[a.mat,1]", "w.nii.gz", "-f", "-3"]
     several = words.repeated(["-t", "a", "b", "-i", "c", "-t", "d", "-f", "-3"], {"-t"})
     assert several == ["-t", "a", "-t", "b", "-i", "c", "-t", "d", "-f", "-3"]
+    for typed in (["-t", "[a.mat,1", "-o", "b.nii.gz"], ["-o", "b.nii.gz", "-t", "[a.mat,", "1"]):
+        with pytest.raises(UsageError, match=r"^\[a.mat,1: the bracket is not closed"):
+            words.joined(typed)
     assert words.repeated(["-i", "c", "d"], {"-t"}) == ["-i", "c", "d"]  # click refuses it
 
 
@@ -84,10 +87,12 @@ def test_masks() -> None:
     assert words.masks(["NULL,b"], 3) == (None, b, "")
     assert words.masks(["a", "a"], 2) == (a, None, "")
     assert words.masks(["NULL", "NULL"], 2) == (None, None, "")
-    for each in (["NULL", "a,b"], ["b", "a,b"], ["a,b", "NULL"]):
-        *used, note = words.masks(each, 2)
-        assert used == [a, b]
-        assert "count from the first step on" in note
+    counts = "the last -x counts in all 2 stages: "
+    assert words.masks(["a,b", "NULL"], 2) == (None, None, counts + "no mask")
+    assert words.masks(["NULL,b", "a"], 2) == (a, None, counts + "the fixed mask a")
+    for each in (["NULL", "a,b"], ["b", "a,b"]):
+        both = "the fixed mask a and the moving mask b"
+        assert words.masks(each, 2) == (a, b, counts + both)
     with pytest.raises(UsageError, match="given 2 times, and the registration has 3 stages"):
         words.masks(["a", "b"], 3)
     with pytest.raises(UsageError, match="more than two masks"):
@@ -97,11 +102,16 @@ def test_masks() -> None:
 def test_starts() -> None:
     s, so = words.kind("s"), words.kind("so")
     assert words.starts([], s) == (None, "")
-    assert words.starts(["Identity"], s) == ((), "")
+    assert words.starts(["Identity"], s) == words.starts(["[ identity, 1 ]"], s) == ((), "")
+    assert words.starts(["[identity,2]"], s) == (("[identity,2]",), "")  # `chain.parse` refuses it
     assert words.starts(["a.mat", "[b.mat,1]"], so) == (("a.mat", "[b.mat,1]"), "")
     found, note = words.starts(["[f.nii,m.nii,1]"], s)
     assert found is None
     assert "tries the centres itself" in note
+    assert words.starts(["Identity", "[f,m,1]"], s)[0] is None
+    for typed in (["[f,m,1]", "r.mat"], ["r.mat", "[f,m,1]"], ["[f,m,1]", "[f,m,0]"]):
+        with pytest.raises(UsageError, match="no centres beside another -i"):
+            words.starts(typed, s)
     with pytest.raises(UsageError, match="does not align centres alone"):
         words.starts(["[f.nii,m.nii,1]"], so)
 

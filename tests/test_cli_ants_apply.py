@@ -59,7 +59,7 @@ def test_a_chain_that_moves_nothing(
     assert apply(*still, "[z.nii.gz,1]", "-n", "GenericLabel") == 0
     assert "note: -i, -e, -u, -n and -f say nothing" in capfd.readouterr().err
     assert not sitk.GetArrayFromImage(sitk.ReadImage("z.nii.gz")).any()
-    assert apply(*still, "Linear[z.mat]") == 0
+    assert apply("-t", "[Identity,1]", *still, "Linear[z.mat]") == 0
     assert capfd.readouterr().err == ""
     assert sitk.ReadTransform("z.mat").TransformPoint((1.0, 2.0, 3.0)) == (1.0, 2.0, 3.0)
 
@@ -261,6 +261,8 @@ REFUSED = {
     "no input": (2, "-i is missing", [*CHAIN]),
     "no reference": (2, "-r is missing", ["-i", "m.nii.gz", "-t", "a.mat"]),
     "a field turned round": (2, "only linear", ["-im.nii.gz", "-rf.nii.gz", "-t[w.nii.gz,1]"]),
+    "no number": (2, "give 0, or 1 to invert", ["-im.nii.gz", "-rf.nii.gz", "-t[a.mat,true]"]),
+    "an open bracket": (2, "[a.mat,1: the bracket is not", ["-t", "[a.mat,1", "-o", "b.nii"]),
     "a small type": (2, "do not fit into int8", ["-i", "mi.nii.gz", *CHAIN, "-u", "char"]),
     "a fraction for labels": (2, "is no value", ["-i", "l.nii.gz", *CHAIN, "-n", "GenericLabel",
                                                  "-f", "0.5"]),

@@ -154,8 +154,9 @@ def test_a_script_for_ants_runs_with_one_word_changed(pair: Path, tmp_path: Path
     shell = ["/bin/sh", "-c", script]
     done = subprocess.run(shell, cwd=tmp_path, env=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("note: ") == 1
+    assert done.stderr.count("note: ") == 2
     assert "-j, -p" in done.stderr
+    assert "say nothing of transforms" in done.stderr  # -i beside a chain as a field
     assert {name.name.removeprefix("sub1_") for name in (tmp_path / "reg").iterdir()} == ALL
     seg, target = (
         sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
@@ -255,6 +256,53 @@ def test_the_verdict_decides_and_the_files_are_there(
     assert register("-o", "p_", "--quiet", "--on-failure", "warn") == 0
 
 
+def test_a_report_removes_nothing_of_an_earlier_run(here: Path, near: list[dict[str, Any]]) -> None:
+    pair = ("-m", "m.nii.gz", "-f", "f.nii.gz")
+    assert run(["register", *pair, "-o", "seen", "--quiet"]) == 0
+    before = set(os.listdir("seen"))
+    assert {"affine.mat", "forward_field.nii.gz", "warped.nii.gz"} < before
+    assert register("-o", "p_", "--report", "seen", "--quiet") == 0
+    assert set(os.listdir("seen")) == before
+    assert "ants_affine" in json.loads(Path("seen/report.json").read_text())["outputs"]
+
+
+def test_the_report_tells_the_direction_of_the_starts(
+    here: Path, near: list[dict[str, Any]]
+) -> None:
+    sitk.WriteTransform(sitk.Euler3DTransform((0, 0, 0), 0.1, 0, 0), "r.mat")
+
+    def starts(*words: str) -> list[dict[str, Any]]:
+        typed = [word for start in words for word in ("-i", start)]
+        assert register("-t", "r", "-o", "p_", "--report", "seen", "--quiet", *typed) == 0
+        inputs = json.loads(Path("seen/report.json").read_text())["inputs"]
+        return [inputs[name] for name in sorted(inputs) if name.startswith("initial")]
+
+    plain, turned = starts("r.mat", "[r.mat,1]")
+    assert turned == {**plain, "inverse": True}
+    assert starts("[r.mat,1]") == [turned]
+    assert "r.mat, inverted" in Path("seen/report.html").read_text()
+    assert starts("Identity") == starts("[Identity,1]") == [{"path": "identity", "sha256": ""}]
+    assert starts() == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "word"),
+    [
+        ("antsRegistrationSyN.sh", "register"),
+        ("antsRegistrationSyNQuick.sh", "register"),
+        ("antsRegistration", "register with the flags of antsRegistrationSyN.sh"),
+        ("antsApplyTransforms", "apply"),
+    ],
+)
+def test_programs_of_ants_lead_to_the_commands(
+    typed: str, word: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["ants", typed, "-d", "3"]) == 2
+    told = capfd.readouterr().err
+    assert f"no command {typed}" in told
+    assert f"give hsyn ants {word}" in told
+
+
 REFUSED = {
     "a spline": (2, "-t b: hsyn has no B-spline SyN", ["-t", "b"]),
     "apart": (2, "-z 0: hsyn always writes one affine", ["-z", "0"]),
@@ -269,6 +317,15 @@ REFUSED = {
     "no start": (3, "none.mat: no such file", ["-i", "none.mat"]),
     "a mask of another grid": (4, "lies on another grid", ["-x", "other.nii.gz"]),
     "stages": (2, "-x is given 2 times", ["-x", "f.nii.gz", "-x", "f.nii.gz"]),
+    "centres and a start": (2, "beside another", ["-i", "[f.nii.gz,m.nii.gz,1]", "-i", "turn.tfm"]),
+    "two images": (2, "-i [f.nii.gz,m.nii.gz] is neither", ["-i", "[f.nii.gz,m.nii.gz]"]),
+    "no number": (2, "give 0, or 1 to invert", ["-i", "[turn.tfm,true]"]),
+    "an open bracket": (2, "[turn.tfm,1: the bracket is not", ["-i", "[turn.tfm,1", "-t", "r"]),
+    "a report in a file": (2, "--report w.nii.gz: w.nii.gz is the name", ["--report", "w.nii.gz"]),
+    "a file for a folder": (2, "-o f.nii.gz/x_: f.nii.gz is the name", ["-o", "f.nii.gz/x_"]),
+    "a file for a prefix": (2, "-o w.nii.gz is the name of a file", ["-o", "w.nii.gz"]),
+    "long flags": (2, "--dimensionality belongs to antsReg", ["--dimensionality", "3"]),
+    "stages of antsRegistration": (2, "give the line of antsRegistrationSyN", ["-t", "Rigid[0.1]"]),
     "itself": (5, "is an input", ["-i", "p_0GenericAffine.mat"]),
 }
 

@@ -108,3 +108,13 @@ def test_a_start_and_no_affine_step_are_strict(
     back.SetTranslation((400.0, 0.0, 0.0))
     found, note = place(subjects_of(moving, scan), "none", back, seed=0, finest_mm=4.0)
     assert (found.GetParameters(), note) == (back.GetParameters(), "")
+
+
+def test_a_start_that_is_cut_is_told(scan: sitk.Image) -> None:
+    turn = sitk.Euler3DTransform((0, 0, 0), 0.0, 0.0, 0.2)
+    start = affine_from(np.reshape(turn.GetMatrix(), (3, 3)), np.zeros(3))
+    both = subjects_of(scan, scan)
+    found, note = place(both, "translation", start, seed=0, finest_mm=8)
+    np.testing.assert_array_equal(affine_parts(found)[0], np.eye(3))
+    assert "starts from the initial transform, without its rotation by 11.5 degrees" in note
+    assert place(both, "rigid", start, seed=0, finest_mm=8)[1] == ""

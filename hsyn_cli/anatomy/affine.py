@@ -30,6 +30,7 @@ from hsyn_cli.space.planes import Plane
 SEARCH_MM, STAGES_MM = 8.0, (4.0, 2.0, 1.0)
 SAMPLED = (0.15, 0.03, 0.02)  # share of the voxels sampled in each of STAGES_MM ...
 LEAST_SAMPLES = 20_000  # ... but at least this many voxels
+ROUNDING = 1e-3  # of the entries of a matrix that is a rotation, or the identity
 LEAST_VOLUME = 0.1  # determinant; a transform that shrinks space further is no alignment
 
 
@@ -89,7 +90,7 @@ def align(
     if start is None:
         transform, _ = best_pose(*levels[SEARCH_MM], masks, kind, other, same_contrast)
     else:
-        transform = start
+        transform = start if kind == "affine" else _nearest(start, kind, fixed)
     for mm, share in stages:
         refined = _refined(transform, *levels[mm], masks, kind, same_contrast, (mm, share), seed)
         if refined is None:  # a slab can turn inside out, and a tiny image can get lost
@@ -147,17 +148,45 @@ def _nearest(transform: sitk.Transform, kind: Kind, fixed: sitk.Image) -> sitk.T
     Both transforms map that middle to the same point.
     """
     a, _ = affine_parts(transform)
-    left, _, right = np.linalg.svd(a)
-    rotation = left @ np.diag([*(1.0,) * (len(a) - 1), np.linalg.det(left @ right)]) @ right
     middle = fixed.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in fixed.GetSize()])
     shift = (np.array(transform.TransformPoint(middle)) - np.array(middle)).tolist()
     if kind == "translation":
         return sitk.TranslationTransform(len(a), shift)
     out = POSES[len(a)][0]()
     out.SetCenter(middle)
-    out.SetMatrix(rotation.ravel().tolist(), 1e-6)
+    out.SetMatrix(_rotation(a).ravel().tolist(), 1e-6)
     out.SetTranslation(shift)
     return out
+
+
+def _rotation(matrix: Array) -> Array:
+    """The rotation (d, d) nearest to a matrix, by its singular values."""
+    left, _, right = np.linalg.svd(matrix)
+    mirrored = np.diag([*(1.0,) * (len(matrix) - 1), np.linalg.det(left @ right)])
+    rotation: Array = left @ mirrored @ right
+    return rotation
+
+
+def left_out(start: sitk.Transform, kind: Kind) -> str:
+    """A warning that tells which part of a linear `start` an alignment of `kind` cannot keep.
+
+    Empty if it keeps all, up to rounding.
+    """
+    if kind not in ("rigid", "translation"):
+        return ""
+    matrix, _ = affine_parts(start)
+    rotation = _rotation(matrix)
+    stretch, lost = rotation.T @ matrix, []
+    same = np.eye(len(matrix))
+    if kind == "translation" and np.abs(rotation - same).max() > ROUNDING:
+        turn = np.degrees(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1)))
+        lost.append(f"its rotation by {turn:.3g} degrees")
+    if np.abs(stretch - same).max() > ROUNDING:
+        factors = ", ".join(f"{factor:.4g}" for factor in np.linalg.eigvalsh(stretch)[::-1])
+        lost.append(f"its scales and shears (factors {factors} along three axes)")
+    word = "a translation" if kind == "translation" else "rigid"
+    told = f"the alignment is {word}, so it starts from the initial transform"
+    return f"{told}, without {' and '.join(lost)}" if lost else ""
 
 
 def _robust(image: sitk.Image, grey: Intensities | None) -> sitk.Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk
 
-from hsyn_cli.anatomy.affine import align
+from hsyn_cli.anatomy.affine import align, left_out
 from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.scene import Subjects
 from hsyn_cli.errors import GeometryError
@@ -26,11 +26,11 @@ def place(
     search: Search = "near",
     unit: float = 1.0,
 ) -> tuple[sitk.AffineTransform, str]:
-    """The affine, fixed point -> moving point, and a note if the headers lie apart; see `align`.
+    """The affine, fixed point -> moving point, and a note or none; see `align`.
 
-    If the contents hardly overlap in space, their centres are brought together first. A `start` is
-    taken as it is, and so is the place of images that are not to be aligned. Messages are in mm;
-    lengths here are `unit` mm.
+    If the contents hardly overlap in space, their centres are brought together first, as the note
+    tells. A `start` is taken as far as `kind` allows; the note tells what is left out. The place of
+    images that are not to be aligned stays. Messages are in mm; lengths here are `unit` mm.
 
     Raises:
         GeometryError: the images then lie apart, or have too few voxels in common.
@@ -50,7 +50,7 @@ def place(
         same_contrast=same_contrast, search=search,
     )  # fmt: skip
     if shift is None:
-        return affine, ""
+        return affine, "" if start is None else left_out(start, kind)
     a, t = affine_parts(affine)
     note = (
         "by their headers, fixed and moving image lie apart: their centres were brought together "

@@ -75,16 +75,20 @@ class Checked:
         found = {name: read for name, read in vars(self).items() if name not in several}
         for k, (moving, fixed) in enumerate(self.others, 2):
             found |= {f"moving_{k}": moving, f"fixed_{k}": fixed}
-        for k, start in enumerate(self.starts[1:], 2):
-            found[f"initial_transform_{k}"] = start
+        for k, start in enumerate(self.starts, 1):
+            found[f"initial_transform{f'_{k}' * (k > 1)}"] = start
         return found
 
     def named(self, given: Mapping[str, Path]) -> dict[str, Source]:
-        """{role: path and SHA-256} of the files given, for the report."""
-        sources = self.sources
-        return {
-            name: Source(str(path.absolute()), sources[name].sha256) for name, path in given.items()
-        }
+        """{role: its source} of the files given, for the report, and of an identity to start."""
+        named, start = {}, self.initial_transform
+        for name, path in given.items():
+            source = self.sources[name]
+            inverse = getattr(source, "inverse", False)
+            named[name] = Source(str(path.absolute()), source.sha256, inverse)
+        if start is not None and "initial_transform" not in named:
+            named["initial_transform"] = Source(str(start.path), start.sha256)
+        return named
 
     @property
     def channels(self) -> tuple[list[sitk.Image], list[sitk.Image]]:
@@ -175,7 +179,7 @@ def register_files(
 
 def check_folder(folder: Path) -> None:
     """Raise UsageError for a folder with the name of a file."""
-    if endings.ends(folder, (*endings.IMAGES, *endings.TRANSFORMS)) and not folder.is_dir():
+    if names_file(folder) and not folder.is_dir():
         raise UsageError(
             f"-o {folder} is the name of a file; hsyn register writes a folder of files",
             f"give a folder, e.g. -o {folder.with_name('out')}; the image is warped.nii.gz in it",
@@ -184,11 +188,21 @@ def check_folder(folder: Path) -> None:
 
 def check_prefixes(wanted: Wanted) -> None:
     """Raise UsageError for a prefix with the name of a file."""
-    for flag, prefix in (("ants-prefix", wanted.ants_prefix), ("composite", wanted.composite)):
-        if prefix and endings.ends(Path(prefix), (*endings.IMAGES, *endings.TRANSFORMS)):
-            text = f"--{flag} {prefix} is the name of a file, not the beginning of names"
-            start = prefix.split(".")[0].removesuffix("Composite")
-            raise UsageError(text, f"give the beginning alone, e.g. {start}")
+    check_prefix("--ants-prefix", wanted.ants_prefix)
+    check_prefix("--composite", wanted.composite)
+
+
+def check_prefix(flag: str, prefix: str | None) -> None:
+    """Raise UsageError for one prefix with the name of a file."""
+    if prefix and names_file(Path(prefix)):
+        text = f"{flag} {prefix} is the name of a file, not the beginning of names"
+        start = prefix.split(".")[0].removesuffix("Composite")
+        raise UsageError(text, f"give the beginning alone, e.g. {start}")
+
+
+def names_file(path: Path) -> bool:
+    """Whether a path ends as images or transforms do."""
+    return endings.ends(path, (*endings.IMAGES, *endings.TRANSFORMS))
 
 
 def check_model(model: str) -> None:

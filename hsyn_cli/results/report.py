@@ -34,10 +34,11 @@ LATER = {
 
 @dataclass(frozen=True)
 class Source:
-    """An input file."""
+    """An input file. `inverse`: of the transform in it, the inverse was taken."""
 
     path: str
     sha256: str
+    inverse: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,9 @@ def to_dict(report: Report) -> dict[str, Any]:
     plain = dataclasses.asdict(report)
     facts = plain.pop("facts")
     facts.pop("warnings")
+    for source in plain["inputs"].values():
+        if not source["inverse"]:
+            del source["inverse"]
     plain = {"schema_version": plain.pop("schema_version"), **facts, **plain}
     result: dict[str, Any] = finite(plain)
     return result

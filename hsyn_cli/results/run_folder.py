@@ -65,6 +65,7 @@ class Wanted:
         names: {name of an output: its file name}, where it is not the usual one.
         field_spacing: mm between the vectors of a field that is written; None: as computed.
         rounded: floating-point values lose digits that tell nothing, so that they pack better.
+        clears: files of an earlier run in the folder go, if this one does not replace them.
     """
 
     folder: Path
@@ -80,6 +81,7 @@ class Wanted:
     ants: Collection[str] = tuple(ANTS_SUFFIXES)
     bare: bool = False
     composite: str | None = None
+    clears: bool = True
 
 
 def words_of(text: str) -> frozenset[str]:

@@ -36,7 +36,7 @@ class Starts:
         """{role: path} of the files."""
         from hsyn_cli.tools import chain
 
-        paths = [chain.parse(text)[0] for text in self.typed]
+        paths = [chain.parse(text, "-i")[0] for text in self.typed]
         return {f"initial_transform{f'_{k}' * (k > 1)}": path for k, path in enumerate(paths, 1)}
 
     def read(self, dimension: int) -> tuple[Transform, tuple[Source, ...]]:

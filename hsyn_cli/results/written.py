@@ -81,7 +81,7 @@ def write(
     report = replace(make_report(), stored=stored)
     if "report" in paths:
         atomic.write_text(paths["report"], to_json(report))
-        old = _earlier(final["report"]) - set(final.values())
+        old = _earlier(final["report"]) - set(final.values()) if wanted.clears else set()
         staging.remove(
             path for path in sorted(old) if not any(_same(path, kept) for kept in spared)
         )

@@ -156,13 +156,13 @@ def _of_dimension(chain: Chain, grid: Grid, name: str) -> Grid:
     return grid
 
 
-def parse(text: str) -> tuple[Path, bool]:
+def parse(text: str, flag: str = "-t") -> tuple[Path, bool]:
     """FILE, [FILE,0] or [FILE,1] -> (path, whether to invert). Raises UsageError."""
-    match = INVERSE.fullmatch(text.strip())
-    if match:
+    if match := INVERSE.fullmatch(text.strip()):
         return Path(match[1]), match[2] == "1"
     if text.startswith("["):
-        raise UsageError(f"-t {text} is neither FILE nor [FILE,1]", "quote it: -t '[affine.mat,1]'")
+        hint = "give 0, or 1 to invert" if "]" in text else f"quote it: {flag} '[affine.mat,1]'"
+        raise UsageError(f"{flag} {text} is neither FILE nor [FILE,0|1]", hint)
     return Path(text), False
 
 

@@ -122,7 +122,7 @@ def apply(
     if wanted.what == "image" and None in (image, reference):
         name = "-i" if image is None else "-r"
         raise UsageError(f"{name} is missing", f"give {name} IMAGE")
-    typed = [text for text in transforms if text.lower() != "identity"]
+    typed = [text for text in transforms if not words.is_identity(text)]
     common: dict[str, Any] = {
         "reference": reference, "dimension": dimension and int(dimension), "force": True,
     }  # fmt: skip

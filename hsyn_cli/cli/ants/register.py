@@ -38,7 +38,15 @@ def tuning(command: F) -> F:
     return command
 
 
-@click.command(cls=words.AntsCommand, short_help="Take the flags of antsRegistrationSyN.sh.")
+class RegisterCommand(words.AntsCommand):
+    """The command; it tells flags of antsRegistration from those of its scripts."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words.check_staged(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=RegisterCommand, short_help="Take the flags of antsRegistrationSyN.sh.")
 @option("-d", "dimension", type=click.Choice(["2", "3"]), heading=INPUT, help="Dimension.")
 @option(
     "-f", "fixed", type=FILE, multiple=True, required=True, heading=INPUT,
@@ -50,7 +58,7 @@ def tuning(command: F) -> F:
 )  # fmt: skip
 @option(
     "-x", "masks", multiple=True, metavar="FIXED[,MOVING]", heading=INPUT,
-    help="Masks; NULL: none. Given for each stage, the last ones count in all.",
+    help="Masks; NULL: none. Given for each stage, the last -x counts in all.",
 )  # fmt: skip
 @option(
     "-i", "starts", multiple=True, metavar="FILE|[FILE,1]", heading=INPUT,
@@ -118,7 +126,7 @@ def register(
     from hsyn_cli.results.render import render
     from hsyn_cli.results.report import check_problems
 
-    _check(prefix, collapse)
+    _check(prefix, collapse, report)
     asked = words.kind(kind)
     inputs, begun, notes = _inputs(asked, fixed, moving, masks, starts)
     tuned = [f"-{flag}" for flag in TUNED if more.pop(f"tuned_{flag}") is not None]
@@ -143,7 +151,9 @@ def register(
         check_problems(done.facts.problems, hint)
 
 
-def _check(prefix: str, collapse: str) -> None:
+def _check(prefix: str, collapse: str, report: Path | None) -> None:
+    from hsyn_cli.results.register_files import check_prefix, names_file
+
     if prefix.startswith("["):
         raise UsageError(f"-o {prefix} is a form of antsRegistration", "give the prefix alone")
     if collapse != "1":
@@ -151,6 +161,14 @@ def _check(prefix: str, collapse: str) -> None:
             f"-z {collapse}: hsyn always writes one affine for all linear transforms",
             "leave -z out",
         )
+    check_prefix("-o", prefix)
+    for flag, typed, folder, example in (
+        ("--report", report, report, "seen"),
+        ("-o", prefix, Path(f"{prefix}x").parent, "out/sub1_"),
+    ):
+        if folder is not None and names_file(folder) and not folder.is_dir():
+            text = f"{flag} {typed}: {folder} is the name of a file, not of a folder"
+            raise UsageError(text, f"give a folder, e.g. {flag} {example}")
 
 
 def _inputs(
@@ -180,6 +198,6 @@ def _wanted(prefix: str, report: Path | None, asked: words.Kind, channels: int) 
 
     return Wanted(
         report or Path(f"{prefix}x").parent, prefix, channels=channels,
-        keep=frozenset(["page"]), bare=report is None,
+        keep=frozenset(["page"]), bare=report is None, clears=False,
         ants=words.FILES if asked.transform == "deformable" else words.LINEAR_FILES,
     )  # fmt: skip

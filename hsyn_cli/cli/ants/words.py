@@ -16,6 +16,14 @@ from hsyn_cli.errors import UsageError
 
 FLAG = re.compile(r"-+[A-Za-z]")
 OPENS = re.compile(r"\w*\[")
+STAGED = re.compile(  # what only antsRegistration has
+    r"--(dimensionality|transform|metric|convergence|shrink-factors|smoothing-sigmas|output|masks|"
+    r"initial-(moving|fixed)-transform|interpolation|collapse-output-transforms|float|"
+    r"write-composite-transform|winsorize-image-intensities|use-histogram-matching|"
+    r"restrict-deformation|random-seed|verbose)(=.*)?|"
+    r"(Translation|Rigid|Similarity|Affine|SyN|BSplineSyN|MI|CC|Mattes|MeanSquares|GC)\[.*",
+    re.IGNORECASE,
+)
 CALL = re.compile(r"(\w*)\[(.*)\]")  # Name[a,b]
 
 
@@ -72,6 +80,15 @@ class AntsCommand(GroupedCommand):
         return super().parse_args(ctx, repeated(joined(args), several))
 
 
+def check_staged(words: Iterable[str]) -> None:
+    """Raise UsageError for a flag or a stage of antsRegistration itself."""
+    for word in words:
+        if STAGED.fullmatch(word):
+            text = f"{word} belongs to antsRegistration, and hsyn does not take its stages"
+            line = "hsyn ants register -d 3 -f FIXED -m MOVING -t s -o PREFIX"
+            raise UsageError(text, f"give the line of antsRegistrationSyN.sh: {line}")
+
+
 def repeated(words: Iterable[str], several: Collection[str]) -> list[str]:
     """The words of a command line, each value of a flag of `several` after that flag."""
     found: list[str] = []
@@ -88,15 +105,20 @@ def repeated(words: Iterable[str], several: Collection[str]) -> list[str]:
 
 
 def joined(words: Iterable[str]) -> list[str]:
-    """The words of a command line, each bracket with all that it holds in one word."""
+    """The words of a command line, each bracket with all that it holds in one word.
+
+    Raises UsageError for a bracket that is still open at the next flag, or at the end.
+    """
     found: list[str] = []
-    for word in words:
+    for word in (*words, ""):
         last = found[-1] if found else ""
-        if OPENS.match(last) and last.count("[") > last.count("]"):
+        if not (OPENS.match(last) and last.count("[") > last.count("]")):
+            found.append(word)
+        elif word and not FLAG.match(word):
             found[-1] += word
         else:
-            found.append(word)
-    return found
+            raise UsageError(f"{last}: the bracket is not closed", f"give {last}]")
+    return found[:-1]
 
 
 def call(text: str) -> tuple[str, list[str]]:
@@ -105,6 +127,13 @@ def call(text: str) -> tuple[str, list[str]]:
     if found is None:
         return text.strip(), []
     return found[1], [part.strip() for part in found[2].split(",")]
+
+
+def is_identity(text: str) -> bool:
+    """Whether `text` is identity, [identity,0] or [identity,1]."""
+    name, parts = call(text)
+    alone = not name and len(parts) == 2 and parts[1] in ("0", "1")
+    return (parts[0] if alone else text).strip().lower() == "identity"
 
 
 def kind(text: str) -> Kind:
@@ -119,7 +148,7 @@ def kind(text: str) -> Kind:
 def masks(texts: Sequence[str], stages: int) -> tuple[Path | None, Path | None, str]:
     """The fixed and the moving mask of -x, and a note if they differ between ANTs' stages.
 
-    Raises UsageError.
+    The last ones count. Raises UsageError.
     """
     if len(texts) not in (0, 1, stages):
         text = f"-x is given {len(texts)} times, and the registration has {stages} stages"
@@ -129,26 +158,31 @@ def masks(texts: Sequence[str], stages: int) -> tuple[Path | None, Path | None, 
         if len(parts) > 2:
             raise UsageError(f"-x {text} names more than two masks", "give FIXED,MOVING")
     used = [(parts[0], parts[1] if len(parts) > 1 else None) for parts in each]
-    real = [pair for pair in used if pair != (None, None)]
-    if not real:
+    if not used:
         return None, None, ""
-    note = "" if len(set(used)) == 1 else "the masks of the last -x count from the first step on"
-    return (*real[-1], note)
+    named = zip(("fixed", "moving"), used[-1], strict=True)
+    told = " and ".join(f"the {role} mask {path}" for role, path in named if path) or "no mask"
+    note = f"the last -x counts in all {stages} stages: {told}" if len(set(used)) > 1 else ""
+    return (*used[-1], note)
 
 
 def starts(texts: Sequence[str], kind: Kind) -> tuple[tuple[str, ...] | None, str]:
     """The initial transforms of -i as `chain.parse` takes them, and a note; None: there are none.
 
-    Raises UsageError for the alignment of centres where nothing else aligns.
+    Raises UsageError for the alignment of centres where nothing else aligns, or beside a transform.
     """
     found, note = [], ""
-    for text in texts:
+    moved = [text for text in texts if not is_identity(text)]
+    for text in moved:
         if len(call(text)[1]) == 3:  # [fixed,moving,feature]
             if kind.affine == "none":
                 hint = "leave -i out, and give -t s or -t sr, or name a transform"
                 raise UsageError(f"-i {text}: hsyn does not align centres alone", hint)
+            if len(moved) > 1:
+                hint = "give one -i: the transform alone, or none, for hsyn tries the centres then"
+                raise UsageError(f"-i {text}: hsyn aligns no centres beside another -i", hint)
             note = f"-i {text} is left out: hsyn tries the centres itself"
-        elif text.lower() != "identity":
+        else:
             found.append(text)
     return (None if note and not found else tuple(found)) if texts else None, note
 

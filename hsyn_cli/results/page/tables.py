@@ -131,7 +131,10 @@ def all_tables(report: Report) -> str:
             table(
                 "Inputs",
                 ("", "file", "SHA-256"),
-                ((name, v["path"], v["sha256"]) for name, v in report["inputs"].items()),
+                (
+                    (name, f"{v['path']}{', inverted' * v.get('inverse', False)}", v["sha256"])
+                    for name, v in report["inputs"].items()
+                ),
             ),
             table("Outputs", ("", "file"), report["outputs"].items()),
         )
