@@ -267,7 +267,7 @@ REFUSED = {
     "a fraction for labels": (2, "is no value", ["-i", "l.nii.gz", *CHAIN, "-n", "GenericLabel",
                                                  "-f", "0.5"]),
     "no sigma": (2, "cannot have the sigma 0", ["-i", "m.nii.gz", *CHAIN, "-n", "Gaussian[0]"]),
-    "no number": (2, "no sigma and alpha", ["-i", "m.nii.gz", *CHAIN, "-n", "Gaussian[nan]"]),
+    "NaN": (2, "no sigma and alpha", ["-i", "m.nii.gz", *CHAIN, "-n", "Gaussian[nan]"]),
     "endless": (2, "no sigma and alpha", ["-i", "m.nii.gz", *CHAIN, "-n", "Gaussian[inf]"]),
     "no number for labels": (2, "no sigma and alpha", ["-i", "l.nii.gz", *CHAIN, "-n",
                                                        "MultiLabel[nan]"]),

@@ -18,7 +18,7 @@ from hsyn_cli.devices import available_cores, convolution_type, free_memory_mb, 
 
 LIBRARIES = (
     "torch", "SimpleITK", "numpy", "scipy", "nibabel", "safetensors", "isal", "click", "rich",
-    "platformdirs",
+    "platformdirs", "h5py",
 )  # fmt: skip
 VARIABLES = (  # that change what hsyn does
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "KMP_BLOCKTIME", "ONEDNN_MAX_CPU_ISA",
@@ -93,7 +93,7 @@ def private(text: str) -> str:
     """`text` without the names of users in paths: ~ for home folders."""
     home = os.path.expanduser("~")
     if len(home) > 1:
-        text = text.replace(home, "~")
+        text = re.sub(re.escape(home) + r"(?![^/\\\s:])", "~", text)
     return HOMES.sub("~", text)
 
 

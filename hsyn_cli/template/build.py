@@ -20,7 +20,7 @@ from hsyn_cli.errors import OutputError
 from hsyn_cli.template import finish, page, passes, record, rounds
 from hsyn_cli.template.pairs import register, wait
 from hsyn_cli.template.run import Run, Tell
-from hsyn_cli.template.stages import WORK, Stage, forget_pairs, key_of
+from hsyn_cli.template.stages import VISITS, WITHIN, WORK, Stage, forget_pairs, key_of
 from hsyn_cli.template.subjects import Subject, read, refuse_inside, twins
 
 
@@ -80,16 +80,18 @@ def _left(run: Run, stage: Stage) -> Run:
 
 def check_folder(out: Path) -> None:
     """Raise OutputError for a folder with a template that is not hsyn's."""
-    named = [out / record.TEMPLATE, out / record.RECORD, out / finish.SUBJECTS]
-    there = next((path for path in named if path.exists()), None)
-    if there is not None and not (out / WORK).is_dir() and not record.known(out):
+    names = (record.TEMPLATE, record.MASK, record.RECORD, finish.SUBJECTS, WITHIN, VISITS)
+    there = next((out / name for name in names if (out / name).exists()), None)
+    begun = any((out / WORK).glob("*/stage.json")) or any((out / WITHIN).glob("*/work"))
+    if there is not None and not begun and not record.known(out):
         raise OutputError(f"{there} is not of hsyn template", "give another folder")
     page.check(out)
 
 
 def _end(run: Run, stages: Sequence[Stage], ended: str, warnings: Sequence[str]) -> Template:
     """Write the files of the subjects and the template, unless they are there."""
-    key = key_of({"last": stages[-1].key, "channels": run.channels})
+    lacking = sorted(str(entry["id"]) for stage in stages for entry in stage.left_out)
+    key = key_of({"last": stages[-1].key, "channels": run.channels, "left_out": lacking})
     found = record.find(run, key)
     if found is not None:
         if run.leads and not page.stands(run.out, found):

@@ -44,7 +44,7 @@ from hsyn_cli.template.scans import load
 from hsyn_cli.template.subjects import Subject
 from hsyn_cli.tools.jacobian import jacobian
 
-VISITS, ENTRY = "visits", "visit.json"
+ENTRY = "visit.json"
 FILES = {
     "forward_field": "forward_field.nii.gz",
     "inverse_field": "inverse_field.nii.gz",

@@ -7,6 +7,7 @@ A subject with one visit is its own template. All visits of a subject are treate
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +27,10 @@ from hsyn_cli.template.build import Template, build, check_folder
 from hsyn_cli.template.carry import Carried
 from hsyn_cli.template.pairs import wait
 from hsyn_cli.template.run import Run, Tell
-from hsyn_cli.template.stages import key_of
-from hsyn_cli.template.subjects import refuse_inside
+from hsyn_cli.template.stages import VISITS, WITHIN, key_of
+from hsyn_cli.template.subjects import refuse_inside, twins
 from hsyn_cli.template.visits import Person
-from hsyn_cli.template.within import WITHIN, Study, own_templates
+from hsyn_cli.template.within import Study, own_templates
 
 SECTION = "longitudinal"  # of template.json
 
@@ -58,7 +59,8 @@ def _carried(its: Study, group: Template) -> Template:
     """Carry all visits to the group's template, and write that into its record."""
     run = its.run
     parts = list(_parts(its, group))
-    key = key_of([group.record["key"], sorted(part.key for part in parts)])
+    lacking = [(entry["id"], entry["visit"]) for entry in _left_out(its)]
+    key = key_of([group.record["key"], sorted(part.key for part in parts), lacking])
     found = group.record
     if found.get(SECTION, {}).get("key") == key and _all_there(run, found):
         return group
@@ -79,6 +81,7 @@ def _carried(its: Study, group: Template) -> Template:
         return replace(group, record=record.read(run.out) or {}, before=False)
     wait(run, its.signs, lambda: all(carry.entry_of(p.its.out, p.key) is not None for p in parts))
     section = {"key": key, **_section(its, parts)}
+    _forget_others(run.out, parts)
     plain = {**found, SECTION: section, "warnings": _warnings(its, found["warnings"])}
     atomic.write_text(run.out / record.RECORD, dump(plain))
     return replace(group, record=json.loads(dump(plain)), before=False)
@@ -114,7 +117,7 @@ def _parts(its: Study, group: Template) -> Iterator[_Part]:
                 continue  # left out
             within = folder / finish.SUBJECTS / visit.id if own else None
             key = key_of([group.record["key"], its.keys[person.id], visit.id, visit.sha256])
-            place = out / carry.VISITS / person.id / visit.id
+            place = out / VISITS / person.id / visit.id
             of_group = out / finish.SUBJECTS / person.id
             carried = Carried(visit, of_group, within, place, inside, key)
             yield _Part(person, carried, told.get(visit.id))
@@ -133,6 +136,13 @@ def _section(its: Study, parts: Sequence[_Part]) -> dict[str, Any]:
             "visits": [],
         }
         subjects.setdefault(person.id, entry)["visits"].append(_visit(part))
+    settings = its.run.settings.within.plain()
+    told = list(subjects.values())
+    return {"settings": settings, "subjects": told, "left_out": _left_out(its)}
+
+
+def _left_out(its: Study) -> list[dict[str, Any]]:
+    """What failed: whole subjects, whose visit is None, and visits of the others."""
     out = [{"id": name, "visit": None, **told} for name, told in its.failed.items()]
     for person in its.people:
         own_record = record.read(its.template(person)) if len(person.visits) > 1 else None
@@ -142,12 +152,19 @@ def _section(its: Study, parts: Sequence[_Part]) -> dict[str, Any]:
              **{k: v for k, v in entry.items() if k in ("stage", "exit_code", "error")}}
             for entry in lost
         ]  # fmt: skip
-    settings = its.run.settings.within.plain()
-    return {"settings": settings, "subjects": list(subjects.values()), "left_out": out}
+    return out
+
+
+def _forget_others(out: Path, parts: Sequence[_Part]) -> None:
+    """Remove the files of visits that are in the table no more: their template is another one."""
+    wanted = {part.its.out.resolve() for part in parts}
+    for entry in (out / VISITS).glob(f"*/*/{carry.ENTRY}"):
+        if entry.parent.resolve() not in wanted:
+            shutil.rmtree(entry.parent, ignore_errors=True)
 
 
 def _visit(part: _Part) -> dict[str, Any]:
-    visit, place = part.its.visit, f"{carry.VISITS}/{part.person.id}/{part.its.visit.id}"
+    visit, place = part.its.visit, f"{VISITS}/{part.person.id}/{part.its.visit.id}"
     entry = carry.entry_of(part.its.out, part.key) or {}
     told = part.told or {}
     names = ("displacement_mm", "log_det_mean", "log_det_sd", "correlation", "problems")
@@ -168,10 +185,16 @@ def _visit(part: _Part) -> dict[str, Any]:
 
 
 def _warnings(its: Study, found: Sequence[str]) -> list[str]:
-    """Those of the group's template, and a line for each subject with one scan."""
+    """Those of the group's and the subjects' own templates, one scan alone, scans given twice."""
     single = [person.id for person in its.people if len(person.visits) == 1]
     text = "has one scan, which is its own template; its change within the subject is 0"
-    return list(dict.fromkeys([*found, *(f"{name} {text}" for name in single)]))
+    lines = [*found, *(f"{name} {text}" for name in single)]
+    for person in its.people:
+        own = record.read(its.template(person)) if len(person.visits) > 1 else None
+        lines += [f"{person.id}: {line}" for line in (own["warnings"] if own else ())]
+    everybody = [replace(v, id=f"{p.id} {v.id}") for p in its.people for v in p.visits]
+    lines += twins(sorted(everybody, key=lambda visit: visit.sha256))
+    return list(dict.fromkeys(lines))
 
 
 def _all_there(run: Run, found: Mapping[str, Any]) -> bool:

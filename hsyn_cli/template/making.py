@@ -68,7 +68,8 @@ def stage(
         return find(folder, key, run.hashes, whole=whole)
 
     found = stands()
-    if found is not None:
+    retried = run.leads and run.work.again and found is not None and found.left_out
+    if found is not None and not retried:
         return found
     run.tell.stage(told)
     start = time.monotonic()

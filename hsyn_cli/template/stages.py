@@ -28,6 +28,7 @@ from hsyn_cli.template.averages import Means, to_image
 from hsyn_cli.template.frame import Map
 
 WORK = "work"  # folder in the template's
+WITHIN, VISITS = "within", "visits"  # folders of a longitudinal one
 ENTRY, MASK, SHIFT = "stage.json", "mask.nii.gz", "shift.nii.gz"
 AFFINES = "affines"
 

@@ -19,11 +19,9 @@ from hsyn_cli.template import record
 from hsyn_cli.template.build import build
 from hsyn_cli.template.pairs import wait
 from hsyn_cli.template.run import Run
-from hsyn_cli.template.stages import WORK, key_of, mean_name
+from hsyn_cli.template.stages import WITHIN, WORK, key_of, mean_name
 from hsyn_cli.template.subjects import Subject, named
 from hsyn_cli.template.visits import Person
-
-WITHIN = "within"
 
 
 @dataclass(frozen=True)

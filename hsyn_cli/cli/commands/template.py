@@ -163,7 +163,7 @@ def _tell(quiet: bool) -> Tell:
 
 
 def _summary(made: Template) -> str:
-    """What was made, in two lines."""
+    """What was made, in three lines."""
     found = made.record
     count, last = len(found["rounds"]), found["rounds"][-1]
     of = f"{len(found['subjects'])} scans"
@@ -173,9 +173,12 @@ def _summary(made: Template) -> str:
     rounds = f"{count} round{'s' if count > 1 else ''}"
     before = " (it stood already)" if made.before else ""
     change = f"the last one changed it by {100 * last['change']:.2g} %"
+    if found["ended"] == "rounds" and (least := found["settings"]["tolerance"]):
+        change += f", not less than {100 * least:.2g} %: more --rounds may sharpen it"
     return (
         f"template of {of} after {rounds}, {change}{before}\n"
-        f"{made.out / found['outputs']['template']}"
+        f"{made.out / found['outputs']['template']}\n"
+        f"look at it: {made.out / 'index.html'}"
     )
 
 
