@@ -37,7 +37,9 @@ class Speed:
 def measure(workers: int, threads: int) -> Speed:
     """The speed of this machine, by a self-test of less than a second on a usual CPU.
 
-    So many runs with so many threads go on at once, as they will.
+    As many runs of one thread go on at once as `workers` and `threads` will take cores. How much
+    longer they take than their CPU time tells what other programs take; runs of several threads
+    would wait for one another, too.
     """
     import torch
 
@@ -56,20 +58,21 @@ def measure(workers: int, threads: int) -> Speed:
             refine(start.clone(), pair, 1.0, stages)
         return time.perf_counter() - begun
 
-    before, count = torch.get_num_threads(), max(1, min(workers, available_cores()))
-    torch.set_num_threads(threads)
+    count = max(1, min(workers, available_cores()))
+    own_cores = min(count * threads, available_cores())
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     rounds: list[float] = []
     at_work: list[float] = []
     ended = time.perf_counter() + TEST_MOST_SECONDS
     try:
-        with ThreadPoolExecutor(count) as pool:
+        with ThreadPoolExecutor(own_cores) as pool:
             while len(rounds) < TEST_RUNS and (not rounds or time.perf_counter() < ended):
                 begun = time.process_time()
-                rounds.append(sum(pool.map(run, range(count))) / count)
-                at_work.append(time.process_time() - begun)
+                rounds.append(sum(pool.map(run, range(own_cores))) / own_cores)
+                at_work.append((time.process_time() - begun) / own_cores)
     finally:
         torch.set_num_threads(before)
-    own_cores = min(count * threads, available_cores())
-    now = statistics.median(rounds)
-    alone = min(now, min(at_work) / own_cores)
-    return Speed(now / TEST_SECONDS, alone / TEST_SECONDS)
+    alone = min(at_work) * count / own_cores
+    waits = max(1.0, statistics.median(w / cpu for w, cpu in zip(rounds, at_work, strict=True)))
+    return Speed(alone * waits / TEST_SECONDS, alone / TEST_SECONDS)
