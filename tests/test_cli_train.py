@@ -135,6 +135,16 @@ def test_a_killed_run_goes_on_to_the_same_curve(data: Path, trained: Path, tmp_p
 @pytest.mark.slow
 def test_two_processes_see_the_loss_of_one(data: Path, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "two"
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import atexit, pathlib, sys\n"
+        "import hsyn_cli.cli as c\n"
+        "def tell():\n"
+        "    names = [f.read_text() for f in pathlib.Path('/proc/self/task').glob('*/comm')]\n"
+        "    print('threads at the end:', *names, file=sys.stderr)\n"
+        "atexit.register(tell)\n"
+        "c.main()\n"
+    )
     launch = [
         sys.executable,
         "-m",
@@ -142,13 +152,14 @@ def test_two_processes_see_the_loss_of_one(data: Path, trained: Path, tmp_path: 
         "--standalone",
         "--nproc-per-node",
         "2",
-        "-m",
-        "hsyn_cli",
+        str(script),
     ]
     done = subprocess.run(
         [*launch, *arguments(data, out, "--device", "cpu")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    assert "threads at the end:" in done.stderr
+    assert "gloo" not in done.stderr, "the process group is still alive, and may abort the process"
     one, two = ([r["loss"] for r in scores(place) if "loss" in r] for place in (trained, out))
     assert one == pytest.approx(two, abs=2e-3)
     assert one[0] == pytest.approx(two[0], abs=1e-5)

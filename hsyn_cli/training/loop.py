@@ -19,6 +19,7 @@ from hsyn_cli.config.training import Training
 from hsyn_cli.errors import UsageError
 from hsyn_cli.training.objective import Parts
 from hsyn_cli.training.phases import Networks, Phase
+from hsyn_cli.training.processes import rank_and_world
 
 Record = dict[str, float | int | str]
 
@@ -32,11 +33,6 @@ class State:
     seconds: float = 0.0
     best_score: float | None = None
     optimiser: dict[int, dict[str, Tensor]] | None = None
-
-
-def rank_and_world() -> tuple[int, int]:
-    """The number of this process and the number of processes; (0, 1) outside torchrun."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def run(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from hsyn_cli.config.training import Training
 from hsyn_cli.devices import choose_device, convolution_type, peak_memory_mb, use_threads
 from hsyn_cli.errors import OutputError, UsageError, WeightsError
 from hsyn_cli.io import checkpoints
 from hsyn_cli.method.networks import architecture
-from hsyn_cli.training import curves, loop, phases, runs
+from hsyn_cli.training import curves, loop, phases, processes, runs
 from hsyn_cli.training.cache import Cache, load_cache, settings
 from hsyn_cli.training.loop import Record, State
 from hsyn_cli.training.pairs import PairSource
@@ -64,16 +62,16 @@ class Session:
         use_threads(threads)
         self.run = runs.RunFolder(out)
         self._stopping = False
-        self.rank, self.world = _join_group(choose_device(device))
-        self.device = _own_device(choose_device(device))
+        self.rank, self.world = processes.join(choose_device(device))
+        self.device = processes.own_device(choose_device(device))
 
     def __enter__(self) -> Session:
         """Claim the folder. Raises OutputError, also if another training runs in it."""
         with contextlib.ExitStack() as stack:
-            stack.callback(_leave_group)
+            stack.callback(processes.leave)
             if self.rank == 0:
                 self._claim = stack.enter_context(runs.claimed(self.run))
-            _barrier()
+            processes.barrier()
             self._exits = stack.pop_all()
         return self
 
@@ -133,7 +131,7 @@ class Session:
                 from hsyn_cli.training.data import build_cache, collect
 
                 build_cache(collect(data), self.training, self.run.cache, progress)
-            _barrier()
+            processes.barrier()
         self.cache = load_cache(self.run.cache)
         if self.cache.made_with != settings(self.training):
             raise UsageError(
@@ -143,7 +141,7 @@ class Session:
             )
         if self.training.precision == "auto":
             slow = float(convolution_type(self.device) == torch.float32)
-            precision = "float32" if _agreed([slow], self.device)[0] else "bfloat16"
+            precision = "float32" if processes.agreed([slow], self.device)[0] else "bfloat16"
             self.training = dataclasses.replace(self.training, precision=precision)
         self._build()
         if self.start is not None:
@@ -184,7 +182,7 @@ class Session:
             loop.seconds_per_step(phase, self.networks, self.training.batch, self.device)
             for phase in todo
         ]
-        pace = _agreed(pace, self.device)
+        pace = processes.agreed(pace, self.device)
         planned = [PlannedPhase(p.name, p.steps, s) for p, s in zip(todo, pace, strict=True)]
         return Plan(tuple(planned), self.training, peak_memory_mb())
 
@@ -207,7 +205,7 @@ class Session:
         def keep(state: State) -> None:
             nonlocal saved
             late = float(self._stopping or time.monotonic() > end)
-            over = bool(_agreed([late], self.device)[0])
+            over = bool(processes.agreed([late], self.device)[0])
             phase_ended = state.optimiser is None
             if first and (over or phase_ended or time.monotonic() - saved > SAVE_EVERY):
                 self._save(state)
@@ -265,35 +263,3 @@ def _for_checkpoint(training: Training, start: str, given: bool) -> Training:
             'omit the "stages" that train a level which the checkpoint lacks',
         )
     return training
-
-
-def _join_group(device: torch.device) -> tuple[int, int]:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return loop.rank_and_world()
-
-
-def _leave_group() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def _own_device(device: torch.device) -> torch.device:
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
-    return device
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def _agreed(values: list[float], device: torch.device) -> list[float]:
-    """The largest of each value over all processes."""
-    if not dist.is_initialized():
-        return values
-    shared = torch.tensor(values, device=device)
-    dist.all_reduce(shared, dist.ReduceOp.MAX)
-    return [float(v) for v in shared]
