@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hsyn_cli.results.register_files import register_files
     from hsyn_cli.template.build import template_files
     from hsyn_cli.template.longitudinal import longitudinal_files
+    from hsyn_cli.template.plan import plan_files as plan_template
+    from hsyn_cli.template.plan import plan_longitudinal
     from hsyn_cli.template.report import report_files
     from hsyn_cli.tools.apply import Settings as ApplySettings
     from hsyn_cli.tools.apply import apply_field
@@ -54,6 +56,8 @@ __all__ = [
     "jacobian",
     "jacobian_files",
     "longitudinal_files",
+    "plan_longitudinal",
+    "plan_template",
     "register",
     "register_files",
     "report_files",
@@ -83,6 +87,8 @@ PLACES = {
     "register_files": "results.register_files",
     "report_files": "template.report",
     "longitudinal_files": "template.longitudinal",
+    "plan_longitudinal": "template.plan",
+    "plan_template": "template.plan:plan_files",
     "template_files": "template.build",
 }
 

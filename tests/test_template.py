@@ -201,6 +201,22 @@ def test_the_same_command_finds_all_done(
     assert again.record == made.record
 
 
+def test_settings_that_end_with_the_same_files_are_told_and_nothing_else_changes(
+    made: Template, folder: Path
+) -> None:
+    before = contents(made.out / "subjects")
+    page = made.out / "index.html"
+    other = template_files(
+        scans(folder), folder / "tpl", dataclasses.replace(QUICK, tolerance=0.5), ALONE
+    )
+    assert other.before
+    assert other.record["settings"] == {**made.record["settings"], "tolerance": 0.5}
+    assert json.loads((made.out / "template.json").read_text()) == other.record
+    assert "50&nbsp;%" in page.read_text(encoding="utf-8") or "50 %" in page.read_text("utf-8")
+    assert template_files(scans(folder), folder / "tpl", QUICK, ALONE).record == made.record
+    assert contents(made.out / "subjects") == before
+
+
 def test_the_list_on_the_page_is_that_of_the_scans(made: Template, tmp_path: Path) -> None:
     (tmp_path / "scans.csv").write_text(words.scans(made.record), encoding="utf-8")
     told = [(entry["id"], entry["sha256"]) for entry in made.record["subjects"]]

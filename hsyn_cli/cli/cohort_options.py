@@ -12,6 +12,7 @@ from hsyn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from hsyn_cli.cohort.batch import Work
+    from hsyn_cli.cohort.forecast import Forecast
 
 OPTIONS = (
     option(
@@ -63,6 +64,12 @@ OPTIONS = (
         heading=MACHINE,
         help="Also run the pairs anew that failed in an earlier run.",
     ),
+    option(
+        "--dry-run",
+        is_flag=True,
+        heading=MACHINE,
+        help="Forecast time, memory and disk on this computer, and run nothing.",
+    ),
 )
 
 
@@ -88,3 +95,15 @@ def work_of(
         warn(["--memory is not watched on this system"])
     part = Shard() if shard is None else parse(shard)
     return Work(jobs, scheduler, threads, Limits(timeout, memory), part, retry_failed)
+
+
+def show_forecast(found: Forecast, as_json: bool) -> None:
+    """Print what the pairs will cost."""
+    from rich.console import Console
+
+    from hsyn_cli.results.record import record
+
+    if as_json:
+        click.echo(record(found.to_dict(), found.warnings), nl=False)
+    else:
+        Console().print(found.table())

@@ -94,9 +94,10 @@ def _end(run: Run, stages: Sequence[Stage], ended: str, warnings: Sequence[str])
     key = key_of({"last": stages[-1].key, "channels": run.channels, "left_out": lacking})
     found = record.find(run, key)
     if found is not None:
-        if run.leads and not page.stands(run.out, found):
-            _show(run, found)
-        return Template(run.out, found, before=True)
+        told = record.retell(run, found, ended) if run.leads else found
+        if run.leads and (told is not found or not page.stands(run.out, told)):
+            _show(run, told)
+        return Template(run.out, told, before=True)
     last, before, number = stages[-1], stages[-2], int(stages[-1].entry["round"])
     jobs = rounds.jobs_of_round(run, before, number)
     register(run, last.folder, jobs)  # some may have been removed

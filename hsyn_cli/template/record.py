@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hsyn_cli.io import atomic
+from hsyn_cli.io.plain import dump
 from hsyn_cli.io.writing import write_image
 from hsyn_cli.results.record import SCHEMA_VERSION, record
 from hsyn_cli.template import averages
@@ -46,6 +47,17 @@ def find(run: Run, key: str) -> Mapping[str, Any] | None:
     if found is None or found.get("key") != key:
         return None
     return found if all((run.out / file).is_file() for file in _files(found)) else None
+
+
+def retell(run: Run, found: Mapping[str, Any], ended: str) -> Mapping[str, Any]:
+    """The record with the settings of this run, if they end with the same files; written anew."""
+    settings = {**found["settings"], **run.settings.plain()}
+    if (found["settings"], found["ended"]) == (settings, ended):
+        return found
+    told = {**found, "settings": settings, "ended": ended}
+    atomic.write_text(run.out / RECORD, dump(told))
+    out: Mapping[str, Any] = json.loads(dump(told))
+    return out
 
 
 def _files(found: Mapping[str, Any]) -> set[str]:

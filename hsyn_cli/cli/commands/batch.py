@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hsyn_cli.cli.cohort_options import cohort_options, work_of
+from hsyn_cli.cli.cohort_options import cohort_options, show_forecast, work_of
 from hsyn_cli.cli.method_options import (
     model_option,
     preset_option,
@@ -20,7 +20,6 @@ from hsyn_cli.cli.method_options import (
 )
 from hsyn_cli.cli.options import (
     FILE,
-    MACHINE,
     OUTPUT,
     GroupedCommand,
     device_option,
@@ -87,10 +86,6 @@ def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 @search_option
 @smoothness_option
 @cohort_options
-@option(
-    "--dry-run", is_flag=True, heading=MACHINE,
-    help="Forecast time, memory and disk on this computer, and run nothing.",
-)  # fmt: skip
 @device_option
 @seed_option
 @quiet_option
@@ -133,7 +128,11 @@ def batch(
         pairs = _of_files(files, fixed, options)
     _check_keep(pairs, out)
     if dry_run:
-        _forecast(work.shard.of(pairs), out, work, as_json)
+        from hsyn_cli.cohort.forecast import forecast
+
+        pairs = work.shard.of(pairs)
+        found = forecast(pairs, out, workers=work.workers, threads=work.threads_each)
+        show_forecast(found, as_json)
         return
     if bids is not None:
         page.check(out)
@@ -211,20 +210,6 @@ def _describe(study: Path, root: Path, jobs: Sequence[Job], space: str, suffix: 
 
     wanted, _ = wanted_of(study, jobs[0].inputs, jobs[0].options, {})
     bids_study.describe(study, root, jobs, run_folder.targets(wanted), space, suffix)
-
-
-def _forecast(jobs: Sequence[Job], study: Path, work: Work, as_json: bool) -> None:
-    """Print what the pairs will cost."""
-    from hsyn_cli.cohort import forecast
-    from hsyn_cli.results.record import record
-
-    found = forecast.forecast(jobs, study, workers=work.workers, threads=work.threads_each)
-    if as_json:
-        click.echo(record(found.to_dict(), found.warnings), nl=False)
-        return
-    from rich.console import Console
-
-    Console().print(found.table())
 
 
 COMMAND = batch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hsyn_cli.cli.cohort_options import cohort_options, work_of
+from hsyn_cli.cli.cohort_options import cohort_options, show_forecast, work_of
 from hsyn_cli.cli.method_options import (
     METHOD,
     model_option,
@@ -99,7 +99,8 @@ TEMPLATE = "Template"
 def template(
     files: tuple[Path, ...], longitudinal: Path | None, out: Path, jobs: int,
     threads: int | None, timeout: float | None, memory: float | None, shard: str | None,
-    scheduler: str | None, retry_failed: bool, quiet: bool, as_json: bool, **settings: Any,
+    scheduler: str | None, retry_failed: bool, dry_run: bool, quiet: bool, as_json: bool,
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Make a template of a group of scans.
 
@@ -114,6 +115,7 @@ def template(
       hsyn template scans.csv -o tpl/ --jobs 4 --threads 1
       hsyn template scans/*.nii.gz -o tpl/ --rounds 6 --sharpen 0
       hsyn template --longitudinal subjects.csv -o tpl/
+      hsyn template scans.csv -o tpl/ --dry-run
     """
     from hsyn_cli import api
     from hsyn_cli.results.record import record
@@ -122,12 +124,20 @@ def template(
     work = work_of(jobs, threads, timeout, memory, shard, scheduler, retry_failed)
     check_model(settings["model"])
     _check_given(files, longitudinal)
-    rest = (out, Settings(**settings), work, _tell(quiet))
+    rest = (out, Settings(**settings), work)
+    if dry_run:
+        planned = (
+            api.plan_template(files, *rest)
+            if longitudinal is None
+            else (api.plan_longitudinal(longitudinal, *rest))
+        )
+        show_forecast(planned, as_json)
+        return
     try:
         if longitudinal is None:
-            made = api.template_files(files, *rest)
+            made = api.template_files(files, *rest, _tell(quiet))
         else:
-            made = api.longitudinal_files(longitudinal, *rest)
+            made = api.longitudinal_files(longitudinal, *rest, _tell(quiet))
     except Interrupted as error:
         raise type(error)(error.message, "the same command goes on from there") from None
     if as_json:
