@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import math
 import os
 import sys
@@ -23,6 +24,8 @@ CPU_FILES = (("cpu.cfs_quota_us", "cpu.cfs_period_us"), ("cpu.max",))
 MEMORY_FILES = (
     ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")
 )  # fmt: skip
+# How a GPU, and its libraries of convolutions and of products, say that it is full.
+FULL_DEVICE = ("out of memory", "ALLOC_FAILED")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -156,6 +159,60 @@ def device_name(device: torch.device) -> str:
     import torch
 
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def device_memory_mb(device: torch.device) -> tuple[float, float] | None:
+    """The memory that this process can still get on a device, and all that the device has.
+
+    Limits of this process count (`torch.cuda.set_per_process_memory_fraction`), and so does memory
+    that torch keeps for it. None: not known, as on a CPU, which `free_memory_mb` tells of.
+    """
+    import torch
+
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            free, total = torch.cuda.mem_get_info()
+            used, kept = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+            share = getattr(torch.cuda.memory, "get_per_process_memory_fraction", lambda: 1.0)()
+        return max(0.0, min(free + kept, share * total) - used) / 1e6, share * total / 1e6
+    if device.type == "mps":
+        total = torch.mps.recommended_max_memory()
+        return max(0.0, total - torch.mps.driver_allocated_memory()) / 1e6, total / 1e6
+    return None
+
+
+def device_peak_mb(device: torch.device) -> float | None:
+    """The most memory that this process took on a device since `release_device`; None: unknown."""
+    import torch
+
+    return torch.cuda.max_memory_reserved(device) / 1e6 if device.type == "cuda" else None
+
+
+def release_device(device: torch.device) -> None:
+    """Return what torch keeps on a device to others, and let its peak count from now on."""
+    import torch
+
+    if device.type == "cuda":
+        gc.collect()
+        with torch.cuda.device(device):
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def out_of_device_memory(error: BaseException) -> bool:
+    """Whether a device, not the computer, was short of memory: as its allocator or a library tells.
+
+    The allocator of a CPU raises no OutOfMemoryError of torch.
+    """
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    of_device = any(name in text for name in ("CUDA", "CUDNN", "cuDNN", "CUBLAS", "MPS"))
+    return isinstance(error, RuntimeError) and of_device and any(v in text for v in FULL_DEVICE)
 
 
 def keep_freed_memory() -> None:

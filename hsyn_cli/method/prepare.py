@@ -39,6 +39,7 @@ from hsyn_cli.method.states import (
 from hsyn_cli.space import Grid
 from hsyn_cli.space.planes import check_alike
 
+CPU = torch.device("cpu")
 NETWORKS_FOR = "ncc"  # the similarity that the shipped networks were trained with
 OTHER_CONTRAST = "mind"  # the similarity of images that differ in contrast
 FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
@@ -124,7 +125,7 @@ def choose(pair: Pair, settings: Settings) -> Method:
         name = organs.NONE
     if name != organs.NONE and Grid.of(views[1]).normal is not None:
         raise UsageError(f"checkpoint {name} is for volumes, not for slices", "leave out --model")
-    networks = load_networks(name, settings.device)
+    networks = load_networks(name, CPU)  # `Method.on` brings them to a device
     config, used = networks.sn.config, networks.checkpoint.name
     if settings.similarity not in (AUTO, config.similarity):
         if used != organs.NONE:
@@ -191,6 +192,13 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
     notes = tuple(filter(None, (note,)))
     subjects = replace(subjects, alike=alike)
     return sized, smoother_if_thick(method, subjects), Aligned(subjects, affine, notes, shown)
+
+
+def may_match(method: Method, settings: Settings) -> bool:
+    """Whether the images differ in contrast so that `matching` may give them one."""
+    free = settings.similarity == AUTO and method.networks.checkpoint.name == organs.NONE
+    deforms = settings.transform == "deformable"
+    return free and deforms and not method.similarity.same_contrast
 
 
 def smoother_if_thick(method: Method, subjects: Subjects) -> Method:

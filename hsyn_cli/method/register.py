@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import SimpleITK as sitk
 import torch
@@ -37,6 +38,7 @@ from hsyn_cli.method.clock import Clock, Progress
 from hsyn_cli.method.matching import UNMATCHED, matched
 from hsyn_cli.method.measures import measured, tell
 from hsyn_cli.method.networks import invert_half
+from hsyn_cli.method.placing import Tell, placed
 from hsyn_cli.method.result import Facts, Registration, WorkingFields
 from hsyn_cli.method.states import (
     AUTO,
@@ -76,11 +78,12 @@ def register(
     search: Search = "near",
     smoothness: float = 1.0,
     progress: Progress = lambda step, fraction: None,
+    told: Tell = lambda line: None,
 ) -> Registration:
     """Register `moving` to `fixed`, two scalar images of any grid, in memory or as paths.
 
-    Both are volumes, single slices or 2-D images, and so is what comes back. Several channels of
-    each share one field. The affine step, the networks and the measures go by the first.
+    Both are volumes, single slices or 2-D images, and so is what comes back. Several channels share
+    one field; the affine step, the networks and the measures go by the first.
 
     Args:
         channel_weights: how much each channel pulls; None: all the same.
@@ -88,17 +91,15 @@ def register(
         weights: "auto" (or None) goes by what the images show. Else an organ ("brain", "lung"),
             "none" for no networks, or a checkpoint's name or path.
         device: "auto", "cpu", "cuda" or "mps". threads: CPU threads; None is all.
-        fixed_mask, moving_mask: on their image's grid, not 0 where the image counts; for chests,
-            masks of the lungs.
-        fixed_lesion, moving_lesion: not 0 where an image shows what the other cannot have. Nothing
-            there pulls, and the field passes smoothly.
+        fixed_mask, moving_mask: on their image's grid, not 0 where it counts; of chests, the lungs.
+        fixed_lesion, moving_lesion: not 0 where an image shows what the other cannot have.
         initial_transform: fixed point -> moving point. The affine step starts from it.
         affine: "affine", "rigid", "translation" or "none".
         transform: "deformable", or a kind of `affine`, which stops after that alignment.
-        similarity: "auto" goes by whether both images have the same contrast. Else the name of a
-            similarity, see `method.similarity`.
+        similarity: "auto" goes by the contrasts. Else the name of one, see `method.similarity`.
         search: "full" also finds images that are turned by up to 180 degrees.
         smoothness: factor of the lengths over which the fields are smooth.
+        told: gets lines on the memory of a device that is not the CPU; see `placing`.
 
     Raises:
         UsageError, InputError, DeviceError, WeightsError, GeometryError: see `errors`.
@@ -117,25 +118,31 @@ def register(
         method = prepare.choose(pair, settings)
     with clock.step("affine"):
         pair, method, aligned = prepare.align(pair, method, settings)
+    return placed(
+        partial(follow, pair, aligned, clock), pair, method, aligned, settings, clock, told
+    )
+
+
+def follow(
+    pair: Pair, aligned: Aligned, clock: Clock, method: Method, settings: Settings
+) -> Registration:
+    """All that follows the alignment, on the device of the settings, where the networks are."""
     with clock.step("contrast"), torch.no_grad():
         aligned, method = give_one_contrast(pair, method, aligned, settings)
-    deformed = deform if transform == "deformable" else leave
+    deformed = deform if settings.transform == "deformable" else leave
     joined, folded = deformed(aligned, method, settings.device, clock)
     with clock.step("total fields"), torch.no_grad():
         composed = compose(joined, aligned, pair, method)
     facts = tell(aligned, folded, joined, composed, method, settings, pair)
     with clock.step("warping"):
-        result = warp(pair, aligned, joined, composed, method, facts)
-    return replace(result, facts=replace(result.facts, seconds=clock.seconds))
+        return warp(pair, aligned, joined, composed, method, facts)
 
 
 def give_one_contrast(
     pair: Pair, method: Method, aligned: Aligned, settings: Settings
 ) -> tuple[Aligned, Method]:
     """Give images of different contrast one, if MIND's coarse steps tell how; see `matching`."""
-    same = method.similarity.same_contrast or settings.similarity != AUTO
-    trained = method.networks.checkpoint.name != NONE  # for this similarity
-    if same or trained or settings.transform != "deformable":
+    if not prepare.may_match(method, settings):
         return aligned, method
     halves = halfway_fields(aligned, method, settings.device)
     channels = torch.cat((halves.scene.pair, halves.scene.others), dim=1)
@@ -146,7 +153,7 @@ def give_one_contrast(
         return replace(aligned, notes=(*aligned.notes, UNMATCHED)), method
     subjects, weights, note = found
     chosen = replace(settings, weights=NONE, similarity=prepare.NETWORKS_FOR, channels=weights)
-    method = prepare.smoother_if_thick(prepare.choose(pair, chosen), subjects)
+    method = prepare.smoother_if_thick(prepare.choose(pair, chosen), subjects).on(settings.device)
     return replace(aligned, subjects=subjects, notes=(*aligned.notes, note)), method
 
 
@@ -280,7 +287,7 @@ def warp(
         inverse_field=lowered(inverse),
         warped=warped,
         inverse_warped=back,
-        working=joined.working.scaled(pair.unit),
+        working=joined.working.scaled(pair.unit).on_cpu(),
         facts=facts.scaled(pair.unit),
         outside=outside[0],
         inverse_outside=outside[1],

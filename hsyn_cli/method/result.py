@@ -49,6 +49,23 @@ NOTHING = Scores(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
+class DeviceMemory:
+    """The memory of the device that a run was for, if that was not the CPU; MB.
+
+    Attributes:
+        needed_mb: as foreseen. free_mb: before the pair started there; None: not known.
+        peak_mb: what torch took there; None: not known, or the run was never there.
+        left: why the run went on on the CPU; "" if it did not.
+    """
+
+    device: str
+    needed_mb: float
+    free_mb: float | None
+    peak_mb: float | None
+    left: str
+
+
+@dataclass(frozen=True)
 class Facts:
     """What `register` measured. report.json holds these names.
 
@@ -67,6 +84,7 @@ class Facts:
         dimension: of the images and fields.
         channels: the weight of each channel of the images, with the sum 1.
         linear, change: what the affine and the forward field do.
+        device_memory: None if the run was for the CPU.
     """
 
     folding: Folding
@@ -95,6 +113,7 @@ class Facts:
     channels: tuple[float, ...] = (1.0,)
     linear: Linear | None = None
     change: Change | None = None
+    device_memory: DeviceMemory | None = None
 
     def scaled(self, unit: float) -> Facts:
         """The facts with all lengths times `unit`."""
@@ -145,6 +164,11 @@ class WorkingFields:
             self.mid_to_moving, self.mid_to_fixed, self.fixed_to_moving, self.moving_to_fixed
         )  # fmt: skip
         return WorkingFields(self.grid.scaled(unit), *(u * unit for u in fields))
+
+    def on_cpu(self) -> WorkingFields:
+        """The fields in the memory of the computer."""
+        fields = (self.mid_to_moving, self.mid_to_fixed, self.fixed_to_moving, self.moving_to_fixed)
+        return WorkingFields(self.grid, *(u.cpu() for u in fields))
 
     def on(self, target: Grid, name: str) -> sitk.Image:
         """The field `name` on another grid, mm LPS."""

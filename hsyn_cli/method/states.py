@@ -198,6 +198,10 @@ class Method:
         """Voxel size of the working grid, mm."""
         return self.networks.sn.config.spacing
 
+    def on(self, device: torch.device) -> Method:
+        """The same with copies of the networks on a device."""
+        return replace(self, networks=self.networks.on(device))
+
 
 @dataclass(frozen=True)
 class Aligned:
