@@ -19,7 +19,8 @@ from hsyn_cli.method.result import DeviceMemory, Registration
 from hsyn_cli.method.states import Aligned, Method, Pair, Settings
 
 CPU = torch.device("cpu")
-SHORT, FULL = "has too little free memory", "ran out of memory"
+SHORT, FULL = "has too little free memory", "ran out of memory"  # see `DeviceMemory.left`
+NOT_KNOWN = "how much is free is not known"
 
 Run = Callable[[Method, Settings], Registration]
 Tell = Callable[[str], None]
@@ -37,31 +38,27 @@ def placed(
     if device == CPU:
         plain = run(method, settings)
         return replace(plain, facts=replace(plain.facts, seconds=clock.seconds))
-    name = devices.device_name(device)
     result: Registration | None = None
-    peak, left = None, SHORT
     with contextlib.ExitStack() as stack:
         with clock.step("device memory"):
             steps = memory.needed(pair, aligned.subjects, aligned.affine, method, settings)
             needed = memory.peak_mb(steps)
             turn = turns.turn(turns.folder_of(device), needed, lambda: free_mb(device))
-            free = stack.enter_context(turn)
-        tell(need_line(name, needed, free))
-        if fits(needed, free):
+            found = foreseen(device, needed, stack.enter_context(turn))
+        tell(need_line(found))
+        if not found.left:
             result, peak = _on_device(run, method, settings)
-            left = "" if result else FULL
-    notes: tuple[str, ...] = ()
+            found = replace(found, peak_mb=peak, left="" if result else FULL)
+    notes = left_lines(found)
+    for line in notes:
+        tell(line)
     if result is None:
-        notes = (left_line(name, left, needed, free),)
-        tell(notes[0])
         result = run(method, replace(settings, device=CPU))
-    found = DeviceMemory(name, needed, free, peak, left)
-    facts = result.facts
-    where = facts.device if not left else device_words(name, left)
-    warnings = (*facts.warnings, *notes)
-    return replace(result, facts=replace(
-        facts, seconds=clock.seconds, device=where, device_memory=found, warnings=warnings
-    ))  # fmt: skip
+    facts = replace(
+        result.facts, seconds=clock.seconds, device=device_words(found), device_memory=found,
+        warnings=(*result.facts.warnings, *notes),
+    )  # fmt: skip
+    return replace(result, facts=facts)
 
 
 def _on_device(
@@ -80,34 +77,34 @@ def _on_device(
     return result, peak
 
 
+def foreseen(device: torch.device, needed: float, free: float | None) -> DeviceMemory:
+    """What is known of a device before a pair that needs so many MB runs there."""
+    short = free is not None and free < needed
+    return DeviceMemory(devices.device_name(device), needed, free, None, SHORT if short else "")
+
+
 def free_mb(device: torch.device) -> float | None:
     """The memory that is free on a device; None: not known, or the CPU."""
     found = devices.device_memory_mb(device)
     return None if found is None else found[0]
 
 
-def fits(needed: float, free: float | None) -> bool:
-    """Whether a pair may go to a device, as far as that is known."""
-    return free is None or needed <= free
+def device_words(found: DeviceMemory) -> str:
+    """The device in the report of a run."""
+    return f"cpu, since {found.device} {found.left}" if found.left else found.device
 
 
-def device_words(name: str, left: str) -> str:
-    """The device in the report of a run that left it."""
-    return f"cpu, since {name} {left}"
-
-
-def need_line(name: str, needed: float, free: float | None) -> str:
+def need_line(found: DeviceMemory) -> str:
     """What a pair needs on a device, before it starts."""
-    there = "how much is free is not known" if free is None else f"{gigabytes(free)} are free"
-    return f"{name}: the pair needs about {gigabytes(needed)} of its memory, and {there}"
+    there = f"{gigabytes(found.free_mb)} are free" if found.free_mb is not None else NOT_KNOWN
+    return f"{found.device}: the pair needs about {gigabytes(found.needed_mb)}, and {there}"
 
 
-def left_line(name: str, left: str, needed: float, free: float | None) -> str:
-    """Why a pair runs on the CPU."""
-    if left == FULL:
-        return f"{name} {left}: the pair runs on the CPU from the alignment on, which is kept"
-    there = "" if free is None else f", and {gigabytes(free)} are free"
-    return f"{name} {left} (the pair needs about {gigabytes(needed)}{there}): it runs on the CPU"
+def left_lines(found: DeviceMemory) -> tuple[str, ...]:
+    """Why a pair runs on the CPU; nothing if it does not."""
+    if found.left == FULL:
+        return (f"{found.device} {FULL}: the pair goes on with the CPU, after the alignment",)
+    return (f"{found.device} {SHORT}: the pair runs on the CPU",) if found.left else ()
 
 
 def gigabytes(mb: float) -> str:
