@@ -46,7 +46,7 @@ class Tally:
 
     Attributes:
         anew: pairs that were done, and run again because something changed or files are missing.
-        moved: pairs that this run moved from their device to the CPU, which has more memory.
+        moved: pairs that left their device for the CPU in this run, for lack of memory there.
     """
 
     total: int
