@@ -29,8 +29,9 @@ from hsyn_cli.checks.render import render
 from hsyn_cli.checks.trial import phantom
 from hsyn_cli.cli import run
 from hsyn_cli.cli.cohort_progress import told as told_of
+from hsyn_cli.cohort import forecast, speed, worker
 from hsyn_cli.cohort import status as statuses
-from hsyn_cli.cohort import worker
+from hsyn_cli.cohort.jobs import Job
 from hsyn_cli.cohort.page import words
 from hsyn_cli.cohort.page.pairs import About
 from hsyn_cli.cohort.rows import Row
@@ -372,6 +373,25 @@ def test_doctor_tells_the_free_memory(card: Given, free: float, ends: str) -> No
     assert found.ok
     assert "of 8.0 GB are free on card" in found.text
     assert found.text.endswith(ends)
+
+
+@pytest.mark.parametrize("free", [200.0, 5000.0])
+def test_the_forecast_of_a_cohort_foresees_it(
+    card: Given, files: Inputs, free: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card(free)
+    monkeypatch.setattr(speed, "measure", lambda workers, threads: Speed(1.0, 1.0))
+    jobs = [Job("1", files, "pairs/1", {"preset": "fast", "device": "cuda"})]
+    found = forecast.forecast(jobs, Path("study"), workers=1, threads=1)
+    assert (found.device, found.device_free_mb) == ("card", free)
+    assert 250 < found.device_pair_mb < 350
+    short = free < 300
+    warned = any("card has 200 MB of free memory" in line for line in found.warnings)
+    assert warned is short
+    console = Console(file=io.StringIO(), width=200)
+    with console.capture() as shown:
+        console.print(found.table())
+    assert "MB of card for the largest pair" in shown.get()
 
 
 LEFT = DeviceMemory("card", 900.0, 800.0, 950.0, placing.FULL)
