@@ -145,8 +145,8 @@ class Forecast:
         if self.device:
             free = self.device_free_mb
             there = "" if free is None else f"; {size_of(free)} are free"
-            need = f"{size_of(self.device_pair_mb)} of {self.device} for the largest pair{there}"
-            table.add_row("device", Text(need))
+            most = f"{size_of(self.device_pair_mb)} of {self.device} for the largest pair"
+            table.add_row("device", Text(f"{most}{there}"))
         for line in (*self.warnings, *self.problems):
             table.add_row(Text("warning", "yellow"), Text(line, "yellow"))
         return table
