@@ -17,14 +17,8 @@ if TYPE_CHECKING:
     from hsyn_cli.io.headers import Header
 
 MOST_LOOKS = 3  # pairs whose images are read
-DECIDE = (
-    "preset",
-    "model",
-    "transform",
-    "similarity",
-    "affine",
-    "device",
-)  # options that decide the cost
+# Options that decide the cost.
+DECIDE = ("preset", "model", "transform", "similarity", "affine", "device")
 
 
 @dataclass(frozen=True)
