@@ -52,11 +52,11 @@ counting = load(EXAMPLES / "device_memory.py")
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[float | None], None]:
+def card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Given:
     """Puts a card in the place of every device, with so many MB free."""
 
-    def put(free: float | None) -> None:
-        found = None if free is None else (free, 8000.0)
+    def put(free: float | None, total: float = 8000.0) -> None:
+        found = None if free is None else (free, total)
         monkeypatch.setattr(prepare, "choose_device", lambda name: CARD)
         monkeypatch.setattr(devices, "choose_device", lambda name: CARD)
         monkeypatch.setattr(devices, "device_memory_mb", lambda device: found)
@@ -123,6 +123,14 @@ def test_a_pair_that_does_not_fit_runs_on_the_cpu(card: Given, plain: Any) -> No
         "card", facts.device_memory.needed_mb, 200.0, None, placing.SHORT
     )
     assert same(found, plain)
+
+
+def test_who_never_fits_waits_for_nobody(card: Given, tmp_path: Path) -> None:
+    card(100.0, total=200.0)
+    with turns.turn(tmp_path / "turns", 60, lambda: 100.0):
+        found, lines = registered(preset="fast")
+    assert lines[1] == "card has too little free memory: the pair runs on the CPU"
+    assert found.facts.seconds["device memory"] < 5
 
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

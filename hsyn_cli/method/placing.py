@@ -43,8 +43,11 @@ def placed(
         with clock.step("device memory"):
             steps = memory.needed(pair, aligned.subjects, aligned.affine, method, settings)
             needed = memory.peak_mb(steps)
-            turn = turns.turn(turns.folder_of(device), needed, lambda: free_mb(device))
-            found = foreseen(device, needed, stack.enter_context(turn))
+            free = free_mb(device)
+            if not never_fits(device, needed):
+                turn = turns.turn(turns.folder_of(device), needed, lambda: free_mb(device))
+                free = stack.enter_context(turn)
+            found = foreseen(device, needed, free)
         tell(need_line(found))
         if not found.left:
             result, peak = _on_device(run, method, settings)
@@ -87,6 +90,12 @@ def free_mb(device: torch.device) -> float | None:
     """The memory that is free on a device; None: not known, or the CPU."""
     found = devices.device_memory_mb(device)
     return None if found is None else found[0]
+
+
+def never_fits(device: torch.device, needed: float) -> bool:
+    """Whether a pair would find too little memory on a device that nobody else uses."""
+    found = devices.device_memory_mb(device)
+    return found is not None and found[1] < needed
 
 
 def device_words(found: DeviceMemory) -> str:
