@@ -165,15 +165,21 @@ def device_memory_mb(device: torch.device) -> tuple[float, float] | None:
     """The memory that this process can still get on a device, and all that the device has.
 
     Limits of this process count (`torch.cuda.set_per_process_memory_fraction`), and so does memory
-    that torch keeps for it. None: not known, as on a CPU, which `free_memory_mb` tells of.
+    that torch keeps for it. None: not known, as on a CPU, which `free_memory_mb` tells of. A GPU
+    without room for a process has none.
     """
     import torch
 
     if device.type == "cuda":
-        with torch.cuda.device(device):
-            free, total = torch.cuda.mem_get_info()
-            used, kept = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
-            share = getattr(torch.cuda.memory, "get_per_process_memory_fraction", lambda: 1.0)()
+        try:
+            with torch.cuda.device(device):
+                free, total = torch.cuda.mem_get_info()
+        except RuntimeError as error:
+            if not out_of_device_memory(error):
+                raise
+            return 0.0, 0.0
+        used, kept = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+        share = getattr(torch.cuda.memory, "get_per_process_memory_fraction", lambda _: 1.0)(device)
         return max(0.0, min(free + kept, share * total) - used) / 1e6, share * total / 1e6
     if device.type == "mps":
         total = torch.mps.recommended_max_memory()
@@ -189,12 +195,15 @@ def device_peak_mb(device: torch.device) -> float | None:
 
 
 def release_device(device: torch.device) -> None:
-    """Return what torch keeps on a device to others, and let its peak count from now on."""
+    """Return what torch keeps on a device to others, and let its peak count from now on.
+
+    A device that is full may refuse, which is no reason to lose a pair.
+    """
     import torch
 
     if device.type == "cuda":
         gc.collect()
-        with torch.cuda.device(device):
+        with contextlib.suppress(RuntimeError), torch.cuda.device(device):
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
     elif device.type == "mps":

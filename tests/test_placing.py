@@ -232,12 +232,18 @@ def test_the_free_memory_of_a_gpu(
     cuda = torch.cuda
     monkeypatch.setattr(cuda, "device", Here)
     monkeypatch.setattr(cuda, "mem_get_info", lambda: (free, 8e9))
-    monkeypatch.setattr(cuda, "memory_reserved", lambda: kept)
-    monkeypatch.setattr(cuda, "memory_allocated", lambda: used)
+    monkeypatch.setattr(cuda, "memory_reserved", lambda device: kept)
+    monkeypatch.setattr(cuda, "memory_allocated", lambda device: used)
     name = "get_per_process_memory_fraction"
-    monkeypatch.setattr(cuda.memory, name, lambda: share, raising=False)
+    monkeypatch.setattr(cuda.memory, name, lambda device: share, raising=False)
     assert devices.device_memory_mb(torch.device("cuda")) == pytest.approx(told)
     assert devices.device_memory_mb(torch.device("cpu")) is None
+
+    def refuse() -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(cuda, "mem_get_info", refuse)
+    assert devices.device_memory_mb(torch.device("cuda")) == (0, 0)
 
 
 @pytest.mark.slow
