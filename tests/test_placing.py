@@ -377,7 +377,8 @@ def test_check_foresees_it(card: Given, files: Inputs, free: float) -> None:
     console = Console(file=io.StringIO(), width=200)
     with console.capture() as shown:
         console.print(render(Check(pairs=(found,))))
-    assert " MB of card; " in shown.get()
+    fits = "200 MB are free: it does not fit" if short else "5.0 GB are free: it fits"
+    assert f" MB of card; {fits}" in shown.get()
 
 
 @pytest.mark.parametrize(("free", "ends"), [(200.0, ", and will run on the CPU"), (5000.0, "GB")])
