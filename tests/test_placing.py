@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +15,6 @@ import SimpleITK as sitk
 import torch
 from rich.console import Console
 from stand_ins import FACTS, assembled
-from test_examples import EXAMPLES, load
 
 from hsyn_cli import devices
 from hsyn_cli.checks import doctor
@@ -38,17 +33,14 @@ from hsyn_cli.cohort.rows import Row
 from hsyn_cli.cohort.speed import Speed
 from hsyn_cli.cohort.supervisor import News
 from hsyn_cli.cohort.tasks import Task
-from hsyn_cli.config.architecture import Level
-from hsyn_cli.method import memory, placing, prepare, turns
+from hsyn_cli.method import placing, prepare, turns
 from hsyn_cli.method import register as method
 from hsyn_cli.method.result import DeviceMemory
-from hsyn_cli.method.unet import UNet
 from hsyn_cli.results.faults import known
 from hsyn_cli.results.register_files import Inputs
 
 CARD = torch.device("cpu", 0)  # it is not torch.device("cpu"), and its tensors are the CPU's
 Given = Callable[..., Any]
-counting = load(EXAMPLES / "device_memory.py")
 
 
 @pytest.fixture
@@ -244,92 +236,6 @@ def test_the_free_memory_of_a_gpu(
 
     monkeypatch.setattr(cuda, "mem_get_info", refuse)
     assert devices.device_memory_mb(torch.device("cuda")) == (0, 0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", ["default"])
-def test_the_forecast_counts_the_tensors_of_a_run(preset: str) -> None:
-    ((_, moving, fixed),) = list(counting.pairs([3]))[:1]
-    told, counted = counting.compare(moving, fixed, preset=preset)
-    assert set(told) >= {"networks", "refinement", "exact inverse", "total fields"}
-    for step, most in told.items():
-        assert most == pytest.approx(counted[step], rel=0.25), step
-
-
-@pytest.mark.parametrize("wide", [2, 4])
-@pytest.mark.parametrize(
-    "level",
-    [
-        Level(scale=1, stride=2, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True),
-        Level(scale=2, stride=1, encoder=(16, 16, 32, 32), head=(16,), window=5, forces=True),
-        Level(scale=4, stride=1, encoder=(16, 32, 32, 32), head=(32, 16), window=5, forces=True),
-    ],
-)
-def test_the_forecast_of_a_net_counts_its_tensors(level: Level, wide: int) -> None:
-    net = UNet(5, level.stride, level.encoder, level.head)
-    net.precision = torch.bfloat16 if wide == 2 else torch.float32
-    size, live = (32, 48, 32), counting.Live()
-    with live, torch.no_grad():
-        net(torch.zeros(2, 5, *size))
-    told = memory._net(level, wide) * np.prod(size)
-    assert told == pytest.approx(max(live.peaks.values()), rel=0.25)
-
-
-def begin(folder: Path, needed: float, free: float, entered: list[float], until: Any) -> Any:
-    def work() -> None:
-        with turns.turn(folder, needed, lambda: free):
-            entered.append(needed)
-            until.wait(10)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def test_pairs_share_a_device_as_far_as_they_fit(tmp_path: Path) -> None:
-    entered: list[float] = []
-    first, rest = threading.Event(), threading.Event()
-    threads = [begin(tmp_path, 60, 100, entered, first)]
-    wait_for(lambda: entered == [60])
-    threads.append(begin(tmp_path, 30, 100, entered, rest))
-    wait_for(lambda: entered == [60, 30])  # both at a time
-    threads.append(begin(tmp_path, 50, 100, entered, rest))
-    time.sleep(0.1)
-    threads.append(begin(tmp_path, 5, 100, entered, rest))  # fits, but comes after who waits
-    time.sleep(0.2)
-    assert entered == [60, 30]
-    first.set()
-    wait_for(lambda: entered == [60, 30, 50, 5])
-    rest.set()
-    for thread in threads:
-        thread.join(10)
-    assert not list(tmp_path.iterdir())
-
-
-def test_who_finds_nobody_else_goes_on_at_once(tmp_path: Path) -> None:
-    with turns.turn(tmp_path / "new", 60, lambda: 40.0) as free:
-        assert free == 40
-    with turns.turn(tmp_path / "no" / "such", 60, lambda: None) as free:
-        assert free is None
-
-
-def test_the_turn_of_a_process_that_died_is_free(tmp_path: Path) -> None:
-    code = (
-        "import os, sys, pathlib\nfrom hsyn_cli.method.turns import turn\n"
-        "with turn(pathlib.Path(sys.argv[1]), 60, lambda: 100.0):\n    os._exit(0)\n"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    assert len(list(tmp_path.iterdir())) == 1
-    with turns.turn(tmp_path, 60, lambda: 100.0) as free:
-        assert free == 100
-        assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.fixture
