@@ -54,17 +54,23 @@ def use_threads(threads: int | None) -> None:
     None: both take as many as they would by themselves, if there are cores for all.
     """
     import SimpleITK as sitk
+
+    use_torch_threads(threads)
+    itk = sitk.ProcessObject
+    own = itk.GetGlobalDefaultNumberOfThreads()
+    wanted = min(available_cores(), own if threads is None else threads)
+    if wanted != own:
+        itk.SetGlobalDefaultNumberOfThreads(wanted)
+
+
+def use_torch_threads(threads: int | None) -> None:
+    """The same for torch alone, without SimpleITK."""
     import torch
 
-    cores = available_cores()
-    itk = sitk.ProcessObject
-    for own, limit in (
-        (torch.get_num_threads(), torch.set_num_threads),
-        (itk.GetGlobalDefaultNumberOfThreads(), itk.SetGlobalDefaultNumberOfThreads),
-    ):
-        wanted = min(cores, own if threads is None else threads)
-        if wanted != own:
-            limit(wanted)
+    own = torch.get_num_threads()
+    wanted = min(available_cores(), own if threads is None else threads)
+    if wanted != own:
+        torch.set_num_threads(wanted)
 
 
 def available_cores(root: Path = Path("/")) -> int:

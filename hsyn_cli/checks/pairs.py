@@ -20,7 +20,8 @@ from hsyn_cli.results.register_files import Checked, Inputs, check_model, read_i
 from hsyn_cli.space import Grid
 
 if TYPE_CHECKING:
-    from hsyn_cli.method.states import Aligned, Method, Pair, Settings
+    from hsyn_cli.method.states import Aligned, Pair, Settings
+    from hsyn_cli.method.working import Method
 
 Progress = Callable[[str, float], None]
 ROLES = ("moving", "fixed")

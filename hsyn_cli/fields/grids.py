@@ -1,4 +1,4 @@
-"""Displacement fields on grids in space: resampling, conversion to images, and inverse error.
+"""Displacement fields on grids in space: resampling, and inverse error.
 
 Fields are (1, 3, Z, Y, X) in mm, components in LPS unless a docstring says otherwise.
 """
@@ -8,13 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from torch import Tensor
 
 from hsyn_cli.fields.sampling import rotate, sample_affine, sample_grid
 from hsyn_cli.space import Array, Grid
-from hsyn_cli.space.planes import raised
 
 
 @dataclass(frozen=True)
@@ -66,20 +64,3 @@ def sample_mm(u: Tensor, grid: Grid, points: Tensor) -> Tensor:
 def along_axes(u: Tensor, grid: Grid) -> Tensor:
     """Components in LPS -> components along the grid's axes."""
     return rotate(grid.axes.T, u)
-
-
-def from_image(field: sitk.Image) -> Tensor:
-    """SimpleITK vector image, mm LPS -> (1, 3, Z, Y, X) float32, components in LPS."""
-    field = raised(field)
-    return torch.from_numpy(sitk.GetArrayFromImage(field)).float().movedim(-1, 0)[None].contiguous()
-
-
-def to_image(u: Tensor, grid: Grid) -> sitk.Image:
-    """(1, 3, Z, Y, X), mm LPS, on `grid` -> SimpleITK vector image."""
-    values = np.ascontiguousarray(u[0].movedim(0, -1).cpu().numpy())
-    return grid.stamp(sitk.GetImageFromArray(values, isVector=True))
-
-
-def as_transform(displacement: sitk.Image) -> sitk.DisplacementFieldTransform:
-    """A vector image, mm LPS, as a transform. The image keeps its values."""
-    return sitk.DisplacementFieldTransform(sitk.Cast(displacement, sitk.sitkVectorFloat64))

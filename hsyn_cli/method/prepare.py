@@ -24,11 +24,11 @@ from hsyn_cli.errors import UsageError
 from hsyn_cli.io.images import ImageLike, as_image, as_mask
 from hsyn_cli.io.transforms import TransformLike, as_affine_transform
 from hsyn_cli.method import similarity as similarities
+from hsyn_cli.method.inference import FIELD_STRIDE
 from hsyn_cli.method.networks import load_networks
 from hsyn_cli.method.states import (
     AUTO,
     Aligned,
-    Method,
     Other,
     Pair,
     Settings,
@@ -36,12 +36,12 @@ from hsyn_cli.method.states import (
     check_search,
     check_transform,
 )
+from hsyn_cli.method.working import Method
 from hsyn_cli.space import Grid
 from hsyn_cli.space.planes import check_alike
 
 NETWORKS_FOR = "ncc"  # the similarity that the shipped networks were trained with
 OTHER_CONTRAST = "mind"  # the similarity of images that differ in contrast
-FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
 FINER_MULTIPLE = 12  # sizes then divide by 4 at 3/4 of the voxel size, too
 
 
