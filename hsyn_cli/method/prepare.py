@@ -131,24 +131,14 @@ def choose(pair: Pair, settings: Settings) -> Method:
             text = f"checkpoint {used} was trained for {config.similarity}"
             raise UsageError(text, "leave out --similarity, or give --model none")
         config = replace(config, similarity=settings.similarity)
-    measure = similarities.find(config.similarity)
-    smoothness = settings.smoothness * measure.smoothness
-    config = replace(config, spacing=pair.voxel or config.spacing)
-    networks.sn.config = config.smoother(smoothness)
+    networks.sn.config = replace(config, spacing=pair.voxel or config.spacing)
     networks.sn.channels = settings.channels
-    preset = presets.find(settings.preset, config.organ).smoother(smoothness)
-    if settings.transform != "deformable":
-        preset = replace(preset, fit=0)  # an affine map has an exact inverse
+    method = Method.of(networks, settings.preset, settings.smoothness)
+    if settings.transform != "deformable":  # an affine map has an exact inverse
+        method = replace(method, preset=replace(method.preset, fit=0))
     kinds = pair.kinds if used in (organs.NONE, *organs.shipped().values()) else {}
-    return Method(
-        networks=networks,
-        organ=organs.find(config.organ),
-        preset=preset,
-        similarity=measure,
-        depth=preset.depth(config.levels),
-        kinds=kinds,
-        warnings=(*pair.notes, *organs.warnings(used, kinds), *organs.remarks(kinds)),
-    )
+    warnings = (*pair.notes, *organs.warnings(used, kinds), *organs.remarks(kinds))
+    return replace(method, kinds=kinds, warnings=warnings)
 
 
 def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method, Aligned]:

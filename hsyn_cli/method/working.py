@@ -6,14 +6,17 @@ compositions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from hsyn_cli.anatomy import organs
 from hsyn_cli.anatomy.organs import Organ
 from hsyn_cli.anatomy.tensors import Scene
+from hsyn_cli.config import presets
 from hsyn_cli.config.presets import Preset
 from hsyn_cli.fields.totals import field_on
+from hsyn_cli.method import similarity
 from hsyn_cli.method.networks import TrainedNetworks
 from hsyn_cli.method.similarity import Similarity
 from hsyn_cli.space import Grid
@@ -34,8 +37,22 @@ class Method:
     preset: Preset
     similarity: Similarity
     depth: int
-    kinds: dict[str, str]
-    warnings: tuple[str, ...]
+    kinds: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, networks: TrainedNetworks, preset: str, smoothness: float = 1.0) -> Method:
+        """The method of a preset for the networks, whose config becomes as smooth.
+
+        Raises UsageError for an unknown preset.
+        """
+        config = networks.sn.config
+        measure = similarity.find(config.similarity)
+        smoothness *= measure.smoothness
+        networks.sn.config = config.smoother(smoothness)
+        chosen = presets.find(preset, config.organ).smoother(smoothness)
+        depth = chosen.depth(config.levels)
+        return cls(networks, organs.find(config.organ), chosen, measure, depth)
 
     @property
     def spacing(self) -> float:
