@@ -157,6 +157,14 @@ def _onednn_has_bfloat16() -> bool:
         return False
 
 
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A few numbers of the CPU on a device. On CUDA, the host does not wait for its other work.
+
+    There the driver keeps a copy of what it has yet to send. Other devices might not.
+    """
+    return values.to(device, non_blocking=device.type == "cuda")
+
+
 def device_name(device: torch.device) -> str:
     """The name of the device in the report."""
     import torch

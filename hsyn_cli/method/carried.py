@@ -102,7 +102,8 @@ def load_pair(path: Path, device: torch.device) -> Carried:
 
 
 def _grid(values: dict[str, Any]) -> Grid:
-    return Grid(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return Grid(**plain)
 
 
 def _tensor(arrays: Mapping[str, Any], name: str, device: torch.device) -> Any:

@@ -26,6 +26,7 @@ Part = tuple[slice, slice, slice]  # of a grid, along z, y, x
 PLAIN = SNNetConfig()
 EVERYWHERE = Where()
 SLAB = 400_000  # voxels of one image in one slab
+SLAB_ELSEWHERE = 8_000_000  # the same on a GPU, which a small slab would not fill
 LARGE = 8_000_000  # voxels of a grid; on larger ones, each step starts with little memory kept
 NEAR = 6  # voxels around content in which the forces of all steps act
 MOST = 0.7  # of the grid; a list of more voxels saves nothing
@@ -241,14 +242,21 @@ def _usual(contrast: Tensor, seen: Tensor) -> Tensor:
 def _deep(images: Tensor) -> int:
     """Voxels along z in one slab; each thread gets as many slabs."""
     count, threads = images[0, 0].numel(), torch.get_num_threads()
+    if images.device.type != "cpu":
+        return math.ceil(images.shape[2] / math.ceil(count / SLAB_ELSEWHERE))
     if count < SLAB / 4:
         return images.shape[2]
     return math.ceil(images.shape[2] / (threads * math.ceil(count / (SLAB * threads))))
 
 
 def _content(moving: Tensor, fixed: Tensor, first: int, last: int, beyond: int) -> Part | None:
-    """The part around a slab that its forces depend on: all that is not empty, and `beyond`."""
+    """The part around a slab that its forces depend on: all that is not empty, and `beyond`.
+
+    On a GPU, all: the host would wait for the answer longer than what is empty takes.
+    """
     low, high = max(first - beyond, 0), min(last + beyond, moving.shape[2])
+    if moving.device.type != "cpu":
+        return slice(low, high), slice(0, moving.shape[3]), slice(0, moving.shape[4])
     full = (moving[:, 0, low:high] + fixed[:, 0, low:high]).gt(0).flatten(0, 1).any(0)
     part = _box(full, low, high)
     if part is None:
