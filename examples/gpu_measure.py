@@ -212,21 +212,34 @@ def timings(
     pair = load_pair(path, device)
     method = method_for(pair, model, preset, device)
     register_carried(pair, method)
-    whole, parts = [], []
+    whole = seconds_of(pair, method, device, repeats)
+    parts = []
     for _ in range(repeats):
-        wait(device)
-        begun = time.perf_counter()
-        register_carried(pair, method)
-        wait(device)
-        whole.append(time.perf_counter() - begun)
         timer = Timer(device, method.networks.sn, method.networks.di)
         register_carried(pair, method, timer.part)
         parts.append(timer.told())
     median = {name: statistics.median(p[name] for p in parts) for name in parts[0]}
     found = {"whole": statistics.median(whole), "spread": [min(whole), max(whole)], "parts": median}
-    found |= {"size": pair.scene.grid.size}
+    found |= {"size": pair.scene.grid.size, "cudnn_benchmark": NO_CUDA}
+    if device.type == "cuda":
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            register_carried(pair, method)
+            tuned = statistics.median(seconds_of(pair, method, device, repeats))
+        found["cudnn_benchmark"] = f"{tuned:.3f} s"
     found |= {"host_waits": host_waits(device, lambda: register_carried(pair, method))}
     return found | kernels(device, lambda: register_carried(pair, method))
+
+
+def seconds_of(pair: Carried, method: Method, device: torch.device, repeats: int) -> list[float]:
+    """Of each of several whole runs."""
+    seconds = []
+    for _ in range(repeats):
+        wait(device)
+        begun = time.perf_counter()
+        register_carried(pair, method)
+        wait(device)
+        seconds.append(time.perf_counter() - begun)
+    return seconds
 
 
 def memory(path: Path, preset: str, model: str, device: torch.device) -> dict[str, float]:

@@ -78,6 +78,7 @@ def timings(units: Units, on_cpu: bool) -> Iterator[Row]:
         judged = not on_cpu
         title = f"tensors ({size}) to total fields, {preset}"
         yield title, seconds(whole), seconds(bar), verdict(whole, bar, judged)
+        yield f"the same with cudnn.benchmark, {preset}", found[0]["cudnn_benchmark"], "", ""
         title = f"{', '.join(CORE_PARTS)}, {preset}"
         yield title, seconds(core), seconds(CORE), verdict(core, CORE, judged)
         for name, value in parts.items():

@@ -138,7 +138,7 @@ def unfolded(u: Tensor, grid: Grid, reach: float) -> Tensor:
     """
     along = along_axes(u, grid)
     central, corner = determinants(along, grid.spacing)
-    share = (~(central > WRITTEN_FLOOR)).float().mean()
+    share = float((~(central > WRITTEN_FLOOR)).float().mean())
     if share >= MOST_FOLDS:
         return u
     if share > 0:

@@ -16,7 +16,7 @@ from hsyn_cli.config.architecture import SNNetConfig, Steps
 from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.regularity import less_divergence, smoothed_where_flat
 from hsyn_cli.fields.sampling import Voxels, warp
-from hsyn_cli.fields.slabs import each_slab
+from hsyn_cli.fields.slabs import ON_GPU, each_slab
 from hsyn_cli.fields.smoothing import box_operator, gaussian, resize_smooth, separable
 from hsyn_cli.method import similarity
 from hsyn_cli.method.forces import forces
@@ -26,7 +26,6 @@ Part = tuple[slice, slice, slice]  # of a grid, along z, y, x
 PLAIN = SNNetConfig()
 EVERYWHERE = Where()
 SLAB = 400_000  # voxels of one image in one slab
-SLAB_ELSEWHERE = 8_000_000  # the same on a GPU, which a small slab would not fill
 LARGE = 8_000_000  # voxels of a grid; on larger ones, each step starts with little memory kept
 NEAR = 6  # voxels around content in which the forces of all steps act
 MOST = 0.7  # of the grid; a list of more voxels saves nothing
@@ -243,7 +242,7 @@ def _deep(images: Tensor) -> int:
     """Voxels along z in one slab; each thread gets as many slabs."""
     count, threads = images[0, 0].numel(), torch.get_num_threads()
     if images.device.type != "cpu":
-        return math.ceil(images.shape[2] / math.ceil(count / SLAB_ELSEWHERE))
+        return math.ceil(images.shape[2] / math.ceil(count / ON_GPU))
     if count < SLAB / 4:
         return images.shape[2]
     return math.ceil(images.shape[2] / (threads * math.ceil(count / (SLAB * threads))))
