@@ -8,7 +8,8 @@ from samples import DIRECTIONS, smooth_field, turned
 from hsyn_cli.fields import mutual
 from hsyn_cli.fields.grids import affine_displacement
 from hsyn_cli.fields.inverse import fixed_point_inverse
-from hsyn_cli.fields.mutual import RoundTrips, marked, marked_on
+from hsyn_cli.fields.marked import marked, marked_on
+from hsyn_cli.fields.mutual import RoundTrips
 from hsyn_cli.fields.sampling import rotate
 from hsyn_cli.space import Array, Grid
 

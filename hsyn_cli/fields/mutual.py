@@ -8,7 +8,7 @@ at once. Ours, not in the paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsyn_cli.devices import return_memory
+from hsyn_cli.devices import return_memory, to_device
 from hsyn_cli.fields.grids import ErrorStats
+from hsyn_cli.fields.marked import marked, marked_on
 from hsyn_cli.fields.sampling import length, sample_grid
 from hsyn_cli.fields.slabs import each_slab
 from hsyn_cli.space import Array, Box, Grid
@@ -54,11 +55,11 @@ class Ways:
         to_index = np.linalg.inv(other.index_to_point)
         shift = to_index @ (np.array(grid.origin) - np.array(other.origin))
         matrix = torch.from_numpy((to_index @ grid.index_to_point).T).float()
-        per_mm = torch.from_numpy(to_index.T.copy()).float().to(u.device)
-        last = torch.tensor(other.size, device=u.device) - 1
+        per_mm = to_device(torch.from_numpy(to_index.T.copy()).float(), u.device)
+        last = to_device(torch.tensor(other.size) - 1, u.device)
         # The points of a slice are off its plane by rounding.
         room = torch.where(last == 0, 0.5, 0.0)
-        matrix, offset = matrix.to(u.device), torch.from_numpy(shift).float().to(u.device)
+        matrix, offset = (to_device(v, u.device) for v in (matrix, torch.from_numpy(shift).float()))
         planes = max(1, _part(u.device) // content[0].size)
         parts = {}
 
@@ -104,16 +105,16 @@ class Start:
         linear: (3, 3), x -> linear @ x.
         """
         ny, nx = own.shape[3:]
-        corner = torch.tensor(box[0], dtype=torch.int32, device=own.device)
+        corner = to_device(torch.tensor(box[0], dtype=torch.int32), own.device)
         x, y, z = (ways.voxels - corner).unbind(1)
-        first, last = (torch.tensor(at, device=own.device) for at in end)
+        first, last = (to_device(torch.tensor(at), own.device) for at in end)
         scale = 2 / (last - first)
         return cls(
             own,
             (z * ny + y) * nx + x,  # int32 takes half the memory
             (ways.starts - first + 0.5) * scale - 1,
             ways.per_mm * scale,
-            torch.from_numpy(linear.T.copy()).float().to(own.device),
+            to_device(torch.from_numpy(linear.T.copy()).float(), own.device),
         )
 
     def side(self) -> Side:
@@ -272,23 +273,6 @@ class RoundTrips:
         return error_stats(first.measure(second)), error_stats(second.measure(first))
 
 
-def marked(content: Mask) -> tuple[Tensor, Sequence[Tensor]]:
-    """The flat indices (N,) of the voxels that are True, and those along z, y, x.
-
-    On a CPU, torch's nonzero takes ten times as long.
-    """
-    flat = np.flatnonzero(content)
-    zyx = np.unravel_index(flat, content.shape)
-    return torch.from_numpy(flat), [torch.from_numpy(index) for index in zyx]
-
-
-def marked_on(content: Mask, device: torch.device) -> tuple[Tensor, Sequence[Tensor]]:
-    """The same on a GPU, to which the indices would travel for longer than the mask."""
-    flat = torch.from_numpy(np.ascontiguousarray(content)).to(device).flatten().nonzero()[:, 0]
-    _, ny, nx = content.shape
-    return flat, (flat // (ny * nx), flat // nx % ny, flat % nx)
-
-
 def _part(device: torch.device) -> int:
     """Points in one call."""
     return PART if device.type == "cpu" else PART_ELSEWHERE
@@ -298,7 +282,8 @@ def _box(grid: Grid, *indices: Tensor) -> Box:
     """The part of a grid around (N, 3) indices in x, y, z."""
     corners = [v for part in indices if len(part) for v in (part.amin(0), part.amax(0))]
     corners = corners or [indices[0].new_zeros(3)]
-    return grid.covered(grid.points(np.array([v.tolist() for v in corners])))
+    ends = torch.stack([v.double() for v in corners])
+    return grid.covered(grid.points(np.array(ends.tolist())))
 
 
 def error_stats(errors: Tensor) -> ErrorStats:

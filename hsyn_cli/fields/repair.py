@@ -199,7 +199,8 @@ def taper(u: Tensor, voxels: int) -> Tensor:
         n = u.shape[axis]
         if n == 1:
             continue
-        depth = torch.minimum(torch.arange(n), torch.arange(n - 1, -1, -1)).to(u.device)
+        depth = torch.arange(n, device=u.device)
+        depth = torch.minimum(depth, n - 1 - depth)
         weight = 0.5 - 0.5 * torch.cos(torch.pi * (depth / voxels).clamp_max(1.0))
         u *= weight.view([n if k == axis else 1 for k in range(5)])
     return u
