@@ -75,6 +75,12 @@ class Day:
         self.pairs = sorted(self.content.glob("pair-*.xz"))[: args.pairs]
 
     @property
+    def model(self) -> str:
+        """The checkpoint that was packed, or the name of one in the tree."""
+        carried = self.content / "shipped.safetensors"
+        return str(carried) if carried.exists() else self.results["packed"]["model"]
+
+    @property
     def left(self) -> float:
         """Seconds until the time is over."""
         return self.end - time.monotonic()
@@ -143,11 +149,11 @@ def train(day: Day, config: Path, key: str) -> None:
 
 def evaluation(day: Day) -> None:
     """The shipped checkpoint and every trained one, on all pairs."""
-    models = {day.results["packed"]["model"]: ""}
+    models = {day.model: ""}
     for path in sorted(day.work.glob("train/*/checkpoint.safetensors")):
         models[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     for model, sha256 in models.items():
-        name = Path(model).parent.name if sha256 else model
+        name = Path(model).parent.name if sha256 else day.results["packed"]["model"]
         for preset in PRESETS:
             for path in day.pairs:
                 key = "/".join(("evaluation", name, sha256 or "shipped", preset, path.stem))
@@ -184,7 +190,7 @@ def carried_in(carried: Path, work: Path) -> bool:
 
 def measure(day: Day, step: str, most: int, work: Callable[..., dict[str, Any]]) -> None:
     """Measure the first pairs with each preset."""
-    model = day.results["packed"]["model"]
+    model = day.model
     for preset in PRESETS:
         for path in day.pairs[:most]:
             key = f"{step}/{preset}/{path.stem}"

@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 import tempfile
 import time
@@ -39,9 +40,9 @@ from hsyn_cli.results.register_files import Inputs
 from hsyn_cli.results.report import to_dict
 from hsyn_cli.results.run_folder import Wanted
 from hsyn_cli.space import Grid, affine_parts
-from hsyn_cli.training.cache import settings
-from hsyn_cli.training.data import build_cache, collect
-from hsyn_cli.training.runs import read_config
+from hsyn_cli.training.cache import Cache, settings
+from hsyn_cli.training.runs import RunFolder, read_config
+from hsyn_cli.training.session import Session
 
 PART = 38_000_000  # bytes; a call may carry 40 MB beside the tree
 SEED = 0
@@ -116,6 +117,16 @@ def whole(row: dict[str, str], model: str, mm: float | None) -> dict[str, float]
     return {**steps, "reading and writing": rest}
 
 
+def cached(config: Path, args: argparse.Namespace, out: Path) -> Cache:
+    """The cache that `hsyn train` makes for a config."""
+    run = RunFolder(args.work / "run")
+    with Session(run.folder, "cpu", args.threads) as session:
+        session.configure(config, None, False, None)
+        cache = session.load_data(args.data, lambda step, part: None)
+        run.cache.rename(out)
+    return cache
+
+
 def parts(content: Path, out: Path) -> list[Path]:
     """Everything in `content` as parts of PART bytes, and parts.json, which says what they hold."""
     stream = io.BytesIO()
@@ -143,7 +154,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, help="CSV of pairs; default: examples/brain")
     parser.add_argument("--most", type=int, help="the first so many pairs; default: all")
     parser.add_argument("--mm", type=float, help="voxels of images and working grid")
-    parser.add_argument("--model", default=DEFAULT, help="checkpoint; default: %(default)s")
+    parser.add_argument("--model", default=DEFAULT, help="to measure; default: %(default)s")
     parser.add_argument("--data", type=Path, help="training data, as for hsyn train")
     parser.add_argument("--config", type=Path, nargs="*", default=[], help="training configs")
     parser.add_argument("--threads", type=int, help="CPU threads; default: all")
@@ -161,14 +172,15 @@ def main() -> None:
                 seconds.setdefault(step, []).append(value)
             say(f"pair {k} of {len(rows)}: {pair.name}, working grid {pair.scene.grid.size}")
         made: list[tuple[str, ...]] = []
-        for training in map(read_config, args.config):
-            if settings(training) not in made:
-                made.append(settings(training))
-                folder = content / f"cache-{len(made)}"
-                cache = build_cache(collect(args.data), training, folder, lambda step, part: None)
-                say(f"{folder.name}: {len(cache.names)} subjects; left out: {cache.left_out}")
+        for config in args.config:
+            if settings(read_config(config)) not in made:
+                made.append(settings(read_config(config)))
+                cache = cached(config, args, content / f"cache-{len(made)}")
+                say(f"cache {len(made)}: {len(cache.names)} subjects; left out: {cache.left_out}")
         about = {"hsyn": hsyn_cli.__version__, "torch": torch.__version__, "mm": args.mm}
-        about |= {"threads": torch.get_num_threads(), "model": args.model}
+        about |= {"threads": torch.get_num_threads(), "model": Path(args.model).stem}
+        if Path(args.model).suffix:  # a file, not a name of one in the tree
+            shutil.copy(args.model, content / "shipped.safetensors")
         about["seconds"] = {step: float(np.mean(values)) for step, values in seconds.items()}
         about["register"] = whole(rows[0], args.model, args.mm)
         (content / "about.json").write_text(json.dumps(about, indent=1) + "\n")
