@@ -147,6 +147,15 @@ def kernels(device: torch.device, work: Callable[[], object]) -> dict[str, Any]:
     return {"shares": shares, "launches": launches, "busy": whole / 1e6 / seconds}
 
 
+def looked_at(device: torch.device, work: Callable[[], object]) -> dict[str, Any]:
+    """Host waits and kernels of `work`; a profiler that fails costs no other figure."""
+    waits = {"host_waits": host_waits(device, work)}
+    try:
+        return waits | kernels(device, work)
+    except (RuntimeError, ValueError) as error:
+        return waits | {"no_kernels": f"not measured: {error}"}
+
+
 def method_for(pair: Carried, model: str, preset: str, device: torch.device) -> Method:
     """The networks of a checkpoint for the grid of a pair, whatever grid they learned on."""
     networks = load_networks(model, device)
@@ -226,8 +235,7 @@ def timings(
             register_carried(pair, method)
             tuned = statistics.median(seconds_of(pair, method, device, repeats))
         found["cudnn_benchmark"] = f"{tuned:.3f} s"
-    found |= {"host_waits": host_waits(device, lambda: register_carried(pair, method))}
-    return found | kernels(device, lambda: register_carried(pair, method))
+    return found | looked_at(device, lambda: register_carried(pair, method))
 
 
 def seconds_of(pair: Carried, method: Method, device: torch.device, repeats: int) -> list[float]:
@@ -261,9 +269,7 @@ def pace(session: Session) -> dict[str, Any]:
         def step(phase: training_phases.Phase = phase) -> None:
             loop.step(phase, None, 1, batch)
 
-        waits = host_waits(device, step)
-        out[phase.name] = {"steps_per_second": 1 / seconds, "host_waits": waits}
-        out[phase.name] |= kernels(device, step)
+        out[phase.name] = {"steps_per_second": 1 / seconds, **looked_at(device, step)}
     return {"precision": session.training.precision, "phases": out}
 
 

@@ -169,6 +169,8 @@ def waits(found: Mapping[str, Any] | str) -> str:
 
 
 def launched(found: Mapping[str, Any], on_cpu: bool) -> str:
+    if "no_kernels" in found:
+        return str(found["no_kernels"])
     if on_cpu:
         return f"not measured; {found['launches']} operators, views too"
     return f"{found['launches']}, device busy {found['busy']:.0%} of the time"
