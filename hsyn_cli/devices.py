@@ -57,17 +57,23 @@ def use_threads(threads: int | None) -> None:
     None: both take as many as they would by themselves, if there are cores for all.
     """
     import SimpleITK as sitk
+
+    use_torch_threads(threads)
+    itk = sitk.ProcessObject
+    own = itk.GetGlobalDefaultNumberOfThreads()
+    wanted = min(available_cores(), own if threads is None else threads)
+    if wanted != own:
+        itk.SetGlobalDefaultNumberOfThreads(wanted)
+
+
+def use_torch_threads(threads: int | None) -> None:
+    """The same for torch alone, without SimpleITK."""
     import torch
 
-    cores = available_cores()
-    itk = sitk.ProcessObject
-    for own, limit in (
-        (torch.get_num_threads(), torch.set_num_threads),
-        (itk.GetGlobalDefaultNumberOfThreads(), itk.SetGlobalDefaultNumberOfThreads),
-    ):
-        wanted = min(cores, own if threads is None else threads)
-        if wanted != own:
-            limit(wanted)
+    own = torch.get_num_threads()
+    wanted = min(available_cores(), own if threads is None else threads)
+    if wanted != own:
+        torch.set_num_threads(wanted)
 
 
 def available_cores(root: Path = Path("/")) -> int:
@@ -152,6 +158,14 @@ def _onednn_has_bfloat16() -> bool:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError):  # a torch without oneDNN
         return False
+
+
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A few numbers of the CPU on a device. On CUDA, the host does not wait for its other work.
+
+    There the driver keeps a copy of what it has yet to send. Other devices might not.
+    """
+    return values.to(device, non_blocking=device.type == "cuda")
 
 
 def device_name(device: torch.device) -> str:

@@ -21,7 +21,8 @@ from hsyn_cli.space import Grid
 
 if TYPE_CHECKING:
     from hsyn_cli.method.result import DeviceMemory
-    from hsyn_cli.method.states import Aligned, Method, Pair, Settings
+    from hsyn_cli.method.states import Aligned, Pair, Settings
+    from hsyn_cli.method.working import Method
 
 Progress = Callable[[str, float], None]
 ROLES = ("moving", "fixed")

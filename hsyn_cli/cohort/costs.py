@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import torch
 
     from hsyn_cli.anatomy.scene import Subjects
-    from hsyn_cli.method.states import Method, Pair
+    from hsyn_cli.method.states import Pair
+    from hsyn_cli.method.working import Method
 
 # Seconds, and microseconds per voxel.
 START = 1.2  # of a process, once for each worker

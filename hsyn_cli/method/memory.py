@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
     from hsyn_cli.anatomy.scene import Subjects
-    from hsyn_cli.method.states import Method, Pair, Settings
+    from hsyn_cli.method.states import Pair, Settings
+    from hsyn_cli.method.working import Method
 
 # Bytes per voxel of the grid that a step works on, beside the scene.
 STEPS, STEPS_CHANNEL, STEPS_COUNTS = 105, 16, 12  # of forces; for each further channel or map

@@ -16,7 +16,8 @@ from hsyn_cli import devices
 from hsyn_cli.method import memory, turns
 from hsyn_cli.method.clock import Clock
 from hsyn_cli.method.result import DeviceMemory, Registration
-from hsyn_cli.method.states import Aligned, Method, Pair, Settings
+from hsyn_cli.method.states import Aligned, Pair, Settings
+from hsyn_cli.method.working import Method
 
 CPU = torch.device("cpu")
 SHORT, FULL = "has too little free memory", "ran out of memory"  # see `DeviceMemory.left`

@@ -11,15 +11,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import SimpleITK as sitk
-from torch import Tensor
 
 from hsyn_cli.anatomy.intensity import foreground
 from hsyn_cli.fields.change import Change, Linear
 from hsyn_cli.fields.folding import Folding
-from hsyn_cli.fields.grids import ErrorStats, as_transform, from_image, to_image
+from hsyn_cli.fields.grids import ErrorStats
+from hsyn_cli.fields.images import as_transform, from_image, to_image
 from hsyn_cli.fields.mutual import RoundTrips
-from hsyn_cli.fields.totals import field_on, without_affine
+from hsyn_cli.fields.totals import without_affine
 from hsyn_cli.io.checkpoints import CheckpointId
+from hsyn_cli.method.working import WorkingFields
 from hsyn_cli.space import Grid, affine_parts
 from hsyn_cli.space.planes import lowered, raised, raised_transform
 
@@ -147,35 +148,6 @@ class Midspace:
 
 
 @dataclass(frozen=True)
-class WorkingFields:
-    """The fields on the working `grid`: (1, 3, Z, Y, X), mm along its axes."""
-
-    grid: Grid
-    mid_to_moving: Tensor
-    mid_to_fixed: Tensor
-    fixed_to_moving: Tensor
-    moving_to_fixed: Tensor
-
-    def scaled(self, unit: float) -> WorkingFields:
-        """The fields with all lengths times `unit`."""
-        if unit == 1:
-            return self
-        fields = (
-            self.mid_to_moving, self.mid_to_fixed, self.fixed_to_moving, self.moving_to_fixed
-        )  # fmt: skip
-        return WorkingFields(self.grid.scaled(unit), *(u * unit for u in fields))
-
-    def on_cpu(self) -> WorkingFields:
-        """The fields in the memory of the computer."""
-        fields = (self.mid_to_moving, self.mid_to_fixed, self.fixed_to_moving, self.moving_to_fixed)
-        return WorkingFields(self.grid, *(u.cpu() for u in fields))
-
-    def on(self, target: Grid, name: str) -> sitk.Image:
-        """The field `name` on another grid, mm LPS."""
-        return to_image(field_on(getattr(self, name), self.grid, target), target)
-
-
-@dataclass(frozen=True)
 class Outcome:
     """The files of a registration. Fields are float32 vector images, mm LPS, pull-back.
 
@@ -226,7 +198,7 @@ class Registration(Outcome):
         """ANTs' 1InverseWarp: inverse, on the fixed grid, affine left out, fitted to 1Warp."""
         grid = Grid.of(self.fixed)
         u = from_image(self.warp_field)
-        v = from_image(self.working.on(grid, "moving_to_fixed"))
+        v = self.working.on(grid, "moving_to_fixed").cpu()
         contents = (foreground(raised(self.fixed)), foreground(raised(self.warped)))
         RoundTrips.of(u, grid, v, grid, contents, np.eye(3)).fit(FIT, moves=False)
         return lowered(to_image(v, grid))
@@ -235,8 +207,8 @@ class Registration(Outcome):
     def midspace(self) -> Midspace:
         """Computed on each access."""
         grid = Grid.of(self.fixed)
-        to_moving = self.working.on(grid, "mid_to_moving")
-        to_fixed = self.working.on(grid, "mid_to_fixed")
+        to_moving = to_image(self.working.on(grid, "mid_to_moving"), grid)
+        to_fixed = to_image(self.working.on(grid, "mid_to_fixed"), grid)
         affine = raised_transform(self.affine)
         chain = sitk.CompositeTransform([affine, as_transform(to_moving)])
         straight, linear = as_transform(to_fixed), sitk.sitkLinear

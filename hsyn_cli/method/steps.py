@@ -16,7 +16,7 @@ from hsyn_cli.config.architecture import SNNetConfig, Steps
 from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.regularity import less_divergence, smoothed_where_flat
 from hsyn_cli.fields.sampling import Voxels, warp
-from hsyn_cli.fields.slabs import each_slab
+from hsyn_cli.fields.slabs import ON_GPU, each_slab
 from hsyn_cli.fields.smoothing import box_operator, gaussian, resize_smooth, separable
 from hsyn_cli.method import similarity
 from hsyn_cli.method.forces import forces
@@ -241,14 +241,21 @@ def _usual(contrast: Tensor, seen: Tensor) -> Tensor:
 def _deep(images: Tensor) -> int:
     """Voxels along z in one slab; each thread gets as many slabs."""
     count, threads = images[0, 0].numel(), torch.get_num_threads()
+    if images.device.type != "cpu":
+        return math.ceil(images.shape[2] / math.ceil(count / ON_GPU))
     if count < SLAB / 4:
         return images.shape[2]
     return math.ceil(images.shape[2] / (threads * math.ceil(count / (SLAB * threads))))
 
 
 def _content(moving: Tensor, fixed: Tensor, first: int, last: int, beyond: int) -> Part | None:
-    """The part around a slab that its forces depend on: all that is not empty, and `beyond`."""
+    """The part around a slab that its forces depend on: all that is not empty, and `beyond`.
+
+    On a GPU, all: the host would wait for the answer longer than what is empty takes.
+    """
     low, high = max(first - beyond, 0), min(last + beyond, moving.shape[2])
+    if moving.device.type != "cpu":
+        return slice(low, high), slice(0, moving.shape[3]), slice(0, moving.shape[4])
     full = (moving[:, 0, low:high] + fixed[:, 0, low:high]).gt(0).flatten(0, 1).any(0)
     part = _box(full, low, high)
     if part is None:
