@@ -18,9 +18,11 @@ import torch
 import torchgen
 from torch import Tensor
 
+from pretend.record import RECORD
+
 TABLE = Path(torchgen.__file__).parent / "packaged" / "ATen" / "native" / "native_functions.yaml"
 
-COPIES = {"copy_", "copy", "_to_copy", "_foreach_copy_"}  # between any two devices
+COPIES = {"copy_", "copy", "_to_copy", "_foreach_copy_", "fill_"}  # between any two devices
 INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 # Pointwise, but not every version of torch takes a number of the CPU here.
 NO_NUMBERS = {"clamp", "clamp_", "addcmul", "addcmul_", "addcdiv", "addcdiv_", "lerp", "lerp_"}
@@ -38,11 +40,6 @@ WAITS = {
     "_linalg_check_errors": "linalg",
 }
 MASKS = (torch.bool, torch.uint8)
-
-
-class MixUp(RuntimeError):
-    """What CUDA would refuse."""
-
 
 Slot = tuple[str, Tensor]  # the name of an argument, and a tensor in it
 
@@ -74,7 +71,7 @@ def check(
         found = ", ".join(
             f"{slot} {tuple(v.shape)} on {'cuda:0' if there(v) else 'cpu'}" for slot, v in slots
         )
-        raise MixUp(
+        raise RECORD.refuse(
             "Expected all tensors to be on the same device, but found at least two devices, "
             f"cuda:0 and cpu! ({func}: {found})"
         )
@@ -89,11 +86,11 @@ def _slots(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterato
 
 
 def _index_refuses(slots: Sequence[Slot], there: Callable[[Tensor], bool]) -> bool:
-    """An index may lie on the CPU; a value, too, if it is one number without axes."""
+    """An index may lie on the CPU, and a value without axes anywhere."""
     on_device = there(slots[0][1])
     for name, v in slots[1:]:
-        free = name == "indices" or (name == "values" and not v.dim())
-        if there(v) != on_device and (there(v) or not free) and (name != "values" or v.dim()):
+        free = on_device if name == "indices" else name == "values" and not v.dim()
+        if there(v) != on_device and not free:
             return True
     return False
 
@@ -121,31 +118,29 @@ def wait_of(
 ) -> str | None:
     """How the host waits for the device in this call, if it does."""
     name = func._schema.name.removeprefix("aten::")
-    slots = dict(_slots(func, args, kwargs))
-    if not args or not any(map(there, slots.values())):
-        return _of_copy(name, args, kwargs, there)
     if name in ("copy_", "_to_copy"):
         return _of_copy(name, args, kwargs, there)
+    if not any(there(v) for _, v in _slots(func, args, kwargs)):
+        return None
     if name in INDEXED:
         masks = [v for v in args[1] if v is not None and v.dtype in MASKS]
         number = len(args) > 2 and not args[2].dim() and len(masks) == 1  # becomes a masked_fill
         return "nonzero" if masks and not number else None
     if name == "repeat_interleave" and kwargs.get("output_size") is None:
         return "repeat_interleave"
-    if name in ("masked_fill", "masked_fill_") and isinstance(args[2], Tensor):
-        return "item" if there(args[2]) else None
+    if name in ("masked_fill", "masked_fill_", "fill_"):
+        return "item" if isinstance(args[-1], Tensor) and there(args[-1]) else None
     return WAITS.get(name)
 
 
 def _of_copy(
     name: str, args: Sequence[Any], kwargs: Mapping[str, Any], there: Callable[[Tensor], bool]
 ) -> str | None:
-    if name not in ("copy_", "_to_copy") or kwargs.get("non_blocking"):
+    """torch waits for a copy between devices, in either direction, unless told not to."""
+    if kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]):
         return None
     if name == "copy_":
         to, source = there(args[0]), there(args[1])
-        if len(args) > 2 and args[2]:
-            return None
     else:
         source, device = there(args[0]), kwargs.get("device")
         to = source if device is None else device.type == "meta"

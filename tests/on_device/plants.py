@@ -1,0 +1,107 @@
+"""Device mistakes, planted in functions of hsyn by an exchange of their text."""
+
+from __future__ import annotations
+import __future__
+
+import importlib
+import inspect
+import textwrap
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Plant:
+    """`name` of a function in a module of hsyn; its text `right`, and what a mistake makes of it.
+
+    `check`: the name of the check that must find it.
+    """
+
+    kind: str
+    module: str
+    name: str
+    right: str
+    wrong: str
+    check: str
+
+    def set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Exchange the code of the function, for all who have imported it."""
+        owner = importlib.import_module(f"hsyn_cli.{self.module}")
+        function = owner
+        for part in self.name.split("."):
+            function = getattr(function, part)
+        function = inspect.unwrap(getattr(function, "__func__", function))
+        text = textwrap.dedent(inspect.getsource(function))
+        assert text.count(self.right) == 1, f"the plant in {self.name} does not fit any more"
+        flag = __future__.annotations.compiler_flag
+        code = compile(text.replace(self.right, self.wrong), owner.__file__, "exec", flag)
+        made: dict[str, Any] = {}
+        exec(code, {**vars(owner), "__name__": "plant"}, made)  # noqa: S102
+        planted = made[self.name.rpartition(".")[2]]
+        planted = inspect.unwrap(getattr(planted, "__func__", planted))
+        assert isinstance(function, FunctionType)
+        monkeypatch.setattr(function, "__code__", planted.__code__)
+
+
+PLANTS = (
+    Plant(
+        ".cpu()", "method.where", "Where.weight",
+        "return of_moving * of_fixed", "return (of_moving * of_fixed).cpu()", "refinement",
+    ),
+    Plant(
+        "a missing .to", "fields.sampling", "rotate",
+        ".float().to(u.device)", ".float()", "resampling",
+    ),
+    Plant(
+        "a fresh tensor without device", "method.forces", "_slope",
+        ", device=image.device)", ")", "forces",
+    ),
+    Plant(
+        "a detour through numpy", "fields.repair", "taper",
+        "u = u.clone()", "u = torch.from_numpy(np.array(u)).to(u.device)", "repair",
+    ),
+    Plant(
+        "an index of the host in arithmetic", "fields.repair", "_distinct",
+        ", device=voxels.device)", ")", "repair",
+    ),
+    Plant(
+        "a generator of the other device", "training.pairs", "Draws.noise",
+        "self.large", "self.small", "training",
+    ),
+    Plant(
+        "a module left on the CPU", "method.networks", "load_networks",
+        ".requires_grad_(False).to(device)", ".requires_grad_(False)", "networks",
+    ),
+    Plant(
+        "a cached buffer of another device", "fields.smoothing", "box_operator",
+        "like.device", 'torch.device("cpu")', "forces",
+    ),
+    Plant(
+        "a tensor of one number that has an axis", "fields.inverse", "fixed_point_inverse",
+        "> tolerance)", "> torch.tensor([tolerance]))", "inverse",
+    ),
+    Plant(
+        "a mixed where", "training.loop", "step",
+        "parameter.grad, 0.0)", "parameter.grad, torch.zeros(parameter.shape))", "training",
+    ),
+    Plant(
+        "a mixed cat", "method.di_net", "DINet.forward",
+        "(warped, v + warped)", "(warped.cpu(), v + warped)", "networks",
+    ),
+    Plant(
+        "a mixed stack", "fields.mutual", "Ways.of",
+        "torch.stack((x, y, z.add_(first)), 1)", "torch.stack((x, y, z.add_(first).cpu()), 1)",
+        "composition",
+    ),
+    Plant(
+        "a table of the host, read at indices of the device", "training.painting",
+        "TissueSource._painted", "table.to(self.device)[labels]", "table[labels]", "training",
+    ),
+    Plant(
+        "a result written to the host", "fields.folding", "determinants",
+        "torch.empty_like(u[:, 0])", "torch.empty(u[:, 0].shape)", "fast",
+    ),
+)  # fmt: skip
