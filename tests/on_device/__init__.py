@@ -16,7 +16,7 @@ CHECKS: dict[str, Check] = {
     for check in (
         parts.networks, parts.forces, parts.refinement, parts.repair, parts.inverse,
         parts.composition, parts.resampling,
-        chains.fast, chains.default, chains.accurate, chains.channels, chains.masks, chains.cut,
+        chains.fast, chains.default, chains.channels, chains.masks, chains.cut,
         chains.slices, chains.contrast, chains.affine,
         training.training, training.bfloat16, training.breaths, training.session,
     )

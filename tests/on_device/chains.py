@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import SimpleITK as sitk
 from samples import DIRECTIONS, picture
 
+from hsyn_cli.config.architecture import NO_NETS
+from hsyn_cli.method import networks
 from hsyn_cli.method.register import register
 from hsyn_cli.method.result import Registration
 from hsyn_cli.space import Grid
@@ -25,6 +29,8 @@ def _image(grid: Grid, centre: tuple[float, float, float], seed: int = 7) -> sit
     return sitk.Cast(sitk.SmoothingRecursiveGaussian(grid.stamp(image), 2.0), sitk.sitkFloat32)
 
 
+FEW = [replace(level, steps=replace(level.steps, steps=3)) for level in NO_NETS.levels]
+FEW_STEPS = replace(NO_NETS, levels=tuple(FEW))
 GRID = Grid((24, 28, 22), (VOXEL,) * 3, (-24.0, -28.0, -22.0), DIRECTIONS["LPS"])
 
 
@@ -33,16 +39,13 @@ def _images(seed: int = 7) -> tuple[sitk.Image, sitk.Image]:
     return _image(GRID, (3.0, -2.0, 1.0), seed), _image(GRID, (0.0, 0.0, 0.0), seed)
 
 
-def _chained(
-    device: str, *, moving: object = None, fixed: object = None, **more: object
-) -> Results:
-    """A registration's fields and what else it computes."""
+def _chained(device: str, images: object = None, **more: object) -> Results:
+    """A registration's fields, the moving image as warped, and what else it computes."""
     usual = {"preset": "fast", "affine": "none", "weights": "none", "threads": 1, "device": device}
-    images = _images() if moving is None else (moving, fixed)
-    found: Registration = register(*images, **{**usual, **more})  # type: ignore[arg-type]
-    half = found.midspace
-    shown = [found.forward_field, found.inverse_field, found.warp_field, found.inverse_warp_field]
-    return [values(image) for image in (*shown, found.warped, half.moving)]
+    with mock.patch.object(networks, "NO_NETS", FEW_STEPS):
+        found: Registration = register(*(images or _images()), **{**usual, **more})
+    shown = (found.forward_field, found.inverse_field, found.warp_field, found.inverse_warp_field)
+    return [values(image) for image in (*shown, found.warped, found.midspace.moving)]
 
 
 def fast(device: str) -> Results:
@@ -53,16 +56,9 @@ def default(device: str) -> Results:
     return _chained(device, weights=str(checkpoint()), preset="default")
 
 
-def accurate(device: str) -> Results:
-    return _chained(device, preset="accurate", smoothness=0.5)
-
-
 def channels(device: str) -> Results:
     first, second = _images(), _images(8)
-    weights = (2.0, 1.0)
-    return _chained(
-        device, moving=[first[0], second[0]], fixed=[first[1], second[1]], channel_weights=weights
-    )
+    return _chained(device, zip(first, second, strict=True), channel_weights=(2.0, 1.0))
 
 
 def masks(device: str) -> Results:
@@ -75,19 +71,19 @@ def masks(device: str) -> Results:
 def cut(device: str) -> Results:
     """An image that its border cuts, so that the other one stands in."""
     moving, fixed = _images()
-    return _chained(device, moving=moving, fixed=fixed[:, :, 8:], preset="default")
+    return _chained(device, (moving, fixed[:, :, 8:]), preset="default")
 
 
 def slices(device: str) -> Results:
     moving, fixed = (image[:, :, 11] for image in _images())
-    return _chained(device, moving=moving, fixed=fixed, preset="default")
+    return _chained(device, (moving, fixed), preset="default")
 
 
 def contrast(device: str) -> Results:
     """Images of different contrast, which are given one after steps along MIND."""
     moving, fixed = _images()
     inside = sitk.Cast(moving > 20, sitk.sitkFloat32)
-    return _chained(device, moving=(200 - moving) * inside, fixed=fixed)
+    return _chained(device, ((200 - moving) * inside, fixed))
 
 
 def affine(device: str) -> Results:

@@ -137,10 +137,11 @@ def repair(device: str) -> Results:
 def inverse(device: str) -> Results:
     """With Newton's method at the voxels that need it, and of a field on another grid."""
     u = _field(device, 0.9)
-    points = torch.rand(8, 3, generator=torch.Generator().manual_seed(0)).to(device) * 15
-    stuck = torch.zeros_like(points)
-    left = sampling.sample_points(u[0], points)[0]
-    restart_elsewhere(u[0], points, stuck, left, 0.01)
+    fold = torch.zeros(3, 16, 16, 16, device=device)
+    fold[0, ..., 4:10] = torch.tensor([0.0, -1.0, -2.0, -1.5, -1.0, -0.5]).to(device)
+    at, stuck = torch.tensor([[[4.5, 8, 8]], [[0.5, 0, 0]]]).to(device)
+    left = stuck + sampling.sample_points(fold, at + stuck)[0]
+    restart_elsewhere(fold, at, stuck, left, 0.005)
     out = host([fixed_point_inverse(u, VOXEL, -u, 0.001), stuck])
     grid = Grid(SIZE[::-1], (1.2, 1.5, 2.0), (-20.0, 12.0, 5.0), DIRECTIONS["oblique"])
     bent = smooth_field(SIZE, 1.3, 3)[0].movedim(0, -1).numpy()

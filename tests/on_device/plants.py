@@ -61,7 +61,7 @@ PLANTS = (
     ),
     Plant(
         "a detour through numpy", "fields.repair", "taper",
-        "u = u.clone()", "u = torch.from_numpy(np.array(u)).to(u.device)", "repair",
+        "u = u.clone()", "u = torch.from_numpy(u.numpy().copy()).to(u.device)", "repair",
     ),
     Plant(
         "an index of the host in arithmetic", "fields.repair", "_distinct",

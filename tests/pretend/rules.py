@@ -47,10 +47,8 @@ Slot = tuple[str, Tensor]  # the name of an argument, and a tensor in it
 def check(
     func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], there: Callable[[Tensor], bool]
 ) -> None:
-    """Raise MixUp if CUDA would refuse these arguments. `there`: whether a tensor is on it."""
+    """Raise MixUp if CUDA would refuse tensors of both devices. `there`: whether one is on it."""
     slots = list(_slots(func, args, kwargs))
-    if len({there(v) for _, v in slots}) < 2:
-        return
     name = func._schema.name.removeprefix("aten::")
     if name in COPIES:
         return
@@ -116,12 +114,10 @@ def _iterators() -> frozenset[str]:
 def wait_of(
     func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], there: Callable[[Tensor], bool]
 ) -> str | None:
-    """How the host waits for the device in this call, if it does."""
+    """How the host waits for the device in a call with tensors of it, if it does."""
     name = func._schema.name.removeprefix("aten::")
     if name in ("copy_", "_to_copy"):
         return _of_copy(name, args, kwargs, there)
-    if not any(there(v) for _, v in _slots(func, args, kwargs)):
-        return None
     if name in INDEXED:
         masks = [v for v in args[1] if v is not None and v.dtype in MASKS]
         number = len(args) > 2 and not args[2].dim() and len(masks) == 1  # becomes a masked_fill

@@ -79,28 +79,33 @@ def marked(value: Any) -> bool:
 
 def _each(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, list | tuple):
-        return type(value)(_each(v, change) for v in value)
+        return type(value)([_each(v, change) for v in value])
     return change(value)
 
 
 def _run(func: Any, args: Any, kwargs: Any) -> Any:
     """An operator, on the tensors inside; what it returns is marked if its device is."""
-    check(func, args, kwargs, marked)
-    if kind := wait_of(func, args, kwargs, marked):
-        RECORD.wait(kind)
     found: list[Marked] = []
+    others = False
 
     def opened(value: Any) -> Any:
-        if marked(value):
+        nonlocal others
+        if type(value) is Marked:
             found.append(value)
             return value.inner
-        if isinstance(value, Tensor) and value.device == META:
-            raise NotImplementedError(f"{func} gets a tensor whose data torch read in C++")
+        if isinstance(value, Tensor):
+            others = True
+            if value.device == META:
+                raise NotImplementedError(f"{func} gets a tensor whose data torch read in C++")
         return value
 
     inside, named = _each(args, opened), {k: _each(v, opened) for k, v in kwargs.items()}
+    if found and others:
+        check(func, args, kwargs, marked)
     device = kwargs.get("device")
     there = bool(found) if device is None else device.type == "meta"
+    if (found or there) and (kind := wait_of(func, args, kwargs, marked)):
+        RECORD.wait(kind)
     if device is not None and there:
         named["device"] = CPU
     out = func(*inside, **named)
