@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -42,7 +44,8 @@ from hsyn_cli.tools.invert import invert
 Results = list[Tensor]
 SIZE = (16, 24, 20)  # z, y, x
 VOXEL = 2.0
-FOLDER = tempfile.TemporaryDirectory(prefix="hsyn-device-")
+FOLDER = Path(tempfile.mkdtemp(prefix="hsyn-device-"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 STEPS = Steps(2, momentum=0.5, step_sigma=1.0, field_sigma=0.7, calm=0.2, diffusion=0.3, tissue=4.0)
 LEVEL = Level(4, 1, (4, 6), (4,), window=5, forces=True, steps=replace(STEPS, tissue=0.0))
 LEVELS = (LEVEL, Level(2, 1, (4, 6), (4,), window=5, forces=True))
@@ -60,7 +63,7 @@ def checkpoint() -> Path:
         for name, value in net.named_parameters():
             if "flow.weight" in name:
                 torch.nn.init.normal_(value, std=0.5)
-    return save_checkpoint(Path(FOLDER.name) / "tiny.safetensors", sn, di)
+    return save_checkpoint(FOLDER / "tiny.safetensors", sn, di)
 
 
 def _pair(device: str, channels: int = 1, batch: int = 2) -> Tensor:

@@ -35,7 +35,7 @@ TRAINING = Training(
 
 def _trained(device: str, training: Training, cache: Cache) -> Results:
     """All phases; killed after every other record, and gone on with from the state kept."""
-    run = runs.RunFolder(Path(tempfile.mkdtemp(dir=FOLDER.name)))
+    run = runs.RunFolder(Path(tempfile.mkdtemp(dir=FOLDER)))
     told: list[float] = []
     state, place, bf16 = loop.State(), torch.device(device), training.precision == "bfloat16"
 
@@ -56,7 +56,7 @@ def _trained(device: str, training: Training, cache: Cache) -> Results:
 
 def session(device: str) -> Results:
     """`hsyn train`: it measures its pace, then trains and writes a checkpoint."""
-    folder = Path(tempfile.mkdtemp(dir=FOLDER.name))
+    folder = Path(tempfile.mkdtemp(dir=FOLDER))
     sn = replace(SN, spacing=1.0, tissue=None)
     few = replace(TRAINING, sn_net=sn, tissue_steps=0, stages=TRAINING.stages[:1], balance="mc")
     (folder / "config.json").write_text(json.dumps(to_dict(few)))
