@@ -132,7 +132,7 @@ def repair(device: str) -> Results:
     u = _field(device, 1.6, 2)
     mended, count = folds.repair(u, VOXEL, 0.25)
     grid = Grid(SIZE[::-1], (1.5, 2.0, 2.5), (1.0, 2.0, 3.0), DIRECTIONS["oblique"])
-    flat, few = folds.repair(u[:, :, 8:9].contiguous(), VOXEL, 0.25)
+    flat, few = folds.repair(2 * u[:, :, 8:9], VOXEL, 0.25)
     fields = (mended, flat, folds.unfolded(u[:1], grid, 3.0), folds.taper(u, 4))
     return [*host(fields), torch.tensor([count, few])]
 

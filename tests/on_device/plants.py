@@ -7,7 +7,7 @@ import importlib
 import inspect
 import textwrap
 from dataclasses import dataclass
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
@@ -29,21 +29,32 @@ class Plant:
 
     def set(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Exchange the code of the function, for all who have imported it."""
-        owner = importlib.import_module(f"hsyn_cli.{self.module}")
-        function = owner
+        function: Any = importlib.import_module(f"hsyn_cli.{self.module}")
         for part in self.name.split("."):
             function = getattr(function, part)
-        function = inspect.unwrap(getattr(function, "__func__", function))
-        text = textwrap.dedent(inspect.getsource(function))
+        function = plain(function)
+        text = text_of(function)
         assert text.count(self.right) == 1, f"the plant in {self.name} does not fit any more"
-        flag = __future__.annotations.compiler_flag
-        code = compile(text.replace(self.right, self.wrong), owner.__file__, "exec", flag)
-        made: dict[str, Any] = {}
-        exec(code, {**vars(owner), "__name__": "plant"}, made)  # noqa: S102
-        planted = made[self.name.rpartition(".")[2]]
-        planted = inspect.unwrap(getattr(planted, "__func__", planted))
-        assert isinstance(function, FunctionType)
-        monkeypatch.setattr(function, "__code__", planted.__code__)
+        code = compiled(function, text.replace(self.right, self.wrong))
+        monkeypatch.setattr(function, "__code__", code)
+
+
+def plain(function: Any) -> Any:
+    """What a decorator or a class method wraps."""
+    return inspect.unwrap(getattr(function, "__func__", function))
+
+
+def text_of(function: FunctionType) -> str:
+    return textwrap.dedent(inspect.getsource(function))
+
+
+def compiled(function: FunctionType, text: str) -> CodeType:
+    """The code of another text of a function."""
+    flag, made = __future__.annotations.compiler_flag, dict[str, Any]()
+    code = compile(text, inspect.getfile(function), "exec", flag)
+    exec(code, dict(function.__globals__), made)  # noqa: S102
+    found: CodeType = plain(made[function.__name__]).__code__
+    return found
 
 
 PLANTS = (
