@@ -37,7 +37,7 @@ def test_on_a_device_all_is_as_on_the_cpu(name: str) -> None:
         found = CHECKS[name]("cuda")
     assert not record.mixups
     for one, other in zip(expected, found, strict=True):
-        torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5, equal_nan=True)
+        torch.testing.assert_close(other, one, atol=5e-3, rtol=1e-3, equal_nan=True)
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.kind)

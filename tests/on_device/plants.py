@@ -63,8 +63,9 @@ PLANTS = (
         "return of_moving * of_fixed", "return (of_moving * of_fixed).cpu()", "refinement",
     ),
     Plant(
-        "a missing .to", "fields.sampling", "rotate",
-        ".float().to(u.device)", ".float()", "resampling",
+        "a missing .to", "tools.invert_start", "coarse_answer",
+        "torch.from_numpy(spacing).float().to(u.device)", "torch.from_numpy(spacing).float()",
+        "inverse",
     ),
     Plant(
         "a fresh tensor without device", "method.forces", "_slope",
@@ -103,13 +104,12 @@ PLANTS = (
         "(warped, v + warped)", "(warped.cpu(), v + warped)", "networks",
     ),
     Plant(
-        "a mixed stack", "fields.mutual", "Ways.of",
-        "torch.stack((x, y, z.add_(first)), 1)", "torch.stack((x, y, z.add_(first).cpu()), 1)",
-        "composition",
+        "a mixed stack", "fields.sampling", "sampling_grid",
+        "torch.stack((x, y, z), dim=-1)", "torch.stack((x, y, z.cpu()), dim=-1)", "resampling",
     ),
     Plant(
-        "a table of the host, read at indices of the device", "training.painting",
-        "TissueSource._painted", "table.to(self.device)[labels]", "table[labels]", "training",
+        "a range of the host, compared", "training.objective", "pair_loss",
+        ", device=sparse.device)", ")", "training",
     ),
     Plant(
         "a result written to the host", "fields.folding", "determinants",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -39,12 +40,37 @@ def answers(capability: tuple[int, int]) -> dict[str, Callable[..., Any]]:
         "max_memory_allocated": 0,
         "max_memory_reserved": 0,
         "reset_peak_memory_stats": None,
+        "current_stream": Stream(),
+        "get_per_process_memory_fraction": 1.0,
     }
 
     def synchronize(device: Any = None) -> None:
         RECORD.wait("synchronize")
 
-    return {"synchronize": synchronize} | {name: _always(v) for name, v in fixed.items()}
+    guards = dict.fromkeys(("device", "stream"), nullcontext)
+    classes = {"synchronize": synchronize, "Stream": Stream, "Event": Stream, **guards}
+    return classes | {name: _always(v) for name, v in fixed.items()}
+
+
+class Stream:
+    """A stream, or an event in one; there is nothing to wait for but by `synchronize`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.cuda_stream = 0
+
+    def record(self, stream: Any = None) -> None:
+        pass
+
+    wait = wait_stream = wait_event = record_stream = record
+
+    def query(self) -> bool:
+        return True
+
+    def elapsed_time(self, end: Any) -> float:
+        return 0.0
+
+    def synchronize(self) -> None:
+        RECORD.wait("synchronize")
 
 
 def _always(answer: Any) -> Callable[..., Any]:
