@@ -45,7 +45,9 @@ def pretending(capability: tuple[int, int] = (7, 5)) -> Iterator[Record]:
         stack.callback(_forget_caches)
         _forget_caches()
         for name, answer in cuda.answers(capability).items():
-            put(torch.cuda if hasattr(torch.cuda, name) else torch.cuda.memory, name, answer)
+            for owner in (torch.cuda, torch.cuda.memory):
+                if hasattr(owner, name):
+                    put(owner, name, answer)
         put(torch, "autocast", cuda.Autocast)
         for module in (torch, *_modules()):
             if getattr(module, "Generator", None) is generator:
