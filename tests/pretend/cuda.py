@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,12 +26,17 @@ def is_cuda(value: Any) -> bool:
 
 def answers(capability: tuple[int, int]) -> dict[str, Callable[..., Any]]:
     """The functions of torch.cuda."""
+    properties = SimpleNamespace(
+        name="pretend", major=capability[0], minor=capability[1], total_memory=80 * GIB,
+        multi_processor_count=100, uuid="pretend",
+    )  # fmt: skip
     fixed: dict[str, Any] = {
         "is_available": True,
         "device_count": 1,
         "current_device": 0,
         "set_device": None,
         "get_device_name": "pretend",
+        "get_device_properties": properties,
         "get_device_capability": capability,
         "is_bf16_supported": capability >= (8, 0),
         "empty_cache": None,
