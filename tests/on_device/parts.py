@@ -38,7 +38,7 @@ from hsyn_cli.method.networks import invert_half, load_networks
 from hsyn_cli.method.refine import refine
 from hsyn_cli.method.sn_net import SNNet
 from hsyn_cli.method.where import Where
-from hsyn_cli.space import Grid
+from hsyn_cli.space import Grid, affine_parts
 from hsyn_cli.tools.invert import invert
 
 Results = list[Tensor]
@@ -168,7 +168,7 @@ def composition(device: str) -> Results:
     fixed = Grid(size, (1.4, 1.7, 1.9), (-3.0, -5.0, 3.0), DIRECTIONS["RAS"])
     moving = replace(fixed, spacing=(1.6, 1.6, 1.6))
     there = sampling.compose(u, v, VOXEL)
-    totals = total_fields(there, -there, working, AFFINE, fixed, moving)
+    totals = total_fields(there, -there, working, affine_parts(AFFINE), fixed, moving)
     contents = (np.ones(SIZE, bool), np.ones(SIZE, bool))
     contents[0][:, :3] = False
     settled = totals.settle(contents, 2)
