@@ -2,7 +2,7 @@
 """Plant a growth of the ventricles, and see how much of it `hsyn template --longitudinal` finds.
 
     python examples/longitudinal.py WORK [--voxel 2] [--growth 3 0] [--noise 3] [--draw 0]
-        [--block] [--brain IMAGE LABELS IDS] [--swap]
+        [--block] [--brain IMAGE LABELS IDS] [--alone] [--swap]
 
 Both brains of examples/brain, and each --brain, are subjects with the visits "first" and "second".
 In the second visit, the ventricles have grown by so many percent, through a smooth field without
@@ -14,7 +14,8 @@ such as 51,52.
 
 The volume is the integral of the determinant of the within-subject forward field, on a grid of
 1 mm, over the mean of both visits' ventricles in the subject's own template. The planted field
-itself would give the number that was planted. --swap exchanges the names of the visits. Other
+itself would give the number that was planted. --alone makes the subjects' own templates only, with
+the settings that they have with --longitudinal. --swap exchanges the names of the visits. Other
 options go to hsyn template.
 """
 
@@ -38,6 +39,7 @@ VENTRICLES, CSF, HORNS = 4, 1, 4  # labels; voxels of CSF at the ventricles that
 SIGMA = 3.0  # mm, of the divergence
 PSF = 0.5  # voxels
 FINE = 1.0  # mm, of the grid on which volumes are measured
+ALONE = ("--frame", "rigid", "--tolerance", "0", "--sharpen", "0")
 BLOCK = (34.0, 56.0, 40.0)  # mm along x, y, z: half the ellipsoid of --block
 Values = NDArray[np.float64]
 
@@ -174,16 +176,16 @@ def found(name: str, given: argparse.Namespace, names: dict[str, str]) -> float:
     folder = given.work / "tpl" / "within" / name
     weights, dets = 0.0, {}
     for scan, visit in names.items():
-        place = folder / "subjects" / visit / "forward_field.nii.gz"
-        field = sitk.ReadImage(str(place), sitk.sitkVectorFloat64)
+        place = folder / "subjects" / (f"{name}-{scan}" if given.alone else visit)
+        field = sitk.ReadImage(str(place / "forward_field.nii.gz"), sitk.sitkVectorFloat64)
         fine = grid_around(field, FINE)  # along L, P, S, as the components
         u = sitk.GetArrayFromImage(sitk.Resample(field, fine))
         dets[visit] = determinants(u / FINE)
         share = sitk.ReadImage(str(given.work / f"{name}-{scan}-ventricles.nii.gz"))
         moved = sitk.Resample(share, fine, sitk.DisplacementFieldTransform(field))
         weights = weights + sitk.GetArrayFromImage(moved)
-    volumes = {visit: (det * weights).sum() for visit, det in dets.items()}
-    return 100 * float(volumes["second"] / volumes["first"] - 1)
+    first, second = ((dets[visit] * weights).sum() for visit in ("first", "second"))
+    return 100 * float(second / first - 1)
 
 
 def main() -> None:
@@ -197,6 +199,7 @@ def main() -> None:
     parser.add_argument("--draw", type=int, default=0, help="of poses and noise")
     parser.add_argument("--block", action="store_true", help="only what is near the ventricles")
     parser.add_argument("--brain", nargs=3, action="append", default=[], help="one more subject")
+    parser.add_argument("--alone", action="store_true", help="no template of the group")
     parser.add_argument("--swap", action="store_true", help="exchange the names of the visits")
     given, more = parser.parse_known_args()
     given.work.mkdir(parents=True)
@@ -211,8 +214,14 @@ def main() -> None:
     rows = [f"{name},{names[v]},{name}-{v}.nii.gz\n" for name in truth for v in names]
     table = given.work / "subjects.csv"
     table.write_text("subject,visit,scan\n" + "".join(rows))
-    words = ["template", "--longitudinal", str(table), "-o", str(given.work / "tpl"), *more]
-    subprocess.run([sys.executable, "-m", "hsyn_cli", *words], check=True)  # noqa: S603
+    made = given.work / "tpl"
+    runs = [["--longitudinal", str(table), "-o", str(made)]]
+    if given.alone:
+        scans = {name: [str(given.work / f"{name}-{v}.nii.gz") for v in names] for name in truth}
+        runs = [[*scans[name], "-o", str(made / "within" / name), *ALONE] for name in truth]
+    for words in runs:
+        command = [sys.executable, "-m", "hsyn_cli", "template", *words, *more]
+        subprocess.run(command, check=True)  # noqa: S603
     shown = Table("subject", "found, %", "planted, %")
     for name, growth in truth.items():
         true = 100 / (1 + growth / 100) - 100 if given.swap else growth

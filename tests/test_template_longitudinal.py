@@ -22,10 +22,11 @@ from hsyn_cli.cohort.drivers import Driver, driving
 from hsyn_cli.cohort.shards import Shard
 from hsyn_cli.errors import FailedError, InputError, UsageError
 from hsyn_cli.fields.grids import as_transform
-from hsyn_cli.template import carry, visits, within
+from hsyn_cli.template import carry, rounds, visits, within
 from hsyn_cli.template.build import Template
 from hsyn_cli.template.longitudinal import longitudinal_files
 from hsyn_cli.template.run import Run
+from hsyn_cli.template.stages import Stage
 from hsyn_cli.template.within import Study
 
 ROWS = (
@@ -170,6 +171,18 @@ def test_swapped_visits_in_turned_rows_swap_their_files_and_change_no_byte(
         for visit in ("before", "after")
     )
     assert np.abs(second - first).max() > 0.05
+
+
+def test_only_the_rounds_of_one_person_are_rigid_and_sampled_evenly(
+    made: Template, folder: Path
+) -> None:
+    person = visits.read(table(folder, ROWS))[0]
+    place = made.out / "within/one/work/frame-2"
+    before = Stage(place, json.loads((place / "stage.json").read_text()))
+    for settings, expected in ((QUICK.within, ("rigid", True)), (QUICK, (None, None))):
+        run = Run(person.visits, made.out, settings, ALONE)
+        for job in rounds.jobs_of_round(run, before, 1):
+            assert (job.options.get("affine"), job.options.get("even")) == expected
 
 
 @pytest.mark.parametrize("lives", [False, True])

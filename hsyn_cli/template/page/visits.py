@@ -9,10 +9,10 @@ from typing import Any
 from hsyn_cli.results.page.tables import number, table
 
 Record = Mapping[str, Any]
-HEAD = ("subject", "visit", "volume", "local volume, SD", "distance", "correlation", "doubts")
+HEAD = ("subject", "visit", "volume change", "its local SD", "distance", "correlation", "doubts")
 TOLD = (
-    "Each visit against the template of the subject's own visits: its volume is the mean of the "
-    "logarithmic changes over the mask, the next column their spread. A distance is the mean "
+    "Each visit against the template of the subject's own visits: its volume change is the mean of "
+    "the logarithms over the mask, and the next column their spread. A distance is the mean "
     "displacement beyond a rigid motion. Doubts are also those of the subject in the group, and of "
     "the composed fields. For the change from one visit to another, take the difference."
 )
@@ -22,7 +22,7 @@ def section(record: Record) -> str:
     """The section; nothing for a template that is not longitudinal."""
     if "longitudinal" not in record:
         return ""
-    body = table("Visits", HEAD, _rows(record["longitudinal"]))
+    body = table("All visits", HEAD, _rows(record["longitudinal"]))
     return (
         '<section aria-labelledby="visits">\n<h2 id="visits">Visits</h2>\n'
         f'<p class="captions">{TOLD}</p>\n{body}\n</section>\n'
