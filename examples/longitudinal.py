@@ -39,7 +39,7 @@ VENTRICLES, CSF, HORNS = 4, 1, 4  # labels; voxels of CSF at the ventricles that
 SIGMA = 3.0  # mm, of the divergence
 PSF = 0.5  # voxels
 FINE = 1.0  # mm, of the grid on which volumes are measured
-ALONE = ("--frame", "rigid", "--tolerance", "0", "--sharpen", "0")
+ALONE = ["--frame", "rigid", "--first-preset", "default", "--tolerance", "0", "--sharpen", "0"]
 BLOCK = (34.0, 56.0, 40.0)  # mm along x, y, z: half the ellipsoid of --block
 Values = NDArray[np.float64]
 
