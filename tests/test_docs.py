@@ -29,7 +29,7 @@ ALL = "\n".join(TEXTS)
 FENCED = r"^```{}\n(.*?)^```$"
 OF_EXAMPLES = (
     "peer methods picture steps motions presets profile people kills painted pairwise "
-    "voxel growth noise swap mm most until repeats"
+    "voxel growth noise draw block brain alone swap mm most until repeats"
 )
 OF_CLUSTERS = "job-name array cpus-per-task mem time scheduler-file nthreads no-nanny resources"
 OF_PEERS = "mov dst targ lta"

@@ -12,7 +12,7 @@ import torch
 from samples import DIRECTIONS, chest
 
 from hsyn_cli.anatomy import lungs, organs
-from hsyn_cli.anatomy.intensity import content_box
+from hsyn_cli.anatomy.intensity import Intensities, content_box, resample_image
 from hsyn_cli.anatomy.organs.lung import NEAR_MM
 from hsyn_cli.anatomy.scene import Subjects as Prepared
 from hsyn_cli.anatomy.scene import prepare_subjects
@@ -174,3 +174,25 @@ def test_the_grid_holds_lungs_that_lie_deeper_in_the_moving_image_too(
     assert subjects.regions is not None
     lowest = min(Grid.of(v).points(content_box(v)[0])[2] for v in subjects.regions)
     assert grid.origin[2] == pytest.approx(max(lowest - NEAR_MM, fixed.GetOrigin()[2]), abs=4.0)
+
+
+def test_even_sampling_treats_all_places_alike() -> None:
+    """Noise keeps one variance, and a straight slope its values, wherever the voxels lie."""
+    noise = np.random.default_rng(0).normal(0.5, 0.05, (24, 24, 24)).astype(np.float32)
+    slope = np.broadcast_to(np.linspace(0.1, 0.9, 24, dtype=np.float32), noise.shape)
+    grey = Intensities(0.0, 1.0, hounsfield=False)
+    inner = (..., *(slice(4, -4),) * 3)
+
+    def seen(values: np.ndarray, place: float, *, even: bool) -> np.ndarray:
+        grid = Grid((24, 24, 24), (1.0,) * 3, (place,) * 3, tuple(np.eye(3).ravel().tolist()))
+        image = sitk.GetImageFromArray(np.ascontiguousarray(values))
+        return resample_image(image, grid, None, grey, even=even)[inner].numpy()
+
+    spread = {
+        even: [seen(noise, place, even=even).std() for place in (0.0, 0.25, 0.5)]
+        for even in (False, True)
+    }
+    assert max(spread[True]) < 1.15 * min(spread[True])
+    assert max(spread[False]) > 2.5 * min(spread[False])
+    expected = slope[inner[1:]] + 0.3 * 0.8 / 23
+    assert np.allclose(seen(slope, 0.3, even=True)[0, 0], expected, atol=1e-5)

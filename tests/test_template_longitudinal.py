@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import groups
@@ -14,11 +16,18 @@ import SimpleITK as sitk
 from test_template import ALONE, ENVIRONMENT, QUICK, contents, values
 
 from hsyn_cli.cli import run
-from hsyn_cli.errors import InputError, UsageError
+from hsyn_cli.cli.commands import template as template_command
+from hsyn_cli.cohort.batch import Work
+from hsyn_cli.cohort.drivers import Driver, driving
+from hsyn_cli.cohort.shards import Shard
+from hsyn_cli.errors import FailedError, InputError, UsageError
 from hsyn_cli.fields.images import as_transform
-from hsyn_cli.template import visits
+from hsyn_cli.template import carry, rounds, visits, within
 from hsyn_cli.template.build import Template
 from hsyn_cli.template.longitudinal import longitudinal_files
+from hsyn_cli.template.run import Run
+from hsyn_cli.template.stages import Stage
+from hsyn_cli.template.within import Study
 
 ROWS = (
     ("one", "before", "sub-0.nii.gz"),
@@ -162,6 +171,57 @@ def test_swapped_visits_in_turned_rows_swap_their_files_and_change_no_byte(
         for visit in ("before", "after")
     )
     assert np.abs(second - first).max() > 0.05
+
+
+def test_only_the_rounds_of_one_person_are_rigid_and_sampled_evenly(
+    made: Template, folder: Path
+) -> None:
+    person = visits.read(table(folder, ROWS))[0]
+    place = made.out / "within/one/work/frame-2"
+    before = Stage(place, json.loads((place / "stage.json").read_text()))
+    for settings, expected in ((QUICK.within, ("rigid", True)), (QUICK, (None, None))):
+        run = Run(person.visits, made.out, settings, ALONE)
+        for job in rounds.jobs_of_round(run, before, 1):
+            assert (job.options.get("affine"), job.options.get("even")) == expected
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_shards_that_try_again_believe_no_failure_of_an_earlier_run(
+    folder: Path, tmp_path: Path, lives: bool
+) -> None:
+    """A failure that a dead shard left is about to be tried again; that of a living one counts."""
+    people = visits.read(table(folder, (*ROWS[:2], ("two", "", "sub-2.nii.gz"))))
+    first, second = Shard(1, 2), Shard(2, 2)
+    once, again = (
+        Study(people, Run((), tmp_path, QUICK, Work(threads=1, shard=second, again=more)))
+        for more in (False, True)
+    )
+    with driving(once.signs, first), driving(once.signs, second) as (_, others):
+        driver = asdict(Driver.here(first))
+        if not lives:
+            driver["born"] += 1
+        told = {"exit_code": 11, "error": "it is odd"}
+        plain = {"wanted": once.wanted(people[0]), "key": None, "failed": told, "driver": driver}
+        (once.signs / "one.json").write_text(json.dumps(plain))
+        assert within.sign(once, people[0], others) == plain
+        assert within.sign(again, people[0], others) == (plain if lives else None)
+
+
+def test_composed_fields_that_fold_or_miss_are_not_to_be_trusted(made: Template) -> None:
+    one, two = made.record["longitudinal"]["subjects"]
+    assert not any(visit["problems"] for visit in (*one["visits"], *two["visits"]))
+    bad = dict(one["visits"][0])
+    bad["inverse_folding"] = {**bad["inverse_folding"], "percent": 0.25}
+    bad["inverse_error_visit"] = {**bad["inverse_error_visit"], "mean_mm": 1.7}
+    assert carry.problems(bad, groups.VOXEL) == [
+        "its composed inverse field folds in 0.25 % of the voxels",
+        "its composed fields miss by 1.7 mm on the way from the visit and back",
+    ]
+    bad["problems"] = carry.problems(bad, groups.VOXEL)
+    found = {"left_out": [], "subjects": [{**one, "visits": [bad]}]}
+    record = {**made.record, "longitudinal": found}
+    with pytest.raises(FailedError, match="is not to be trusted: its composed inverse field"):
+        template_command._judge(replace(made, record=record))
 
 
 @pytest.mark.slow

@@ -42,6 +42,29 @@ def study() -> dict[str, Any]:
     return told
 
 
+def longitudinal() -> dict[str, Any]:
+    """Two subjects: one with two visits, of which one is doubtful, and one lost; one with one."""
+    within = {
+        "log_det_mean": 0.03, "log_det_sd": 0.0512, "displacement_mm": {"mean": 0.123, "max": 1.0},
+        "correlation": 0.9876, "problems": [], "outputs": {},
+    }  # fmt: skip
+
+    def visit(name: str, **more: Any) -> dict[str, Any]:
+        return {"id": name, "visit": name, "within": within, "problems": [], **more}
+
+    later = visit("month 12", within={**within, "log_det_mean": -0.02}, problems=["it folds"])
+    told = templates.record(2)
+    told["longitudinal"] = {
+        "key": "4567",
+        "subjects": [
+            {"id": "sub-000", "subject": "0", "visits": [visit("first"), later]},
+            {"id": "sub-001", "subject": "1", "visits": [visit("only", within=None)]},
+        ],
+        "left_out": [{"id": "sub-000", "visit": "lost", "stage": "round-1", "error": "no overlap"}],
+    }
+    return told
+
+
 def data_of(text: str) -> dict[str, Any]:
     (found,) = re.findall(r'id="data">(.*?)</script>', text, flags=re.DOTALL)
     data: dict[str, Any] = json.loads(found)
@@ -104,6 +127,25 @@ def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
 )
 def test_the_verdict(told: dict[str, Any], line: str) -> None:
     assert words.headline(told) == line
+
+
+def test_the_visits_of_a_longitudinal_template_have_a_section(tmp_path: Path) -> None:
+    told = longitudinal()
+    text = written(tmp_path / "tpl", told)
+    section = text[text.index('<h2 id="visits">') : text.index('<h2 id="lines">')]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in section.split("<tr>")[2:]]
+    assert rows == [
+        ["0", "first", "+3.05 %", "5.25 %", "0.12 mm", "0.988", ""],
+        ["0", "month 12", "-1.98 %", "5.25 %", "0.12 mm", "0.988", "it folds"],
+        ["1", "only", "the only one", "", "", "", ""],
+        ["sub-000", "lost", "", "", "", "", "left out in round-1: no overlap"],
+    ]
+    assert words.headline(told).startswith(
+        "Left out: sub-000 lost. Not to be trusted: sub-000 month 12. Template of 2 subjects"
+    )
+    assert page.stands(tmp_path / "tpl", told)
+    assert not page.stands(tmp_path / "tpl", templates.record(2))  # the page before the visits
+    assert "Visits" not in written(tmp_path / "other", templates.record(2))
 
 
 def test_without_a_tolerance_nothing_is_judged_by_it() -> None:

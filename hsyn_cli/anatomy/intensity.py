@@ -122,10 +122,13 @@ def resample_image(
     transform: sitk.Transform | None = None,
     grey: Intensities | None = None,
     goes_on: bool = False,
+    even: bool = False,
 ) -> Tensor:
-    """`image` on a working grid, linear, scaled to [0, 1] by `grey` -> (1, 1, Z, Y, X).
+    """`image` on a working grid, scaled to [0, 1] by `grey` -> (1, 1, Z, Y, X).
 
-    Beyond its border it is dark, or, if it `goes_on` there, as at the border.
+    Beyond its border it is dark, or, if it `goes_on` there, as at the border. Linear interpolation
+    blurs, and takes noise away, by how far from the voxels it samples. `even`: cubic B-splines on
+    the voxels as they are blur by a third of a square voxel everywhere.
     """
     import SimpleITK as sitk
 
@@ -135,9 +138,8 @@ def resample_image(
         image = smoothed(image, 0.5 * grid.spacing[0])
     reference = grid.empty_image(sitk.sitkUInt8)
     transform = transform or sitk.Transform()
-    moved = sitk.Resample(
-        image, reference, transform, sitk.sitkLinear, grey.low, sitk.sitkFloat32, goes_on
-    )
+    kernel = sitk.sitkBSplineResamplerOrder3 if even else sitk.sitkLinear
+    moved = sitk.Resample(image, reference, transform, kernel, grey.low, sitk.sitkFloat32, goes_on)
     values = torch.from_numpy(sitk.GetArrayFromImage(moved))
     span = max(grey.high - grey.low, 1e-12)
     return values.sub_(grey.low).div_(span).clamp_(0, 1)[None, None]

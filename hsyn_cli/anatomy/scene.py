@@ -48,6 +48,7 @@ class Subjects:
         others: views and intensities of further channels of both images.
         thick: whether an image has thick slices, which the views have not.
         alike: whether both images have one contrast in each channel.
+        even: whether both are sampled so that noise and blur do not depend on the place of voxels.
     """
 
     views: Images
@@ -59,6 +60,7 @@ class Subjects:
     others: tuple[tuple[Images, Greys], ...] = ()
     thick: bool = False
     alike: bool = False
+    even: bool = False
 
     @cached_property
     def channels(self) -> tuple[Subjects, ...]:
@@ -131,7 +133,9 @@ class Subjects:
     def _seen(self, grid: Grid, chains: Chains) -> tuple[Tensor, Tensor | None]:
         """The first channel of both images on `grid`, and `_scanned`. Raises GeometryError."""
         sides = zip(self.views, chains, self.grey, self.cut, strict=True)
-        pair = torch.cat([resample_image(v, grid, way, grey, cut) for v, way, grey, cut in sides])
+        pair = torch.cat(
+            [resample_image(v, grid, way, grey, cut, self.even) for v, way, grey, cut in sides]
+        )
         scanned = self._scanned(grid, chains)
         shown = pair if scanned is None else pair * scanned
         if not (shown[0].any() and shown[1].any()):

@@ -44,8 +44,15 @@ class Settings:
 
     @property
     def within(self) -> Settings:
-        """The same for the template of one subject's visits: as many rounds for each subject."""
-        return replace(self, frame="rigid", tolerance=0.0, sharpen=0.0, spacing=None)
+        """The same for the template of one subject's visits: as many rounds for each subject.
+
+        A quick first round would not help, since the mean is sharp from the start, and what it gets
+        wrong stays in the mean to which the next round registers.
+        """
+        first = self.preset
+        return replace(
+            self, frame="rigid", first_preset=first, tolerance=0.0, sharpen=0.0, spacing=None
+        )
 
     @property
     def method(self) -> dict[str, Any]:

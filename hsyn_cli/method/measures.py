@@ -85,7 +85,9 @@ def measured(subjects: Subjects, working: WorkingFields, scene: Scene, method: M
     The similarity is the mean over the grid, in windows of 5 double voxels.
     """
     aligned, fixed = scene.pair.chunk(2)
-    apart = resample_image(subjects.views[0], scene.grid, None, subjects.grey[0])
+    apart = resample_image(
+        subjects.views[0], scene.grid, None, subjects.grey[0], even=subjects.even
+    )
     warped = sampling.warp(aligned, working.fixed_to_moving, scene.spacing)
     states = (apart.to(fixed.device), aligned, warped)
     weight = None if scene.counts is None else sampling.downsample(scene.counts[1:, :1], 2)

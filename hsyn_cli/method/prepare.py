@@ -58,6 +58,8 @@ def begin(
     transform: Transform = "deformable",
     search: Search = "near",
     channels: tuple[float, ...] = (1.0,),
+    *,
+    even: bool = False,
 ) -> Settings:
     """Check the settings, then set up the device and the seed. `channels`: see `weights_of`."""
     presets.find(preset)
@@ -73,7 +75,7 @@ def begin(
     where = choose_device(device)
     return Settings(
         preset, weights, affine, start, where, seed, smoothness, similarity, transform, search,
-        channels,
+        channels, even,
     )  # fmt: skip
 
 
@@ -180,7 +182,7 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
         chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)
         return align(pair, choose(pair, chosen), chosen)
     notes = tuple(filter(None, (note,)))
-    subjects = replace(subjects, alike=alike)
+    subjects = replace(subjects, alike=alike, even=settings.even)
     return sized, smoother_if_thick(method, subjects), Aligned(subjects, affine, notes, shown)
 
 

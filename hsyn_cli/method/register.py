@@ -71,6 +71,7 @@ def register(
     similarity: str = AUTO,
     search: Search = "near",
     smoothness: float = 1.0,
+    even: bool = False,
     progress: Progress = lambda step, fraction: None,
     told: Tell = lambda line: None,
 ) -> Registration:
@@ -93,6 +94,9 @@ def register(
         similarity: "auto" goes by the contrasts. Else the name of one, see `method.similarity`.
         search: "full" also finds images that are turned by up to 180 degrees.
         smoothness: factor of the lengths over which the fields are smooth.
+        even: sample both images so that their noise and blur do not depend on where their voxels
+            lie. Small changes between scans of one person come out with less error, and what is as
+            fine as a voxel counts for less.
         told: gets lines on the memory of a device that is not the CPU; see `placing`.
 
     Raises:
@@ -102,7 +106,7 @@ def register(
     channels = channels_of(listed(moving), listed(fixed))
     settings = prepare.begin(
         preset, weights, device, seed, initial_transform, affine, smoothness, similarity, transform,
-        search, weights_of(channel_weights, len(channels)),
+        search, weights_of(channel_weights, len(channels)), even=even,
     )  # fmt: skip
     clock = Clock(progress, presets.find(preset).work)
     with clock.step("checks"):

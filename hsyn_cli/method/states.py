@@ -55,7 +55,10 @@ def check_transform(transform: str, affine: str) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """The user's choices. `channels`: the weights of the channels, with the sum 1."""
+    """The user's choices.
+
+    `channels`: the weights of the channels, with the sum 1. `even`: as of `Subjects`.
+    """
 
     preset: str
     weights: str | None
@@ -68,6 +71,7 @@ class Settings:
     transform: Transform = "deformable"
     search: Search = "near"
     channels: tuple[float, ...] = (1.0,)
+    even: bool = False
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,7 @@ def register_files(
     similarity: str = "auto",
     search: Literal["near", "full"] = "near",
     smoothness: float = 1.0,
+    even: bool = False,
     device: str = "auto",
     threads: int | None = None,
     seed: int = 0,
@@ -160,7 +161,7 @@ def register_files(
             *read.channels,
             channel_weights=channel_weights, preset=preset, weights=model, device=device,
             threads=threads, seed=seed, affine=affine, transform=transform, similarity=similarity,
-            search=search, smoothness=smoothness, **read.masks,
+            search=search, smoothness=smoothness, even=even, **read.masks,
             initial_transform=read.initial_transform and read.initial_transform.transform,
             progress=lambda step, fraction: progress(step, BEFORE_WRITING * fraction), told=told,
         )  # fmt: skip

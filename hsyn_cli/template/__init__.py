@@ -85,6 +85,8 @@ templates, and these are there, too:
                         log_det_sd, correlation, problems} as in the record of the own template,
                     outputs: {forward_field, inverse_field, warped, total_log_jacobian,
                         within_log_jacobian}, folding, inverse_folding,
-                    inverse_error_template, inverse_error_visit}]}],
+                    inverse_error_template, inverse_error_visit,
+                    problems: [reasons not to trust it: of its registration in the subject's own
+                        template, of the subject's in the group's, of the composed fields]}]}],
                     left_out: [{id, visit: null for a whole subject, stage, exit_code, error}]}
 """

@@ -46,6 +46,8 @@ FILES = {
     "total_log_jacobian": "total_log_jacobian.nii.gz",
     "within_log_jacobian": "within_log_jacobian.nii.gz",
 }
+MOST_FOLDS = 0.1  # percent of the voxels of a composed field; none of its parts folds so much
+MOST_ERROR = 0.5  # of the template's voxel: the mean end of a round trip
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,20 @@ class Carried:
 def entry_of(place: Path, key: str) -> Mapping[str, Any] | None:
     """The entry of a visit whose files are in a folder and have the key."""
     return finish.entry_of(place, ENTRY, FILES, key)
+
+
+def problems(entry: Mapping[str, Any], voxel: float) -> list[str]:
+    """Reasons not to trust the composed fields of an entry. `voxel`: the template's, mm."""
+    found = []
+    for name, key in (("forward", "folding"), ("inverse", "inverse_folding")):
+        if (percent := entry[key]["percent"]) > MOST_FOLDS:
+            found.append(f"its composed {name} field folds in {percent:.2g} % of the voxels")
+    for name in ("template", "visit"):
+        error = entry[f"inverse_error_{name}"]["mean_mm"]
+        if error is None or not error <= MOST_ERROR * voxel:
+            told = "an unknown distance" if error is None else f"{error:.2g} mm"
+            found.append(f"its composed fields miss by {told} on the way from the {name} and back")
+    return found
 
 
 def carry(its: Carried) -> Mapping[str, Any]:

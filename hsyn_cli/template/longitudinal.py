@@ -17,15 +17,15 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.cohort.batch import Work
-from hsyn_cli.cohort.drivers import driving
+from hsyn_cli.cohort.drivers import Others, driving
 from hsyn_cli.config.template import Settings
 from hsyn_cli.io import atomic
 from hsyn_cli.io.images import read_image
 from hsyn_cli.io.plain import dump
-from hsyn_cli.template import carry, finish, record, visits
+from hsyn_cli.template import carry, finish, page, record, visits
 from hsyn_cli.template.build import Template, build, check_folder
 from hsyn_cli.template.carry import Carried
-from hsyn_cli.template.pairs import wait
+from hsyn_cli.template.pairs import wait_beside
 from hsyn_cli.template.run import Run, Tell
 from hsyn_cli.template.stages import VISITS, WITHIN, key_of
 from hsyn_cli.template.subjects import refuse_inside, twins
@@ -50,12 +50,13 @@ def longitudinal_files(
     refuse_inside([visit for person in people for visit in person.visits], out)
     check_folder(out)
     its = Study(people, Run((), out, settings or Settings(), work or Work(), tell or Tell()))
-    its = own_templates(its)
-    group = build(its.means(), out, its.run.settings, its.run.work, its.run.tell)
-    return _carried(its, group)
+    with driving(its.signs, its.run.work.shard) as (_, others):
+        its = own_templates(its, others)
+        group = build(its.means(), out, its.run.settings, its.run.work, its.run.tell)
+        return _carried(its, group, others)
 
 
-def _carried(its: Study, group: Template) -> Template:
+def _carried(its: Study, group: Template, others: Others) -> Template:
     """Carry all visits to the group's template, and write that into its record."""
     run = its.run
     parts = list(_parts(its, group))
@@ -66,7 +67,7 @@ def _carried(its: Study, group: Template) -> Template:
         return group
     mine = {person.id for person in its.mine}
     run.tell.stage("each visit's fields")
-    with driving(its.signs, run.work.shard), run.tell.steps() as step:
+    with run.tell.steps() as step:
         own = [part for part in parts if part.person.id in mine]
         for k, part in enumerate(own):
             step(f"{part.person.id}, {part.its.visit.id}", k / len(own))
@@ -77,14 +78,18 @@ def _carried(its: Study, group: Template) -> Template:
         return bool(there.get(SECTION, {}).get("key") == key)
 
     if not run.leads:
-        wait(run, its.signs, written)
+        wait_beside(others, VISITS, written)
         return replace(group, record=record.read(run.out) or {}, before=False)
-    wait(run, its.signs, lambda: all(carry.entry_of(p.its.out, p.key) is not None for p in parts))
-    section = {"key": key, **_section(its, parts)}
+    wait_beside(others, VISITS, lambda: all(carry.entry_of(p.its.out, p.key) for p in parts))
+    section = {"key": key, **_section(its, parts, found)}
     _forget_others(run.out, parts)
     plain = {**found, SECTION: section, "warnings": _warnings(its, found["warnings"])}
     atomic.write_text(run.out / record.RECORD, dump(plain))
-    return replace(group, record=json.loads(dump(plain)), before=False)
+    told = json.loads(dump(plain))
+    run.tell.stage("the page")
+    with run.tell.steps() as step:
+        page.write(run.out, told, step)
+    return replace(group, record=told, before=False)
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def _parts(its: Study, group: Template) -> Iterator[_Part]:
             yield _Part(person, carried, told.get(visit.id))
 
 
-def _section(its: Study, parts: Sequence[_Part]) -> dict[str, Any]:
+def _section(its: Study, parts: Sequence[_Part], group: Mapping[str, Any]) -> dict[str, Any]:
     """What template.json tells of the visits; see the package."""
     subjects: dict[str, dict[str, Any]] = {}
     for part in sorted(parts, key=lambda part: (part.person.id, part.its.visit.id)):
@@ -135,7 +140,7 @@ def _section(its: Study, parts: Sequence[_Part]) -> dict[str, Any]:
             "template": own,
             "visits": [],
         }
-        subjects.setdefault(person.id, entry)["visits"].append(_visit(part))
+        subjects.setdefault(person.id, entry)["visits"].append(_visit(part, group))
     settings = its.run.settings.within.plain()
     told = list(subjects.values())
     return {"settings": settings, "subjects": told, "left_out": _left_out(its)}
@@ -163,7 +168,8 @@ def _forget_others(out: Path, parts: Sequence[_Part]) -> None:
             shutil.rmtree(entry.parent, ignore_errors=True)
 
 
-def _visit(part: _Part) -> dict[str, Any]:
+def _visit(part: _Part, group: Mapping[str, Any]) -> dict[str, Any]:
+    """What template.json tells of a visit. `group`: the record of the group's template."""
     visit, place = part.its.visit, f"{VISITS}/{part.person.id}/{part.its.visit.id}"
     entry = carry.entry_of(part.its.out, part.key) or {}
     told = part.told or {}
@@ -172,6 +178,8 @@ def _visit(part: _Part) -> dict[str, Any]:
     if part.told:
         folder = f"{WITHIN}/{part.person.id}/"
         within["outputs"] = {name: folder + file for name, file in told["outputs"].items()}
+    of_group = next(one for one in group["subjects"] if one["id"] == part.person.id)
+    doubts = [*told.get("problems", ()), *of_group["problems"]]
     return {
         "id": visit.id,
         "visit": part.person.names[visit.id],
@@ -181,6 +189,7 @@ def _visit(part: _Part) -> dict[str, Any]:
         "within": within or None,
         "outputs": {name: f"{place}/{file}" for name, file in carry.FILES.items()},
         **{name: value for name, value in entry.items() if name != "key"},
+        "problems": [*doubts, *carry.problems(entry, min(group["grid"]["spacing"]))],
     }
 
 

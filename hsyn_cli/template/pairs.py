@@ -113,15 +113,16 @@ def wait(run: Run, folder: Path, over: Callable[[], bool]) -> None:
     if over():
         return
     with driving(folder, run.work.shard) as (_, others):
-        quiet = time.monotonic()
-        while not over():
-            if _anyone(others):
-                quiet = time.monotonic()
-            if time.monotonic() - quiet > PATIENCE:
-                text = f"{folder.name} waits for the other shards, and none of them runs"
-                raise BatchError(text, "start them; the same command goes on from there")
-            time.sleep(LOOK)
+        wait_beside(others, folder.name, over)
 
 
-def _anyone(others: Others) -> bool:
-    return bool(others.living())
+def wait_beside(others: Others, name: str, over: Callable[[], bool]) -> None:
+    """The same for a driver of the stage `name` that knows the others already."""
+    quiet = time.monotonic()
+    while not over():
+        if others.living():
+            quiet = time.monotonic()
+        if time.monotonic() - quiet > PATIENCE:
+            text = f"{name} waits for the other shards, and none of them runs"
+            raise BatchError(text, "start them; the same command goes on from there")
+        time.sleep(LOOK)

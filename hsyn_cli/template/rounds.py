@@ -35,7 +35,9 @@ def folder_of(run: Run, number: int) -> Path:
 
 def jobs_of_round(run: Run, before: Stage, number: int) -> list[Job]:
     """The registrations of a round."""
-    options = {"preset": run.settings.preset_of(number), "keep": sorted(KEPT)}
+    options: dict[str, Any] = {"preset": run.settings.preset_of(number), "keep": sorted(KEPT)}
+    if run.settings.frame == "rigid":  # scans of one person: sizes count, and changes are small
+        options |= {"affine": "rigid", "even": True}
     return jobs_of(run, before, options, started=True)
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hsyn_cli import __version__
-from hsyn_cli.cohort.drivers import driving
+from hsyn_cli.cohort.drivers import Driver, Others
 from hsyn_cli.cohort.shards import Shard
 from hsyn_cli.errors import BatchError, HsynError
 from hsyn_cli.io import atomic
 from hsyn_cli.io.plain import dump
 from hsyn_cli.template import record
 from hsyn_cli.template.build import build
-from hsyn_cli.template.pairs import wait
+from hsyn_cli.template.pairs import wait_beside
 from hsyn_cli.template.run import Run
 from hsyn_cli.template.stages import WITHIN, WORK, key_of, mean_name
 from hsyn_cli.template.subjects import Subject, named
@@ -74,22 +74,27 @@ class Study:
         return key_of({"s": scans, "o": settings, "threads": threads, "version": __version__})
 
 
-def own_templates(its: Study) -> Study:
+def own_templates(its: Study, others: Others) -> Study:
     """The subjects' own templates: those of this shard are made, the others waited for.
 
-    Raises BatchError if one fails and is not to be left out.
+    `others`: the shards that live. Raises BatchError if one fails and is not to be left out.
     """
     run = its.run
-    with driving(its.signs, run.work.shard):
-        for number, person in enumerate(its.people, 1):
-            if person in its.mine:
-                _own_template(its, person, f"{person.id} ({number} of {len(its.people)})")
-    signs = {p.id: _sign(its, p) for p in its.people}
-    if any(sign is None for sign in signs.values()):
+    found: dict[str, Mapping[str, Any]] = {}
+    for number, person in enumerate(its.people, 1):
+        if person in its.mine:
+            told = f"{person.id} ({number} of {len(its.people)})"
+            found[person.id] = _own_template(its, person, told)
+    theirs = [person for person in its.people if person.id not in found]
+
+    def over() -> bool:
+        signs = {person.id: sign(its, person, others) for person in theirs}
+        found.update({name: told for name, told in signs.items() if told is not None})
+        return all(told is not None for told in signs.values())
+
+    if not over():
         run.tell.stage("waiting for the other shards")
-        wait(run, its.signs, lambda: all(_sign(its, p) is not None for p in its.people))
-        signs = {p.id: _sign(its, p) for p in its.people}
-    found = {name: sign or {} for name, sign in signs.items()}
+        wait_beside(others, WITHIN, over)
     failed = {name: sign["failed"] for name, sign in found.items() if sign["failed"]}
     if failed and not run.settings.leave_out:  # in another shard
         first, told = next(iter(failed.items()))
@@ -97,8 +102,8 @@ def own_templates(its: Study) -> Study:
     return replace(its, failed=failed, keys={n: s["key"] for n, s in found.items() if s["key"]})
 
 
-def _own_template(its: Study, person: Person, told: str) -> None:
-    """Make the template of a subject's visits. Raises BatchError and others of `build`."""
+def _own_template(its: Study, person: Person, told: str) -> Mapping[str, Any]:
+    """Make the template of a subject's visits, and its sign. Raises BatchError and others."""
     run, failed, key = its.run, None, None
     if len(person.visits) == 1:
         key = key_of(person.visits[0].sha256)
@@ -112,17 +117,26 @@ def _own_template(its: Study, person: Person, told: str) -> None:
             failed = {"exit_code": error.exit_code, "error": error.message}
             if not run.settings.leave_out:
                 raise BatchError(f"{person.id}: {error.message}", error.hint) from error
-    content = {"wanted": its.wanted(person), "key": key, "failed": failed}
+    driver = asdict(Driver.here(run.work.shard))
+    content = {"wanted": its.wanted(person), "key": key, "failed": failed, "driver": driver}
     atomic.write_text(its.signs / f"{person.id}.json", dump(content))
+    return content
 
 
-def _sign(its: Study, person: Person) -> Mapping[str, Any] | None:
-    """What its shard wrote when the subject's own template stood, or failed."""
+def sign(its: Study, person: Person, others: Others) -> Mapping[str, Any] | None:
+    """What its shard wrote when the subject's own template stood, or failed.
+
+    Where failed ones run again, a failure counts only if the shard that tells of it lives: another
+    run may have left it, and the shard may be about to try again.
+    """
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, HsynError):
         text = (its.signs / f"{person.id}.json").read_text(encoding="utf-8")
         found: dict[str, Any] = json.loads(text)
         own = record.read(its.template(person)) if len(person.visits) > 1 else None
-        stands = found["failed"] or own is None or own["key"] == found["key"]
+        stands = own is None or own["key"] == found["key"]
+        if found["failed"]:
+            living = [asdict(driver) for driver in others.living()]
+            stands = not its.run.work.again or found["driver"] in living
         if found["wanted"] == its.wanted(person) and stands:
             return found
     return None

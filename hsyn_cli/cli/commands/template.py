@@ -203,8 +203,7 @@ def _judge(made: Template) -> None:
     doubtful = {entry["id"]: entry["problems"] for entry in made.record["subjects"]}
     for subject in visits["subjects"]:
         for visit in subject["visits"]:
-            own = visit["within"] or {"problems": []}
-            doubtful[f"{subject['id']} {visit['id']}"] = own["problems"]
+            doubtful[f"{subject['id']} {visit['id']}"] = visit["problems"]
     doubtful = {name: problems for name, problems in doubtful.items() if problems}
     if doubtful:
         name, problems = next(iter(doubtful.items()))

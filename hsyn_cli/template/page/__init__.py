@@ -1,9 +1,10 @@
 """index.html of a template: one file that shows the template, how it was made, and its subjects.
 
-`pictures` makes the pictures, `subjects` the rows, `words` the text and `plots` the plots of the
-rounds; template.html, page.css and page.js make the page, with the parts of the other pages: the
-slices of a registration's and the list of a cohort's. The folder pictures/ holds those of the
-rounds, so that the page can be made again when work/ is gone.
+`pictures` makes the pictures, `subjects` the rows, `visits` the table of a longitudinal template,
+`words` the text and `plots` the plots of the rounds; template.html, page.css and page.js make the
+page, with the parts of the other pages: the slices of a registration's and the list of a cohort's.
+The folder pictures/ holds those of the rounds, so that the page can be made again when work/ is
+gone.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hsyn_cli.io import atomic
 from hsyn_cli.results import page as report_page
 from hsyn_cli.results.page import tables
 from hsyn_cli.results.page.tables import escaped
-from hsyn_cli.template.page import pictures, plots, subjects, words
+from hsyn_cli.template.page import pictures, plots, subjects, visits, words
 from hsyn_cli.template.page.pictures import Pictures
 from hsyn_cli.template.run import Progress
 
@@ -41,8 +42,13 @@ def check(out: Path) -> None:
 
 def stands(out: Path, record: Record) -> bool:
     """Whether the page in a folder is that of this record."""
-    path, sign = out / PAGE, f'content="{record["key"]}"'.encode()
+    path, sign = out / PAGE, f'content="{_key(record)}"'.encode()
     return path.is_file() and not lists.foreign(path, sign)
+
+
+def _key(record: Record) -> str:
+    """The key of all that the page shows: that of the visits decides on the template, too."""
+    return str(record.get("longitudinal", record)["key"])
 
 
 def write(
@@ -84,7 +90,7 @@ def make_page(name: str, record: Record, drawn: Pictures, out: str) -> str:
         + lists.text_of(report_page.__name__, "viewer.js")
         + lists.text_of(__name__, "page.js"),
         data=lists.as_json(data),
-        key=escaped(str(record["key"])),
+        key=escaped(_key(record)),
         name=escaped(name),
         what=escaped(words.what(record)),
         state="bad" if words.doubts(record) else "good",
@@ -97,6 +103,7 @@ def make_page(name: str, record: Record, drawn: Pictures, out: str) -> str:
         plots=plots.figures(record),
         stages=words.stages(record),
         sections=lists.sections(subjects.LISTED, rows, findings),
+        visits=visits.section(record),
         use=words.use(out),
         again=words.again(record, out),
         tables=words.all_tables(record),

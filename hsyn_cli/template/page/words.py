@@ -11,6 +11,7 @@ from typing import Any
 
 from hsyn_cli.config.template import Settings
 from hsyn_cli.results.page.tables import number, paste, table
+from hsyn_cli.template.page import visits
 from hsyn_cli.template.page.pictures import Volumes
 
 Record = Mapping[str, Any]
@@ -29,8 +30,9 @@ def what(record: Record) -> str:
 
 def doubts(record: Record) -> list[str]:
     """A sentence on the subjects left out, and one on those not to be trusted."""
-    out = [entry["id"] for entry in record["left_out"]]
+    out = [entry["id"] for entry in record["left_out"]] + visits.left_out(record)
     doubtful = [entry["id"] for entry in record["subjects"] if entry["problems"]]
+    doubtful += visits.doubtful(record)
     told = [("Left out", out), ("Not to be trusted", doubtful)]
     return [f"{head}: {_names(names)}." for head, names in told if names]
 
