@@ -18,6 +18,7 @@ from hsyn_cli.anatomy.intensity import content_box, foreground
 from hsyn_cli.config.architecture import Level
 from hsyn_cli.devices import convolution_type
 from hsyn_cli.fields.slabs import ON_GPU
+from hsyn_cli.method.inference import FIELD_STRIDE
 from hsyn_cli.method.prepare import finer_for, grid_for, may_match
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def needed(
         copied = 8 * (channels + maps) if channels + maps > 1 else 0
         pulled = _steps(grid, subjects, channels + maps, method)
         steps["refinement"] = grid * (scene + copied) + pulled
-    determinants = DETERMINANTS * grid + SLAB * min(grid, ON_GPU)
+    fields = grid if method.preset.refinement else grid / FIELD_STRIDE**3
+    determinants = DETERMINANTS * fields + SLAB * min(fields, ON_GPU)
     steps["fold repair"] = grid * scene + max(grid * REPAIR, determinants)
     steps["exact inverse"] = grid * (scene + INVERSE)
     steps["composition"] = grid * (scene + COMPOSITION)
