@@ -186,14 +186,19 @@ def test_a_tissue_net_can_be_added_to_a_checkpoint_that_has_none(tmp_path: Path)
         assert torch.equal(tensor, expected)
 
 
-def test_a_checkpoint_with_another_tissue_net_is_no_start(tmp_path: Path) -> None:
+def test_another_tissue_net_than_that_of_the_checkpoint_must_be_trained(tmp_path: Path) -> None:
     run = runs.RunFolder(tmp_path)
     runs.save_checkpoint(run, TINY, training_phases.build(TINY, CPU, bf16=False), loop.State())
     one = replace(
         TINY, sn_net=replace(TINY.sn_net, tissue=replace(SMALL, channels=SMALL.channels[:1]))
     )
-    with pytest.raises(WeightsError, match="another architecture"):
-        runs.load_start(str(run.checkpoint), one, training_phases.build(one, CPU, bf16=False))
+    networks = training_phases.build(one, CPU, bf16=False)
+    with pytest.raises(WeightsError, match="nothing would train"):
+        runs.load_start(str(run.checkpoint), replace(one, tissue_steps=0), networks)
+    before = {k: v.clone() for k, v in networks.tensors().items() if k.startswith("sn.tissue.")}
+    runs.load_start(str(run.checkpoint), one, networks)  # it takes the place of the old one
+    assert before
+    assert all(torch.equal(networks.tensors()[k], v) for k, v in before.items())
 
 
 @pytest.mark.parametrize(

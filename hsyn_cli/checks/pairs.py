@@ -176,7 +176,8 @@ def _used(pair: Pair, sized: Pair, method: Method, aligned: Aligned, settings: S
     checkpoint = method.networks.checkpoint.name
     config = method.networks.sn.config
     grid = grid_for(aligned.subjects, aligned.affine, method)
-    free = settings.similarity == AUTO and settings.weights in (None, AUTO, NONE)
+    led = method.networks.sn.contrasts_differ  # by the features of the model
+    free = settings.similarity == AUTO and (settings.weights in (None, AUTO, NONE) or led)
     numbers = str(convolution_type(settings.device)).removeprefix("torch.")
     return Used(
         checkpoint,
@@ -201,6 +202,8 @@ def _why(pair: Pair, method: Method, settings: Settings) -> str:
     from hsyn_cli.method.prepare import NETWORKS_FOR
     from hsyn_cli.method.states import AUTO
 
+    if method.networks.sn.contrasts_differ:
+        return "the images differ in contrast: its features lead force steps"
     if settings.weights not in (None, AUTO):
         return f"--model {settings.weights}"
     if settings.similarity not in (AUTO, NETWORKS_FOR):

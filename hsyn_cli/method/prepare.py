@@ -24,6 +24,7 @@ from hsyn_cli.errors import UsageError
 from hsyn_cli.io.images import ImageLike, as_image, as_mask
 from hsyn_cli.io.transforms import TransformLike, as_affine_transform
 from hsyn_cli.method import similarity as similarities
+from hsyn_cli.method.feature_net import FeatureNet
 from hsyn_cli.method.networks import load_networks
 from hsyn_cli.method.states import (
     AUTO,
@@ -41,6 +42,10 @@ from hsyn_cli.space.planes import check_alike
 
 NETWORKS_FOR = "ncc"  # the similarity that the shipped networks were trained with
 OTHER_CONTRAST = "mind"  # the similarity of images that differ in contrast
+LED = (
+    "the images differ in contrast: force steps align them, with the features of checkpoint {} "
+    "(SHA-256 {}), whose other networks do not run"
+)
 FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
 FINER_MULTIPLE = 12  # sizes then divide by 4 at 3/4 of the voxel size, too
 
@@ -116,8 +121,11 @@ def _other(moving: ImageLike, fixed: ImageLike) -> Other:
     return Other(images, (view_of(images[0]), view_of(images[1])))
 
 
-def choose(pair: Pair, settings: Settings) -> Method:
-    """The networks that the user names, or those for what the images show."""
+def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -> Method:
+    """The networks that the user names, or those for what the images show.
+
+    `features`: of images that differ in contrast; the force steps then align them, too.
+    """
     views = (pair.views[0].image, pair.views[1].image)
     name = organs.checkpoint_for(settings.weights, pair.kinds, views)
     if settings.weights in (None, AUTO) and settings.similarity not in (AUTO, NETWORKS_FOR):
@@ -125,6 +133,8 @@ def choose(pair: Pair, settings: Settings) -> Method:
     if name != organs.NONE and Grid.of(views[1]).normal is not None:
         raise UsageError(f"checkpoint {name} is for volumes, not for slices", "leave out --model")
     networks = load_networks(name, settings.device)
+    if features is not None:
+        networks.sn.follow(features)
     config, used = networks.sn.config, networks.checkpoint.name
     if settings.similarity not in (AUTO, config.similarity):
         if used != organs.NONE:
@@ -181,13 +191,17 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
         same_contrast=method.similarity.same_contrast, search=settings.search, unit=sized.unit,
     )  # fmt: skip
     shown = contrast.Shown.of(subjects, affine)
-    free = settings.similarity == AUTO and settings.weights in (None, AUTO, organs.NONE)
+    features, used = method.networks.sn.features, method.networks.checkpoint
+    open_to_all = settings.weights in (None, AUTO, organs.NONE) or features is not None
+    free = settings.similarity == AUTO and open_to_all
     others = zip(subjects.channels[1:], settings.channels[1:], strict=True)
     rest = [contrast.Shown.of(channel, affine) for channel, weight in others if weight]
     alike = all(one.same_contrast for one in (shown, *rest))
     if free and not alike:
         chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)
-        return align(pair, choose(pair, chosen), chosen)
+        pair, method, aligned = align(pair, choose(pair, chosen, features), chosen)
+        said = () if features is None else (LED.format(used.name, used.sha256[:12]),)
+        return pair, method, replace(aligned, notes=(*aligned.notes, *said))
     notes = tuple(filter(None, (note,)))
     subjects = replace(subjects, alike=alike)
     return sized, smoother_if_thick(method, subjects), Aligned(subjects, affine, notes, shown)

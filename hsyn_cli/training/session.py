@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from hsyn_cli.config.training import Training
+from hsyn_cli.config.architecture import FURTHER
+from hsyn_cli.config.training import STEPS_OF, Training
 from hsyn_cli.devices import choose_device, convolution_type, peak_memory_mb, use_threads
 from hsyn_cli.errors import OutputError, UsageError, WeightsError
 from hsyn_cli.io import checkpoints
@@ -107,11 +108,13 @@ class Session:
         self.training = runs.read_config(given) if given else Training()
         if start is not None:
             self.training = _for_checkpoint(self.training, start, given is not None)
-        elif self.training.sn_net.tissue is not None and not self.training.tissue_steps:
-            raise UsageError(
-                "the config has a tissue net that nothing would train",
-                "set tissue_steps, or omit tissue from sn_net",
-            )
+        else:
+            for net in FURTHER:
+                if getattr(self.training.sn_net, net) and not self.training.steps_of(net):
+                    raise UsageError(
+                        f"the config has a {net} net that nothing would train",
+                        f"set {STEPS_OF[net]}, or omit {net} from sn_net",
+                    )
         if seed is not None:
             self.training = dataclasses.replace(self.training, seed=seed)
         if self.training.batch % self.world:
@@ -240,14 +243,12 @@ def _for_checkpoint(training: Training, start: str, given: bool) -> Training:
     """`training` with the architecture of a checkpoint, and short stages unless it has its own."""
     checkpoint = checkpoints.load(start)
     sn, di = architecture(checkpoint)
-    default = Training()
-    if given and (training.sn_net, training.di_net) != (default.sn_net, default.di_net):
-        same_tissue = sn.tissue in (None, training.sn_net.tissue)
-        sn = training.sn_net if training.sn_net.learned == sn.learned and same_tissue else sn
-    if given and (training.sn_net, training.di_net) not in (
-        (sn, di),
-        (default.sn_net, default.di_net),
-    ):
+    default, own = Training(), training.sn_net
+    if given and (own, training.di_net) != (default.sn_net, default.di_net):
+        kept = {net: getattr(own, net) or getattr(sn, net) for net in FURTHER}
+        own = dataclasses.replace(own, **kept)
+        sn = own if own.learned == sn.learned else sn
+    if given and (own, training.di_net) not in ((sn, di), (default.sn_net, default.di_net)):
         raise WeightsError(
             f"checkpoint {checkpoint.path} has another architecture than the training config",
             "omit sn_net and di_net from the config, to take those of the checkpoint",
