@@ -59,7 +59,8 @@ class Training:
             must be lungs.
         motion_mm: largest motion of such a pair.
         truth: weight of the distance in mm from the true field of such a pair.
-        held_out: subjects of each kind kept for validation.
+        held_out: subjects of each kind kept for validation, if the data have no splits.
+        split: the data must have splits, see `training.cache`.
         flip: flip half of the pairs left to right.
         log_every, validate_every: in steps; the second is a multiple of the first.
         precision: of the convolutions: "float32", "bfloat16", or "auto" for the faster one here.
@@ -108,6 +109,7 @@ class Training:
     motion_mm: float = 40.0
     truth: float = 0.1
     held_out: int = 2
+    split: bool = False
     flip: bool = True
     log_every: int = 10
     validate_every: int = 100

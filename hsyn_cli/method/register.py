@@ -187,8 +187,7 @@ def halfway_fields(aligned: Aligned, method: Method, device: torch.device) -> Ha
     sn = method.networks.sn
     grid = prepare.grid_for(aligned.subjects, aligned.affine, method)
     scene = aligned.subjects.on(grid, aligned.affine, device)
-    seen = sn.look(scene.pair)[:, 1:] if sn.contrasts_differ else scene.maps[:, :0]
-    maps = torch.cat((scene.others, seen, scene.maps), dim=1)
+    maps = torch.cat((scene.others, scene.maps), dim=1)
     where = Where(scene.counts, scene.stands_in)
     halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, maps, where))
     u = sampling.resize_linear(halves, sampling.shrunk(scene.pair.shape[2:], prepare.FIELD_STRIDE))

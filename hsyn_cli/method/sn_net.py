@@ -62,7 +62,10 @@ class SNNet(nn.Module):
         `where` the images count. Both have moving first.
         """
         pair = torch.cat((moving, fixed))
-        pair = pair if maps is None else torch.cat((pair, maps), dim=1)
+        maps = pair[:, :0] if maps is None else maps
+        others = len(self.channels) - 1
+        features = self.look(pair)[:, 1:] if self.contrasts_differ else pair[:, :0]
+        pair = torch.cat((pair, maps[:, :others], features, maps[:, others:]), dim=1)
         scales = [level.scale for level in self.config.levels[:depth]]
         pyramid = [downsample(pair, scale) for scale in scales]
         of_levels = [where.changed(partial(downsample, factor=scale)) for scale in scales]

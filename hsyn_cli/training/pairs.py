@@ -78,7 +78,7 @@ class Draws:
 
 
 class PairSource:
-    """The training pairs of a cache. The last `held_out` of each kind serve only validation."""
+    """The training pairs of a cache; see `Cache.parts`."""
 
     def __init__(self, cache: Cache, training: Training, device: torch.device) -> None:
         self.training, self.device = training, device
@@ -89,14 +89,8 @@ class PairSource:
         self.has_labels, self.ids = cache.has_labels, cache.ids
         self.count = len(cache.ids) + 1
         self.counted = self.count if cache.counted is None else cache.counted + 1
-        self.rows, self.validation_rows = [], []
-        for of_maps in (False, True):
-            rows = cache.rows(of_maps)
-            kept = min(training.held_out, len(rows) - 2)  # two must remain to train on
-            kept = kept if kept >= 2 else 0
-            self.rows.append(rows[: len(rows) - kept] if len(rows) > 1 else [])
-            last = rows[-2:] if len(rows) > 1 else []
-            self.validation_rows.append(rows[len(rows) - kept :] if kept else last)
+        kinds = [cache.parts(of_maps, training.held_out) for of_maps in (False, True)]
+        self.rows, self.validation_rows = ([kind[part] for kind in kinds] for part in (0, 1))
         if training.breathing and not all(map(self.has_labels.__getitem__, cache.rows(False))):
             raise UsageError(
                 "an image without a map of its lungs cannot breathe",

@@ -131,7 +131,8 @@ class Session:
                     "--data is missing", "give the images; this run has no cache of them yet"
                 )
             if self.rank == 0:
-                from hsyn_cli.training.data import build_cache, collect
+                from hsyn_cli.training.data import build_cache
+                from hsyn_cli.training.subjects import collect
 
                 build_cache(collect(data), self.training, self.run.cache, progress)
             processes.barrier()
@@ -141,6 +142,11 @@ class Session:
                 f"{self.run.cache} was made by another version, or with another spacing, size, "
                 "labels, intensities or surroundings than the config has",
                 "remove the folder; hsyn then makes it again",
+            )
+        if self.training.split and not self.cache.splits:
+            raise UsageError(
+                f"{self.run.cache} does not say which subjects are for training and validation",
+                "remove the folder, and give --data a CSV with a column split",
             )
         if self.training.precision == "auto":
             slow = float(convolution_type(self.device) == torch.float32)
