@@ -245,7 +245,7 @@ def _tissue_from_dict(data: dict[str, Any]) -> TissueConfig:
     lacking = sorted({k for channel in config.channels for k in channel} - set(map(str, ids)))
     for wrong, text in (
         (twice, "are in two classes of the tissue net"),
-        (mixed[:1], "are one class of the tissue net, with two values in one map"),
+        (mixed[0] if mixed else (), "are one class of the tissue net, with two values in one map"),
         (lacking if ids else (), "are in a map of the tissue net, but in none of its classes"),
     ):
         if wrong:
