@@ -69,15 +69,16 @@ def test_twins_show_one_anatomy_in_two_contrasts(cache: Cache) -> None:
     again = source(cache).draw(1, 0)
     assert torch.equal(again.images, twins[0].images)
     assert torch.equal(again.voxels, twins[0].voxels)
-    ratios = []
+    ratios, shapes = [], []
     for pair in twins:
         assert pair.images.shape == (2, 1, 24, 24, 16)
         assert 0 <= pair.images.min() <= pair.images.max() <= 1
         assert len(pair.voxels.unique()) == 200
         empty = (pair.images < 0.01).flatten(1)
-        assert (empty[0] == empty[1]).float().mean() > 0.8  # one shape
+        shapes.append(float((empty[0] == empty[1]).float().mean()))
         grey = pair.images.flatten(1)[:, pair.voxels]
         ratios.append(float(torch.corrcoef(grey)[0, 1]))
+    assert sum(shapes) / len(shapes) > 0.85  # dark labels pass for empty
     assert min(ratios) < 0.5 < max(ratios)  # greys agree or not
 
 
