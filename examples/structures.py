@@ -102,7 +102,7 @@ def main() -> None:
         parser.error(f"{arguments.scans} has no label maps to measure")
     scores = []
     for number, row in enumerate(rows):
-        labels = read_image(arguments.scans.parent / row["labels"], "label map").image
+        labels = sitk.ReadImage(str(arguments.scans.parent / row["labels"]))
         values = sitk.GetArrayFromImage(labels).astype(np.int64)
         if row.get("image"):
             image = read_image(arguments.scans.parent / row["image"]).image
