@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
+from contrasts import T1
 from rich.console import Console
 from rich.table import Table
 from ten_images import painted
@@ -36,11 +37,6 @@ from hsyn_cli.method.tissue_net import TissueNet
 from hsyn_cli.space import Grid, working_grid
 
 MARGIN = 8  # working voxels around the content, as in hsyn register
-T1 = {
-    2: 0.9, 41: 0.9, 7: 0.9, 46: 0.9, 16: 0.9, 28: 0.9, 60: 0.9, 4: 0.15, 43: 0.15, 14: 0.15,
-    15: 0.15, 24: 0.15, 5: 0.15, 44: 0.15, 10: 0.72, 49: 0.72, 11: 0.72, 50: 0.72, 12: 0.72,
-    51: 0.72, 13: 0.72, 52: 0.72,
-}  # fmt: skip
 
 
 @torch.no_grad()
