@@ -29,7 +29,7 @@ ALL = "\n".join(TEXTS)
 FENCED = r"^```{}\n(.*?)^```$"
 OF_EXAMPLES = (
     "peer methods picture steps motions presets profile people kills painted pairwise "
-    "voxel growth noise swap mm"
+    "voxel growth noise swap mm classes split models"
 )
 OF_CLUSTERS = "job-name array cpus-per-task mem time scheduler-file nthreads no-nanny resources"
 OF_PEERS = "mov dst targ lta"

@@ -200,8 +200,10 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
     if free and not alike:
         chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)
         pair, method, aligned = align(pair, choose(pair, chosen, features), chosen)
-        said = () if features is None else (LED.format(used.name, used.sha256[:12]),)
-        return pair, method, replace(aligned, notes=(*aligned.notes, *said))
+        if features is not None and settings.transform == "deformable":
+            note = LED.format(used.name, used.sha256[:12])
+            aligned = replace(aligned, notes=(*aligned.notes, note))
+        return pair, method, aligned
     notes = tuple(filter(None, (note,)))
     subjects = replace(subjects, alike=alike)
     return sized, smoother_if_thick(method, subjects), Aligned(subjects, affine, notes, shown)

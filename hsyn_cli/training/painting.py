@@ -198,6 +198,7 @@ def tissue_loss(net: TissueNet, sample: Sample) -> tuple[Tensor, dict[str, Tenso
 
 @torch.no_grad()
 def validate_tissue(net: TissueNet, samples: list[Sample]) -> dict[str, float]:
-    """The negative loss of held-out samples; more is better."""
-    losses = [float(tissue_loss(net, sample)[0]) for sample in samples]
-    return {"val_tissue": -sum(losses) / len(losses)} if losses else {}
+    """The negative loss of held-out samples, or soft Dice of the classes; more is better."""
+    of, name, sign = ("dice", "val_dice", 1) if net.config.classes else ("loss", "val_tissue", -1)
+    values = [float(tissue_loss(net, sample)[1][of]) for sample in samples]
+    return {name: sign * sum(values) / len(values)} if values else {}
