@@ -131,8 +131,9 @@ def test_a_config_with_features_survives_json_and_is_checked(cache: Cache) -> No
     plain = json.loads(json.dumps(config.to_dict(TINY)))
     assert config.training_from_dict(plain) == TINY
     for change, word in (
-        ({"tissue_crop": [23, 24, 16]}, "of features in sn_net"),
+        ({"tissue_crop": [23, 24, 16]}, "feature net's stride"),
         ({"sn_net": {**plain["sn_net"], "features": None}}, "sn_net has none"),
+        ({"temperature": 0.0}, "temperature"),
     ):
         with pytest.raises(ValueError, match=word):
             runs.training_of({**plain, **change})

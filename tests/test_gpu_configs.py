@@ -246,7 +246,7 @@ def test_a_net_that_nothing_would_train_is_told(tmp_path: Path) -> None:
     path = tmp_path / "given.json"
     path.write_text(runs.json.dumps(config.to_dict(training)))
     with Session(tmp_path / "run", "cpu", 1) as session:
-        with pytest.raises(UsageError, match="a features net that nothing would train"):
+        with pytest.raises(UsageError, match="a feature net that nothing would train"):
             session.configure(path, None, False, None)
         session.configure(path, "brain-t1", False, None)
         networks = phases.build(session.training, session.device, bf16=False)

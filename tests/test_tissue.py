@@ -84,7 +84,12 @@ def test_the_loss_of_classes_is_cross_entropy_and_dice(cache: Cache) -> None:
 
 @pytest.mark.parametrize(
     ("classes", "word"),
-    [([[2, 41], [2]], "2 are in two"), ([[2, 3]], "2, 3 are one class"), ([[2]], "3 are in a map")],
+    [
+        ([[2, 3], []], "no ids"),
+        ([[2, 41], [2]], "2 are in two"),
+        ([[2, 3]], "2, 3 are one class"),
+        ([[2]], "3 are in a map"),
+    ],
 )
 def test_classes_that_contradict_are_refused(classes: list[list[int]], word: str) -> None:
     plain = json.loads(json.dumps(config.to_dict(TINY)))

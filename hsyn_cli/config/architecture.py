@@ -148,7 +148,7 @@ MIDDLE = Level(
 FINE = Level(1, 2, (16, 16, 32, 32), (16,), window=5, forces=True)
 
 
-FURTHER = ("tissue", "features")  # nets of SN-Net beside its levels
+FURTHER = {"tissue": "tissue net", "features": "feature net"}  # beside SN-Net's levels
 
 
 @dataclass(frozen=True)
@@ -235,13 +235,15 @@ def sn_net_from_dict(data: dict[str, Any]) -> SNNetConfig:
 
 
 def _tissue_from_dict(data: dict[str, Any]) -> TissueConfig:
-    """Raises ValueError for classes that contradict each other or the maps."""
+    """Raises ValueError for classes that are empty or contradict each other or the maps."""
     classes = tuple(map(tuple, data.get("classes", ())))
     values = _with_defaults(TissueConfig, data) | {"classes": classes}
     config = TissueConfig(**_tupled(values, "channels", "encoder", "head"))
-    ids = [k for group in config.classes for k in group]
+    if not all(classes):
+        raise ValueError("a class of the tissue net has no ids")
+    ids = [k for group in classes for k in group]
     twice = sorted({k for k in ids if ids.count(k) > 1})
-    mixed = [g for g in config.classes if any(len(set(v)) > 1 for v in config.values(g))]
+    mixed = [g for g in classes if any(len(set(v)) > 1 for v in config.values(g))]
     lacking = sorted({k for channel in config.channels for k in channel} - set(map(str, ids)))
     for wrong, text in (
         (twice, "are in two classes of the tissue net"),

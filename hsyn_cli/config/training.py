@@ -200,13 +200,15 @@ def _check_choices(training: Training) -> None:
         every = f"validate_every {training.validate_every}"
         raise ValueError(f"{every} is not a multiple of log_every {training.log_every}")
     sizes = (*training.tissue_crop, *training.size)
-    for name in FURTHER:
+    if training.feature_voxels < 2 or not training.temperature > 0:
+        raise ValueError("feature_voxels must be 2 or more, and temperature above 0")
+    for name, shown in FURTHER.items():
         net = getattr(training.sn_net, name)
         if training.steps_of(name) and net is None:
-            raise ValueError(f"{STEPS_OF[name]} train a {name} net, but sn_net has none")
+            raise ValueError(f"{STEPS_OF[name]} train a {shown}, but sn_net has none")
         if net is not None and any(n % net.stride for n in sizes):
-            text = f"tissue_crop and size must be multiples of the stride {net.stride}"
-            raise ValueError(f"{text} of {name} in sn_net")
+            text = f"tissue_crop and size must be multiples of the {shown}'s stride {net.stride}"
+            raise ValueError(text)
 
 
 def _check_levels(training: Training) -> None:

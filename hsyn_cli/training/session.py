@@ -109,10 +109,10 @@ class Session:
         if start is not None:
             self.training = _for_checkpoint(self.training, start, given is not None)
         else:
-            for net in FURTHER:
+            for net, shown in FURTHER.items():
                 if getattr(self.training.sn_net, net) and not self.training.steps_of(net):
                     raise UsageError(
-                        f"the config has a {net} net that nothing would train",
+                        f"the config has a {shown} that nothing would train",
                         f"set {STEPS_OF[net]}, or omit {net} from sn_net",
                     )
         if seed is not None:
