@@ -223,8 +223,8 @@ def load_start(name: str, training: Training, networks: Networks) -> None:
     if untrained := [net for net in fresh if not training.steps_of(net)]:
         net = untrained[0]
         text = (
-            f"checkpoint {checkpoint.path} has another {FURTHER[net]} or none, and the config adds one "
-            "that nothing would train"
+            f"checkpoint {checkpoint.path} has another {FURTHER[net]} or none, and the config adds "
+            "one that nothing would train"
         )
         raise WeightsError(text, f"set {STEPS_OF[net]}, or omit {net} from sn_net")
     begin = tuple(f"sn.{net}." for net in fresh)
