@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import SimpleITK as sitk
 import torch
 from samples import coarse_brain
 
-from hsyn_cli import config
+from hsyn_cli import cli, config
 from hsyn_cli.config.training import Training
 from hsyn_cli.errors import UsageError, WeightsError
 from hsyn_cli.io import checkpoints
@@ -84,7 +85,7 @@ def blocks(training: Training) -> caches.Cache:
 def trained(training: Training, out: Path) -> Path:
     """Train from a cache, as the GPU's kit does, and return the checkpoint."""
     caches.save_cache(blocks(training), out / "cache")
-    (out / "given.json").write_text(runs.json.dumps(config.to_dict(training)))
+    (out / "given.json").write_text(json.dumps(config.to_dict(training)))
     with Session(out, "cpu", 1) as session:
         session.configure(out / "given.json", None, False, None)
         session.load_data(None, lambda step, fraction: None)
@@ -207,7 +208,10 @@ def test_the_anatomy_net_trains_at_a_small_size_and_its_maps_pull(
 
 @pytest.mark.slow
 def test_the_feature_net_trains_at_a_small_size_and_leads_across_contrasts_alone(
-    tmp_path: Path, brains: tuple[sitk.Image, sitk.Image], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    brains: tuple[sitk.Image, sitk.Image],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     training = small(runs.read_config(CONFIGS["features"]), feature_steps=6)
     checkpoint = trained(training, tmp_path / "run")
@@ -216,6 +220,14 @@ def test_the_feature_net_trains_at_a_small_size_and_leads_across_contrasts_alone
     led = registered(other, str(checkpoint))
     assert any("features of checkpoint checkpoint" in line for line in led.facts.warnings)
     assert led.facts.folding.voxels == 0
+    for letter, image in zip("mf", other, strict=True):
+        sitk.WriteImage(image, str(tmp_path / f"{letter}.nii"))
+    capsys.readouterr()
+    pair = ["-m", str(tmp_path / "m.nii"), "-f", str(tmp_path / "f.nii")]
+    assert cli.run(["check", *pair, "--model", str(checkpoint), "--json", "--threads", "1"]) == 0
+    used = json.loads(capsys.readouterr().out)["pairs"][0]["used"]
+    assert used["checkpoint"] == "none"
+    assert "the features alone" in used["why"]
     without = registered(other, "none")
     assert not np.array_equal(field(led), field(without))
     looks: list[bool] = []
@@ -234,7 +246,7 @@ def test_the_feature_net_trains_at_a_small_size_and_leads_across_contrasts_alone
 def test_a_config_with_a_split_refuses_data_without_one(tmp_path: Path) -> None:
     training = small(runs.read_config(CONFIGS["anatomy"]))
     caches.save_cache(replace(blocks(training), splits=()), tmp_path / "cache")
-    (tmp_path / "given.json").write_text(runs.json.dumps(config.to_dict(training)))
+    (tmp_path / "given.json").write_text(json.dumps(config.to_dict(training)))
     with Session(tmp_path, "cpu", 1) as session:
         session.configure(tmp_path / "given.json", None, False, None)
         with pytest.raises(UsageError, match="training and validation"):
@@ -244,7 +256,7 @@ def test_a_config_with_a_split_refuses_data_without_one(tmp_path: Path) -> None:
 def test_a_net_that_nothing_would_train_is_told(tmp_path: Path) -> None:
     training = replace(runs.read_config(CONFIGS["features"]), feature_steps=0)
     path = tmp_path / "given.json"
-    path.write_text(runs.json.dumps(config.to_dict(training)))
+    path.write_text(json.dumps(config.to_dict(training)))
     with Session(tmp_path / "run", "cpu", 1) as session:
         with pytest.raises(UsageError, match="a feature net that nothing would train"):
             session.configure(path, None, False, None)
