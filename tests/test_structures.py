@@ -17,7 +17,9 @@ from samples import coarse_brain, save_checkpoint, tiny_networks
 
 from hsyn_cli.config.architecture import TissueConfig
 from hsyn_cli.method.sn_net import SNNet
+from hsyn_cli.training.cache import SPLITS
 from hsyn_cli.training.runs import read_config
+from hsyn_cli.training.subjects import collect
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -57,12 +59,12 @@ def test_the_mapping_that_ships_leads_to_classes_of_the_anatomy_net() -> None:
     assert (mapping[59], mapping[60], mapping[100], mapping[35]) == (49, 10, 42, 16)
 
 
-def test_the_split_that_ships_is_the_one_of_the_issue() -> None:
-    with (EXAMPLES / "gpu" / "brain.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+def test_the_split_that_ships_is_read_and_parts_the_label_maps() -> None:
+    subjects = collect(EXAMPLES / "gpu" / "brain.csv")
+    assert sum(subject.image is not None for subject in subjects) == 48
     of_maps = {
-        split: [row["labels"][-9:-7] for row in rows if row["labels"] and row["split"] == split]
-        for split in ("train", "validation", "test")
+        split: [v.labels.name[4:6] for v in subjects if v.labels and v.split == split]
+        for split in SPLITS
     }
     assert of_maps == {
         "train": [f"{k:02}" for k in range(1, 15)],
