@@ -17,8 +17,7 @@ from hsyn_cli.anatomy.view import View, view_of
 from hsyn_cli.config.training import Training
 from hsyn_cli.space import Grid
 from hsyn_cli.tools.evaluate import evaluate_images
-from hsyn_cli.training.data import build_cache
-from hsyn_cli.training.subjects import collect
+from hsyn_cli.training.data import build_cache, collect
 
 SIZE = (34, 40, 36)  # z, y, x
 Values = np.ndarray

@@ -34,9 +34,8 @@ from hsyn_cli.space import Grid
 from hsyn_cli.training import loop, runs
 from hsyn_cli.training import phases as training_phases
 from hsyn_cli.training.cache import Cache
-from hsyn_cli.training.data import build_cache
+from hsyn_cli.training.data import build_cache, collect
 from hsyn_cli.training.pairs import PairSource
-from hsyn_cli.training.subjects import collect
 
 SPACING = 4.0
 CPU = torch.device("cpu")

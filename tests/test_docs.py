@@ -28,8 +28,9 @@ GUIDE = {page.stem: text for page, text in zip(GUIDES, TEXTS[1:], strict=True)}
 ALL = "\n".join(TEXTS)
 FENCED = r"^```{}\n(.*?)^```$"
 OF_EXAMPLES = (
+    "classes split models "
     "peer methods picture steps motions presets profile people kills painted pairwise "
-    "voxel growth noise swap mm classes split models"
+    "voxel growth noise swap mm"
 )
 OF_CLUSTERS = "job-name array cpus-per-task mem time scheduler-file nthreads no-nanny resources"
 OF_PEERS = "mov dst targ lta"

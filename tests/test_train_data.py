@@ -10,8 +10,7 @@ import SimpleITK as sitk
 from hsyn_cli.config.training import Training
 from hsyn_cli.errors import InputError
 from hsyn_cli.training.cache import Cache, load_cache, settings
-from hsyn_cli.training.data import build_cache
-from hsyn_cli.training.subjects import Subject, collect
+from hsyn_cli.training.data import Subject, build_cache, collect
 
 SMALL = Training(size=(128, 160, 136))
 TURNS = [(1, 0, 0, 0, 1, 0, 0, 0, 1), (-1, 0, 0, 0, -1, 0, 0, 0, 1)]

@@ -176,8 +176,7 @@ def _used(pair: Pair, sized: Pair, method: Method, aligned: Aligned, settings: S
     checkpoint = method.networks.checkpoint.name
     config = method.networks.sn.config
     grid = grid_for(aligned.subjects, aligned.affine, method)
-    led = method.networks.sn.contrasts_differ  # by the features of the model
-    free = settings.similarity == AUTO and (settings.weights in (None, AUTO, NONE) or led)
+    free = settings.similarity == AUTO and settings.weights in (None, AUTO, NONE)
     numbers = str(convolution_type(settings.device)).removeprefix("torch.")
     return Used(
         checkpoint,

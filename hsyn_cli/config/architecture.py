@@ -180,6 +180,11 @@ class SNNetConfig:
         )
         return dataclasses.replace(self, levels=levels)
 
+    def completed(self, other: SNNetConfig) -> SNNetConfig:
+        """The same with the further nets of another one in place of those that it lacks."""
+        tissue, features = self.tissue or other.tissue, self.features or other.features
+        return dataclasses.replace(self, tissue=tissue, features=features)
+
     @property
     def multiple(self) -> int:
         """Sizes of the working grid must be multiples of this."""

@@ -13,6 +13,7 @@ from hsyn_cli.config.architecture import (
     di_net_from_dict,
     sn_net_from_dict,
 )
+from hsyn_cli.errors import UsageError
 
 STEPS_OF = {"tissue": "tissue_steps", "features": "feature_steps"}
 
@@ -134,6 +135,13 @@ class Training:
     def steps_of(self, net: str) -> int:
         """Steps that train a net beside the levels, one of `FURTHER`."""
         return int(getattr(self, STEPS_OF[net]))
+
+    def check_trained(self) -> None:
+        """Raise UsageError for a net beside the levels that nothing would train."""
+        for name, shown in FURTHER.items():
+            if getattr(self.sn_net, name) and not self.steps_of(name):
+                text = f"the config has a {shown} that nothing would train"
+                raise UsageError(text, f"set {STEPS_OF[name]}, or omit {name} from sn_net")
 
     def fine_tuning(self) -> Training:
         """Short stages for trained networks: level by level at a low rate, the third on crops."""

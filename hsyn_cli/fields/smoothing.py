@@ -17,17 +17,13 @@ NEGLIGIBLE = 1e-5  # of a Gaussian's largest weight; smaller weights become 0
 UPSAMPLING_SIGMA = 0.7  # voxels of the coarser field
 
 
-def banded(matrix: Tensor, device: torch.device | None = None) -> Banded:
-    """`matrix` (rows, columns) without the zeros outside its band; no row may be all zeros.
-
-    `device`: of the result, None is that of the matrix. If that is the CPU, nobody waits for it.
-    """
+def banded(matrix: Tensor) -> Banded:
+    """`matrix` (rows, columns) without the zeros outside its band; no row may be all zeros."""
     blocks = []
     for rows in matrix.split(BLOCK):
         columns = (rows != 0).any(0).nonzero()
         low, high = int(columns[0]), int(columns[-1]) + 1
-        block = rows[:, low:high].contiguous()
-        blocks.append((low, high, block.to(device, non_blocking=True)))
+        blocks.append((low, high, rows[:, low:high].contiguous()))
     return tuple(blocks)
 
 
@@ -56,7 +52,7 @@ def _gaussian_matrix(coarse: int, fine: int, sigma: float, device: torch.device)
     apart = centres[:, None] - torch.arange(coarse, dtype=torch.float64)
     weight = torch.exp(-0.5 * (apart / sigma) ** 2)
     weight[weight < NEGLIGIBLE * weight.amax(1, keepdim=True)] = 0
-    return banded((weight / weight.sum(1, keepdim=True)).float(), device)
+    return banded((weight / weight.sum(1, keepdim=True)).float().to(device, non_blocking=True))
 
 
 @functools.lru_cache(maxsize=32)
@@ -64,7 +60,7 @@ def _box_matrix(size: int, window: int, device: torch.device) -> Banded:
     """(size, size): means over `window` voxels around every voxel, over fewer at the border."""
     index = torch.arange(size)
     inside = (index - index[:, None]).abs() <= window // 2
-    return banded((inside / inside.sum(1, keepdim=True)).float(), device)
+    return banded((inside / inside.sum(1, keepdim=True)).float().to(device, non_blocking=True))
 
 
 def box_operator(like: Tensor, window: int | Sequence[int]) -> Operator:

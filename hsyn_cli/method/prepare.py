@@ -42,12 +42,12 @@ from hsyn_cli.space.planes import check_alike
 
 NETWORKS_FOR = "ncc"  # the similarity that the shipped networks were trained with
 OTHER_CONTRAST = "mind"  # the similarity of images that differ in contrast
+FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
+FINER_MULTIPLE = 12  # sizes then divide by 4 at 3/4 of the voxel size, too
 LED = (
     "the images differ in contrast: force steps align them, with the features of checkpoint {} "
     "(SHA-256 {}), whose other networks do not run"
 )
-FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
-FINER_MULTIPLE = 12  # sizes then divide by 4 at 3/4 of the voxel size, too
 
 
 def begin(

@@ -24,7 +24,8 @@ from hsyn_cli.errors import HsynError, InputError, Interrupted
 from hsyn_cli.io import images
 from hsyn_cli.space import Grid, working_grid
 from hsyn_cli.training.cache import TEST, Cache, Volume, save_cache, settings
-from hsyn_cli.training.subjects import Subject
+from hsyn_cli.training.subjects import Subject as Subject
+from hsyn_cli.training.subjects import collect as collect
 
 GREY_STEP = 4
 SILHOUETTE = 0.05  # share of the range above which a voxel belongs to the silhouette

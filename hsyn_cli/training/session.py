@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from hsyn_cli.config.architecture import FURTHER
-from hsyn_cli.config.training import STEPS_OF, Training
+from hsyn_cli.config.training import Training
 from hsyn_cli.devices import choose_device, convolution_type, peak_memory_mb, use_threads
 from hsyn_cli.errors import OutputError, UsageError, WeightsError
 from hsyn_cli.io import checkpoints
@@ -109,12 +108,7 @@ class Session:
         if start is not None:
             self.training = _for_checkpoint(self.training, start, given is not None)
         else:
-            for net, shown in FURTHER.items():
-                if getattr(self.training.sn_net, net) and not self.training.steps_of(net):
-                    raise UsageError(
-                        f"the config has a {shown} that nothing would train",
-                        f"set {STEPS_OF[net]}, or omit {net} from sn_net",
-                    )
+            self.training.check_trained()
         if seed is not None:
             self.training = dataclasses.replace(self.training, seed=seed)
         if self.training.batch % self.world:
@@ -131,8 +125,7 @@ class Session:
                     "--data is missing", "give the images; this run has no cache of them yet"
                 )
             if self.rank == 0:
-                from hsyn_cli.training.data import build_cache
-                from hsyn_cli.training.subjects import collect
+                from hsyn_cli.training.data import build_cache, collect
 
                 build_cache(collect(data), self.training, self.run.cache, progress)
             processes.barrier()
@@ -251,8 +244,7 @@ def _for_checkpoint(training: Training, start: str, given: bool) -> Training:
     sn, di = architecture(checkpoint)
     default, own = Training(), training.sn_net
     if given and (own, training.di_net) != (default.sn_net, default.di_net):
-        kept = {net: getattr(own, net) or getattr(sn, net) for net in FURTHER}
-        own = dataclasses.replace(own, **kept)
+        own = own.completed(sn)
         sn = own if own.learned == sn.learned else sn
     if given and (own, training.di_net) not in ((sn, di), (default.sn_net, default.di_net)):
         raise WeightsError(
