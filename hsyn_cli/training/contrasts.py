@@ -15,10 +15,19 @@ from hsyn_cli.method.feature_net import FeatureNet
 from hsyn_cli.training.painting import VALIDATION_CROP, Painter
 from hsyn_cli.training.pairs import Draws, PairSource
 
+MOST_SHIFT = 0.15  # of the size of a picture
+
 
 @dataclass(frozen=True)
 class Twins:
-    """images: (2, 1, z, y, x) in [0, 1] of one anatomy. voxels: (N,), flat indices in its brain."""
+    """Two pictures of one anatomy, each cut off elsewhere.
+
+    A net can therefore not tell voxels by how far they are from the border of a picture.
+
+    Attributes:
+        images: (2, 1, z, y, x) in [0, 1].
+        voxels: (2, N) flat indices of the same places in both, in the brain.
+    """
 
     images: Tensor
     voxels: Tensor
@@ -45,10 +54,26 @@ class FeatureSource(Painter):
     def _twins(self, row: int, size: tuple[int, int, int], draws: Draws) -> Twins:
         """Voxels of the brain come before others; few brains have fewer than a step compares."""
         labels, brain, _ = self.anatomy(row, size, draws)
-        images = torch.cat([self.painted(labels, brain, draws) for _ in range(2)])
-        count = min(self.training.feature_voxels, brain.numel())
-        order = draws.noise(brain).sigmoid() + brain
-        return Twins(images, order.flatten().topk(count).indices)
+        apart = [self._shift(n, draws) for n in size]
+        (z, z1), (y, y1), (x, x1) = ((d, n - d) for d, n in zip(apart, size, strict=True))
+        one, other = (self.painted(labels, brain, draws) for _ in range(2))
+        images = torch.cat((one[..., :z1, :y1, :x1], other[..., z:, y:, x:]))
+        common = brain[..., z:z1, y:y1, x:x1]
+        count = min(self.training.feature_voxels, common.numel())
+        order = draws.noise(common).sigmoid() + common
+        places = torch.unravel_index(order.flatten().topk(count).indices, common.shape[2:])
+        voxels = [  # of (z1, y1, x1)
+            ((places[0] + dz) * y1 + places[1] + dy) * x1 + places[2] + dx
+            for dz, dy, dx in (apart, (0, 0, 0))
+        ]
+        return Twins(images, torch.stack(voxels))
+
+    def _shift(self, size: int, draws: Draws) -> int:
+        """Voxels along one axis between the borders of twins."""
+        net = self.training.sn_net.features
+        assert net is not None
+        most = int(MOST_SHIFT * size) // net.stride
+        return net.stride * int(torch.randint(0, most + 1, (1,), generator=draws.small))
 
 
 def feature_loss(
@@ -58,7 +83,8 @@ def feature_loss(
 
     `hits`: share of the voxels whose own features are the nearest of all.
     """
-    a, b = net.directions(twins.images).flatten(2)[:, :, twins.voxels]  # (F, N)
+    features = net.directions(twins.images).flatten(2)
+    a, b = (one[:, voxels] for one, voxels in zip(features, twins.voxels, strict=True))  # (F, N)
     alike = a.T @ b / temperature
     own = torch.arange(len(alike), device=alike.device)
     loss = (F.cross_entropy(alike, own) + F.cross_entropy(alike.T, own)) / 2
