@@ -92,10 +92,13 @@ def test_the_voxels_of_twins_are_the_same_places(cache: Cache) -> None:
     twins = [source(cache, alike).draw(2, k) for k in range(12)]
     moved = [pair for pair in twins if not torch.equal(*pair.voxels)]
     assert len(moved) > 6
-    for pair in moved:
-        assert torch.corrcoef(greys(pair))[0, 1] > 0.7  # each has a gamma, blur and bias field
-        away = Twins(pair.images, pair.voxels[:1].expand(2, -1))
-        assert torch.corrcoef(greys(away))[0, 1] < torch.corrcoef(greys(pair))[0, 1]
+    alike_there = [float(torch.corrcoef(greys(pair))[0, 1]) for pair in moved]
+    elsewhere = [
+        float(torch.corrcoef(greys(replace(pair, voxels=pair.voxels[:1].expand(2, -1))))[0, 1])
+        for pair in moved
+    ]
+    assert all(a > b for a, b in zip(alike_there, elsewhere, strict=True))
+    assert sum(alike_there) / len(moved) > 0.75  # each picture has its gamma and bias field
 
 
 def test_the_loss_is_that_of_a_guess_or_none() -> None:
