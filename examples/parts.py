@@ -42,13 +42,14 @@ from rich.table import Table
 
 from hsyn_cli.config.architecture import Level
 from hsyn_cli.devices import convolution_type, use_threads
-from hsyn_cli.fields.grids import as_transform
-from hsyn_cli.method import prepare, register
+from hsyn_cli.fields.images import as_transform, total_images
+from hsyn_cli.method import inference, prepare, register
 from hsyn_cli.method.clock import Clock
 from hsyn_cli.method.di_net import DINet
 from hsyn_cli.method.sn_net import SNNet
-from hsyn_cli.method.states import Aligned, Method, Pair
+from hsyn_cli.method.states import Aligned, Pair
 from hsyn_cli.method.unet import use_precision
+from hsyn_cli.method.working import Method
 
 ALL, TISSUE, DI_NET, NETS = "everything", "the tissue net", "DI-Net", "all nets"
 REFINEMENT = "the refinement"
@@ -117,7 +118,7 @@ def deformed(pair: Pair, aligned: Aligned, method: Method) -> tuple[Any, float]:
 
 def measure(pair: Pair, aligned: Aligned, method: Method, row: dict[str, str]) -> dict[str, float]:
     composed, seconds = deformed(pair, aligned, method)
-    forward, _ = composed.totals.images(pair.unit)
+    forward, _ = total_images(composed.totals, pair.unit)
     there, back = composed.settled.errors
     return {
         "dice": benchmark.mean_dice(as_transform(forward), row),
@@ -146,7 +147,7 @@ def costs(pair: Pair, aligned: Aligned, method: Method) -> Cost:
         (sn, "level", lambda k: steps_of(k + 1)),
         (sn, "look", lambda _: TISSUE),
         (di, "forward", lambda _: DI_NET),
-        (register.refinement, "refine", lambda _: REFINEMENT),
+        (inference.refinement, "refine", lambda _: REFINEMENT),
     ]
     with ExitStack() as stack:
         for owner, name, label in places:

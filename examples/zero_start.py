@@ -25,7 +25,8 @@ from hsyn_cli.anatomy import affine
 from hsyn_cli.anatomy.intensity import resample_image
 from hsyn_cli.anatomy.scene import pair_box
 from hsyn_cli.config import presets
-from hsyn_cli.fields.grids import affine_displacement, to_image
+from hsyn_cli.fields.grids import affine_displacement
+from hsyn_cli.fields.images import to_image
 from hsyn_cli.fields.inverse import fixed_point_inverse
 from hsyn_cli.fields.repair import taper
 from hsyn_cli.fields.sampling import compose

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import math
 import os
 import sys
@@ -23,6 +24,8 @@ CPU_FILES = (("cpu.cfs_quota_us", "cpu.cfs_period_us"), ("cpu.max",))
 MEMORY_FILES = (
     ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")
 )  # fmt: skip
+# How a GPU, and its libraries of convolutions and of products, say that it is full.
+FULL_DEVICE = ("out of memory", "ALLOC_FAILED")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -54,17 +57,23 @@ def use_threads(threads: int | None) -> None:
     None: both take as many as they would by themselves, if there are cores for all.
     """
     import SimpleITK as sitk
+
+    use_torch_threads(threads)
+    itk = sitk.ProcessObject
+    own = itk.GetGlobalDefaultNumberOfThreads()
+    wanted = min(available_cores(), own if threads is None else threads)
+    if wanted != own:
+        itk.SetGlobalDefaultNumberOfThreads(wanted)
+
+
+def use_torch_threads(threads: int | None) -> None:
+    """The same for torch alone, without SimpleITK."""
     import torch
 
-    cores = available_cores()
-    itk = sitk.ProcessObject
-    for own, limit in (
-        (torch.get_num_threads(), torch.set_num_threads),
-        (itk.GetGlobalDefaultNumberOfThreads(), itk.SetGlobalDefaultNumberOfThreads),
-    ):
-        wanted = min(cores, own if threads is None else threads)
-        if wanted != own:
-            limit(wanted)
+    own = torch.get_num_threads()
+    wanted = min(available_cores(), own if threads is None else threads)
+    if wanted != own:
+        torch.set_num_threads(wanted)
 
 
 def available_cores(root: Path = Path("/")) -> int:
@@ -151,11 +160,82 @@ def _onednn_has_bfloat16() -> bool:
         return False
 
 
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A few numbers of the CPU on a device. On CUDA, the host does not wait for its other work.
+
+    There the driver keeps a copy of what it has yet to send. Other devices might not.
+    """
+    return values.to(device, non_blocking=device.type == "cuda")
+
+
 def device_name(device: torch.device) -> str:
     """The name of the device in the report."""
     import torch
 
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def device_memory_mb(device: torch.device) -> tuple[float, float] | None:
+    """The memory that this process can still get on a device, and all that the device has.
+
+    Limits of this process count (`torch.cuda.set_per_process_memory_fraction`), and so does memory
+    that torch keeps for it. None: not known, as on a CPU, which `free_memory_mb` tells of. A GPU
+    without room for a process has none.
+    """
+    import torch
+
+    if device.type == "cuda":
+        try:
+            with torch.cuda.device(device):
+                free, total = torch.cuda.mem_get_info()
+        except RuntimeError as error:
+            if not out_of_device_memory(error):
+                raise
+            return 0.0, 0.0
+        used, kept = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+        share = getattr(torch.cuda.memory, "get_per_process_memory_fraction", lambda _: 1.0)(device)
+        return max(0.0, min(free + kept, share * total) - used) / 1e6, share * total / 1e6
+    if device.type == "mps":
+        total = torch.mps.recommended_max_memory()
+        return max(0.0, total - torch.mps.driver_allocated_memory()) / 1e6, total / 1e6
+    return None
+
+
+def device_peak_mb(device: torch.device) -> float | None:
+    """The most memory that this process took on a device since `release_device`; None: unknown."""
+    import torch
+
+    return torch.cuda.max_memory_reserved(device) / 1e6 if device.type == "cuda" else None
+
+
+def release_device(device: torch.device) -> None:
+    """Return what torch keeps on a device to others, and let its peak count from now on.
+
+    A device that is full may refuse, which is no reason to lose a pair.
+    """
+    import torch
+
+    if device.type == "cuda":
+        gc.collect()
+        with contextlib.suppress(RuntimeError), torch.cuda.device(device):
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def out_of_device_memory(error: BaseException) -> bool:
+    """Whether a device, not the computer, was short of memory: as its allocator or a library tells.
+
+    The allocator of a CPU raises no OutOfMemoryError of torch.
+    """
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    of_device = any(name in text for name in ("CUDA", "CUDNN", "cuDNN", "CUBLAS", "MPS"))
+    return isinstance(error, RuntimeError) and of_device and any(v in text for v in FULL_DEVICE)
 
 
 def keep_freed_memory() -> None:

@@ -14,7 +14,7 @@ from hsyn_cli.cohort.batch import Work
 from hsyn_cli.cohort.sources import Limits
 from hsyn_cli.cohort.tasks import Event, Task
 from hsyn_cli.cohort.worker import carry_out
-from hsyn_cli.fields.grids import as_transform, to_image
+from hsyn_cli.fields.images import as_transform, to_image
 from hsyn_cli.space import Grid
 from hsyn_cli.tools.invert import invert
 

@@ -16,7 +16,7 @@ from hsyn_cli.anatomy.intensity import read_intensities
 from hsyn_cli.anatomy.size import Extent, scaled, scaled_affine, unit_of, working_voxel
 from hsyn_cli.cli import run
 from hsyn_cli.errors import UsageError
-from hsyn_cli.fields.grids import as_transform
+from hsyn_cli.fields.images import as_transform
 from hsyn_cli.method.register import register
 from hsyn_cli.method.result import Registration
 from hsyn_cli.space import Grid

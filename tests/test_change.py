@@ -11,9 +11,9 @@ import torch
 from samples import field_image, turned, voxel_points
 
 from hsyn_cli.fields.change import Change, Linear, linear_of, measure_change
-from hsyn_cli.fields.grids import from_image
+from hsyn_cli.fields.images import from_image
 from hsyn_cli.fields.totals import Totals
-from hsyn_cli.space import Grid, affine_from
+from hsyn_cli.space import Grid
 from hsyn_cli.tools.evaluate import evaluate_images
 
 MIDDLE = np.array([10.0, -20.0, 30.0])
@@ -51,7 +51,7 @@ def totals(bend: np.ndarray, a: np.ndarray, t: np.ndarray) -> Totals:
     points = voxel_points(GRID)
     forward = field_image(GRID, (points + bend) @ a.T + t - points)
     u = from_image(forward)
-    return Totals(u, torch.zeros_like(u), GRID, GRID, GRID, affine_from(a, t))
+    return Totals(u, torch.zeros_like(u), GRID, GRID, GRID, (a, t))
 
 
 def test_the_change_of_a_field_leaves_the_affine_out_of_displacements_alone() -> None:

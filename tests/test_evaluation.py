@@ -10,7 +10,7 @@ import SimpleITK as sitk
 import torch
 from samples import DIRECTIONS, GRIDS, field_image, voxel_points
 
-from hsyn_cli.fields.grids import from_image
+from hsyn_cli.fields.images import from_image
 from hsyn_cli.space import Array, Grid
 from hsyn_cli.tools.evaluate import evaluate_images, target_errors
 from hsyn_cli.tools.overlap import compare, hd95

@@ -15,7 +15,7 @@ from hsyn_cli.anatomy import organs
 from hsyn_cli.config import presets
 from hsyn_cli.method import similarity
 from hsyn_cli.method.networks import load_networks
-from hsyn_cli.method.states import Method
+from hsyn_cli.method.working import Method
 
 
 @pytest.fixture(scope="module")

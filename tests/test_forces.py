@@ -150,3 +150,15 @@ def test_levels_look_at_maps_and_at_what_counts() -> None:
     assert still.abs().max() < 0.1  # an untrained net alone
     assert pulled[0, 0, 12, 12, 12] == pytest.approx(-2.0, abs=0.5)
     torch.testing.assert_close(held, still)
+
+
+def test_noise_in_flat_tissue_moves_little() -> None:
+    """Both images show the same; half of them is flat, and each has noise of its own there."""
+    flat = torch.zeros(1, 1, 24, 24, 32)
+    flat[..., 16:] = 1
+    plain = torch.lerp(0.25 + 0.7 * picture((24, 24, 32), 1), torch.tensor(0.6), flat)
+    noise = 0.05 * torch.randn(2, 1, 24, 24, 32, generator=torch.Generator().manual_seed(0))
+    pair, u = plain + noise, torch.zeros(2, 3, 24, 24, 32)
+    steps = Steps(8, rate=2.4, momentum=0.5, step_sigma=1.5, field_sigma=0.7, calm=0.2)
+    moved = pull(pair, u, 1.0, steps).norm(dim=1).mean(0)
+    assert moved[4:-4, 4:-4, 20:-4].mean() < 0.075  # 0.090 if noise says something about the field

@@ -8,6 +8,7 @@ from samples import DIRECTIONS, smooth_field, turned
 from hsyn_cli.fields import mutual
 from hsyn_cli.fields.grids import affine_displacement
 from hsyn_cli.fields.inverse import fixed_point_inverse
+from hsyn_cli.fields.marked import marked, marked_on
 from hsyn_cli.fields.mutual import RoundTrips
 from hsyn_cli.fields.sampling import rotate
 from hsyn_cli.space import Array, Grid
@@ -94,3 +95,11 @@ def test_a_fit_in_small_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> No
         found.append((forward, inverse))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def test_a_gpu_finds_the_same_voxels() -> None:
+    content = np.random.default_rng(0).random((5, 6, 7)) > 0.6
+    flat, along = marked(content[1:4])
+    other, also = marked_on(content[1:4], torch.device("cpu"))
+    assert torch.equal(flat, other)
+    assert all(torch.equal(one, two) for one, two in zip(along, also, strict=True))

@@ -465,7 +465,7 @@ main()
 
 @pytest.mark.parametrize(
     ("step", "number", "code"),
-    [("refine", signal.SIGINT, 130), ("total_fields", signal.SIGTERM, 143)],
+    [("finer", signal.SIGINT, 130), ("total_fields", signal.SIGTERM, 143)],
 )
 def test_interrupted_in_mid_run_it_leaves_nothing(
     folder: Path, tmp_path: Path, step: str, number: signal.Signals, code: int

@@ -11,6 +11,7 @@ from hsyn_cli.config.presets import RefineStage
 from hsyn_cli.fields.folding import determinant
 from hsyn_cli.fields.sampling import warp
 from hsyn_cli.fields.smoothing import resize_smooth
+from hsyn_cli.method.networks import load_networks
 from hsyn_cli.method.refine import at_scale, refine
 from hsyn_cli.method.similarity.ncc import SIMILARITY
 from hsyn_cli.method.where import Where
@@ -181,3 +182,21 @@ def test_at_scale_keeps_constants_and_the_extent() -> None:
     ramp = (torch.arange(24.0) + 0.5).expand(1, 1, *SIZE).contiguous()
     seen = at_scale(ramp, torch.Size((8, 10, 12)))[0, 0, 4, 5]
     torch.testing.assert_close(seen[2:-2], (torch.arange(12.0) * 2 + 1)[2:-2], atol=1e-3, rtol=0)
+
+
+def test_levels_and_refinement_of_a_batch_of_pairs_are_those_of_each() -> None:
+    """Pairs on equal grids can go through the method at once, whichever of them are beside."""
+    sn = load_networks("brain-t1", torch.device("cpu")).sn
+    size, stages = (24, 32, 24), presets.find("default").refinement
+    moving, fixed = (picture(size, k, batch=2) for k in (1, 2))
+
+    def fields(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            halves = torch.cat(sn(a, b, 2))
+            u = resize_smooth(halves, tuple(n // 2 for n in size))
+            return refine(u, sn.look(torch.cat((a, b))), 1.0, stages, config=sn.config)
+
+    both = fields(moving, fixed)
+    for k in range(2):
+        alone = fields(moving[k : k + 1], fixed[k : k + 1])
+        torch.testing.assert_close(both[k::2], alone, rtol=0, atol=1e-4)

@@ -14,8 +14,9 @@ from samples import DIRECTIONS, chest
 from hsyn_cli.anatomy import lungs, organs
 from hsyn_cli.anatomy.intensity import content_box
 from hsyn_cli.anatomy.organs.lung import NEAR_MM
-from hsyn_cli.anatomy.scene import Scene, prepare_subjects
 from hsyn_cli.anatomy.scene import Subjects as Prepared
+from hsyn_cli.anatomy.scene import prepare_subjects
+from hsyn_cli.anatomy.tensors import Scene
 from hsyn_cli.errors import GeometryError, InputError, UsageError
 from hsyn_cli.space import Grid
 

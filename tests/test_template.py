@@ -23,7 +23,8 @@ from hsyn_cli.cohort.batch import Work
 from hsyn_cli.cohort.tasks import Outcome, Task
 from hsyn_cli.config.template import Settings
 from hsyn_cli.errors import BatchError, OutputError
-from hsyn_cli.fields.grids import affine_displacement, as_transform, from_image, sample_mm, to_image
+from hsyn_cli.fields.grids import affine_displacement, sample_mm
+from hsyn_cli.fields.images import as_transform, from_image, to_image
 from hsyn_cli.fields.sampling import length
 from hsyn_cli.io.images import read_field
 from hsyn_cli.space import Grid

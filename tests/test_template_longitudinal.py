@@ -15,7 +15,7 @@ from test_template import ALONE, ENVIRONMENT, QUICK, contents, values
 
 from hsyn_cli.cli import run
 from hsyn_cli.errors import InputError, UsageError
-from hsyn_cli.fields.grids import as_transform
+from hsyn_cli.fields.images import as_transform
 from hsyn_cli.template import visits
 from hsyn_cli.template.build import Template
 from hsyn_cli.template.longitudinal import longitudinal_files

@@ -14,7 +14,8 @@ from scipy.linalg import logm, polar
 
 from hsyn_cli.cli import run
 from hsyn_cli.errors import HsynError, InputError, UsageError
-from hsyn_cli.fields.grids import affine_displacement, as_transform, from_image, to_image
+from hsyn_cli.fields.grids import affine_displacement
+from hsyn_cli.fields.images import as_transform, from_image, to_image
 from hsyn_cli.space import Grid, affine_from
 from hsyn_cli.template import averages, frame, record, scans, shape, subjects
 from hsyn_cli.template.averages import Average

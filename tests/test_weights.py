@@ -102,7 +102,7 @@ def test_listing_imports_no_torch() -> None:
 
 
 def test_package_folders_come_first() -> None:
-    first = weights.folders()[0]
+    first = next(weights.folders())
     assert first.name in ("weights", "_weights")
     assert (first / "manifest.json").is_file()
 

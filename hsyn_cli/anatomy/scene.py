@@ -22,6 +22,7 @@ from hsyn_cli.anatomy.intensity import (
 )
 from hsyn_cli.anatomy.lesions import beside, product, without
 from hsyn_cli.anatomy.organs import Chains, Images, Look, Masks, Organ
+from hsyn_cli.anatomy.tensors import Scene
 from hsyn_cli.anatomy.thick import thinned
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_parts, working_grid
@@ -32,40 +33,6 @@ LESION_EDGE = 2  # working voxels beside a lesion that do not count where nothin
 OTHERS_EDGE = 4  # working voxels inside the border of a cut channel, where the first one tells
 BYTE = sitk.sitkUInt8
 Greys = tuple[Intensities, Intensities]
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Tensors on the working `grid`, moving first.
-
-    Attributes:
-        pair: both images, (2, 1, Z, Y, X) in [0, 1].
-        maps: maps of what the images show, (2, C, ...); C may be 0.
-        counts: (2, 1, ...), 0 where an image does not count; None: all counts. The border can cut
-            further channels earlier: then (2, N, ...), where 0 stops the pull of a channel alone.
-        others: further channels of both images, (2, N - 1, ...); N may be 1.
-        shows: (2, 1, ...), 0 beyond the border of a cut image, and in its lesion, where it does not
-            show what the other one may have; None: it shows all.
-        alike: as of `Subjects`.
-    """
-
-    grid: Grid
-    pair: Tensor
-    maps: Tensor
-    counts: Tensor | None
-    others: Tensor
-    shows: Tensor | None = None
-    alike: bool = False
-
-    @property
-    def stands_in(self) -> Tensor | None:
-        """`shows`, where the one image can stand in for the other; None if they differ too much."""
-        return self.shows if self.alike else None
-
-    @property
-    def spacing(self) -> float:
-        """Voxel size in mm."""
-        return self.grid.spacing[0]
 
 
 @dataclass(frozen=True)

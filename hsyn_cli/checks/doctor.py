@@ -23,6 +23,7 @@ from hsyn_cli.results.record import SCHEMA_VERSION
 Progress = Callable[[str, float], None]
 LEAST_DISK_MB = 300.0  # free; the files of a pair of 1 mm brains take 130 MB
 LEAST_MEMORY_MB = 1800.0  # free; a pair of 1 mm brains needs as much
+DEVICE_MB = 1230.0  # what a pair of 1 mm brains needs on a GPU, see `method.memory`
 COLUMNS = 79
 AGAIN = "install hsyn again: pip install --force-reinstall hsyn"
 SENTENCE = "Names of users are left out, and no data are named."
@@ -104,6 +105,7 @@ def doctor(progress: Progress = lambda step, fraction: None) -> Diagnosis:
         ("weights", _weights),
         ("disk", _disk),
         ("memory", lambda: _memory(facts["memory_free_mb"])),
+        ("device memory", _device),
         ("self-test", _trial),
     )
     for k, (what, step) in enumerate(steps):
@@ -182,6 +184,20 @@ def _memory(free: float | None) -> Iterator[Finding]:
     need = f"a pair of 1 mm brains needs {size_of(LEAST_MEMORY_MB)}"
     advice = "" if free >= LEAST_MEMORY_MB else "close other programs, or raise the memory limit"
     yield Finding("memory", f"{size_of(free)} are free; {need}", advice)
+
+
+def _device() -> Iterator[Finding]:
+    """The memory of the device that `--device auto` takes; nothing of the CPU."""
+    from hsyn_cli.devices import choose_device, device_memory_mb, device_name
+
+    device = choose_device("auto")
+    found = device_memory_mb(device)
+    if found is None:
+        return
+    there = f"{size_of(found[0])} of {size_of(found[1])} are free on {device_name(device)}"
+    need = f"a pair of 1 mm brains needs about {size_of(DEVICE_MB)}"
+    ends = "" if found[0] >= DEVICE_MB else ", and will run on the CPU"
+    yield Finding("device memory", f"{there}; {need}{ends}")
 
 
 def _trial() -> Iterator[Finding]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hsyn_cli.cohort.forecast import busy, size_of
 from hsyn_cli.cohort.speed import Speed
+
+if TYPE_CHECKING:
+    from hsyn_cli.method.result import DeviceMemory
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Cost:
         seconds: with all that runs here now. seconds_alone: if nothing else ran here.
         memory_mb: the peak. memory_free_mb: None if the system does not tell.
         disk_mb: of all outputs.
+        device: what the device lacks or has, see `DeviceMemory`; None on the CPU.
     """
 
     seconds: float
@@ -75,6 +80,7 @@ class Cost:
     memory_mb: float
     memory_free_mb: float | None
     disk_mb: float
+    device: DeviceMemory | None = None
 
     @property
     def fits(self) -> bool:
@@ -84,12 +90,16 @@ class Cost:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What will not do here."""
+        from hsyn_cli.method.placing import left_lines
+
         lines = []
         if self.memory_free_mb is not None and not self.fits:
             lines.append(
                 f"it needs {size_of(self.memory_mb)} of memory, and {size_of(self.memory_free_mb)} "
                 "are free: close other programs, or resample both images to larger voxels"
             )
+        if self.device is not None:
+            lines += left_lines(self.device)
         if Speed(self.seconds, self.seconds_alone).busy:
             lines.append(busy(self.seconds_alone))
         return tuple(lines)

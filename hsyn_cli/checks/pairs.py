@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ from hsyn_cli.results.register_files import Checked, Inputs, check_model, read_i
 from hsyn_cli.space import Grid
 
 if TYPE_CHECKING:
-    from hsyn_cli.method.states import Aligned, Method, Pair, Settings
+    from hsyn_cli.method.result import DeviceMemory
+    from hsyn_cli.method.states import Aligned, Pair, Settings
+    from hsyn_cli.method.working import Method
 
 Progress = Callable[[str, float], None]
 ROLES = ("moving", "fixed")
@@ -51,7 +53,7 @@ class PairCheck:
             for name, part in vars(self).items()
         }
         images = {role: getattr(self, role).to_dict() for role in ROLES}
-        cost = self.cost and {**vars(self.cost), "fits": self.cost.fits}
+        cost = self.cost and {**asdict(self.cost), "fits": self.cost.fits}
         return {**plain, **images, "cost": cost, "refused": refusal(self.refused)}
 
 
@@ -107,8 +109,9 @@ def _checked(
     content = costs.content(
         sized, method, aligned.subjects, aligned.affine, settings.transform, 1 + len(others)
     )
-    cost = _cost(content, inputs, options, sized, speed())
-    used = _used(pair, sized, method, aligned, settings)
+    there = _device(sized, method, aligned, settings)
+    cost = _cost(content, inputs, options, sized, speed(), there)
+    used = _used(pair, sized, method, aligned, settings, there)
     doubts = [f"{line}; the result may not be trusted" for line in verdict.foreseen(aligned)]
     notes = (*method.warnings, *aligned.notes, *doubts, *cost.warnings)
     moving, fixed = _images(inputs, read, pair)
@@ -165,19 +168,35 @@ def overlap_of(one: Grid, other: Grid) -> float:
     return float(min(1.0, inside.mean() * volumes[0] / min(volumes)))
 
 
-def _used(pair: Pair, sized: Pair, method: Method, aligned: Aligned, settings: Settings) -> Used:
+def _device(
+    sized: Pair, method: Method, aligned: Aligned, settings: Settings
+) -> DeviceMemory | None:
+    """What the pair needs of the memory of a device that is not the CPU."""
+    from hsyn_cli.method import memory, placing
+
+    if settings.device == placing.CPU:
+        return None
+    steps = memory.needed(sized, aligned.subjects, aligned.affine, method, settings)
+    free = placing.free_mb(settings.device)
+    return placing.foreseen(settings.device, memory.peak_mb(steps), free)
+
+
+def _used(
+    pair: Pair, sized: Pair, method: Method, aligned: Aligned, settings: Settings,
+    device: DeviceMemory | None,
+) -> Used:  # fmt: skip
     import torch
 
     from hsyn_cli.anatomy.organs import NONE
     from hsyn_cli.devices import convolution_type, device_name
-    from hsyn_cli.method.prepare import grid_for
-    from hsyn_cli.method.states import AUTO
+    from hsyn_cli.method.placing import CPU, device_words
+    from hsyn_cli.method.prepare import grid_for, may_match
 
     checkpoint = method.networks.checkpoint.name
     config = method.networks.sn.config
     grid = grid_for(aligned.subjects, aligned.affine, method)
-    free = settings.similarity == AUTO and settings.weights in (None, AUTO, NONE)
-    numbers = str(convolution_type(settings.device)).removeprefix("torch.")
+    where = CPU if device is not None and device.left else settings.device
+    numbers = str(convolution_type(where)).removeprefix("torch.")
     return Used(
         checkpoint,
         _why(pair, method, settings) if checkpoint == NONE else "",
@@ -188,10 +207,10 @@ def _used(pair: Pair, sized: Pair, method: Method, aligned: Aligned, settings: S
         sized.unit,
         settings.preset,
         settings.transform,
-        device_name(settings.device),
+        device_name(where) if device is None else device_words(device),
         torch.get_num_threads(),
         numbers if checkpoint != NONE else "float32",
-        free and not method.similarity.same_contrast and settings.transform == "deformable",
+        may_match(method, settings),
     )
 
 
@@ -212,8 +231,9 @@ def _why(pair: Pair, method: Method, settings: Settings) -> str:
 
 
 def _cost(
-    content: costs.Content, inputs: Inputs, options: Mapping[str, Any], pair: Pair, speed: Speed
-) -> Cost:
+    content: costs.Content, inputs: Inputs, options: Mapping[str, Any], pair: Pair, speed: Speed,
+    device: DeviceMemory | None,
+) -> Cost:  # fmt: skip
     import torch
 
     wanted, _ = wanted_of(Path(), inputs, options, {})
@@ -226,4 +246,5 @@ def _cost(
         memory / MEGABYTE,
         free_memory_mb(),
         content.disk(wanted, voxels) / MEGABYTE,
+        device,
     )

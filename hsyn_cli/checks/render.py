@@ -136,6 +136,13 @@ def _cost(cost: Cost) -> Iterator[Row]:
     yield "time", f"about {time_of(cost.seconds)} on the CPU"
     there = "" if cost.memory_free_mb is None else f"; {size_of(cost.memory_free_mb)} are free"
     yield "memory", f"{size_of(cost.memory_mb)}{there}"
+    if cost.device is not None:
+        free = cost.device.free_mb
+        there = "how much is free is not known"
+        if free is not None:
+            there = f"{size_of(free)} are free: it {'does not fit' if cost.device.left else 'fits'}"
+        need = f"about {size_of(cost.device.needed_mb)} of {cost.device.device}"
+        yield "device memory", f"{need}; {there}"
     yield "disk", f"{size_of(cost.disk_mb)} of outputs"
 
 

@@ -48,7 +48,8 @@ def told(news: News) -> str:
     """A line about a pair that ended, or failed and gets another attempt."""
     status = news.status
     if status.state == "done":
-        return f"{status.id} done in {status.seconds:.0f} s"
+        where = f", on the CPU: {status.left}" if status.left else ""
+        return one_line(f"{status.id} done in {status.seconds:.0f} s{where}")
     word = DOUBTFUL if doubtful(status) else "failed"
     again = {"retry": "; it gets another attempt", "found": " (in an earlier run)"}
     line = f"{status.id} {word}, exit code {status.exit_code}: {status.error}"
@@ -113,7 +114,7 @@ class Live:
             self._shares.pop(name, None)
             if name in self._pairs:
                 bars.remove_task(self._pairs.pop(name))
-            if news.status.state == "failed":
+            if news.status.state == "failed" or news.status.left:
                 bars.console.print(escape(told(news)), highlight=False)
         tally = self._tally
         whole = self._ended + tally.left  # of this run, as far as is known

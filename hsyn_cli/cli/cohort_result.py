@@ -33,6 +33,7 @@ def _summary(tally: Tally, study: Path) -> str:
     parts = [f"{tally.done + tally.before} of {tally.total} pairs are done{before}"]
     parts += faults(tally)
     parts += [f"{tally.anew} ran again because something changed"] if tally.anew else []
+    parts += [f"{tally.moved} ran on the CPU, for lack of memory on the device"] * bool(tally.moved)
     parts += [f"{tally.busy} run in another hsyn batch"] if tally.busy else []
     return f"{', '.join(parts)}\n{study / 'index.html'}"
 
@@ -55,6 +56,7 @@ def _as_json(study: Path, tally: Tally) -> str:
         "done_before": tally.before,
         "run_again": tally.anew,
         "elsewhere": tally.busy,
+        "moved_to_cpu": tally.moved,
         "failed": failed,
     }
     return record(plain)

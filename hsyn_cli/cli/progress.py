@@ -7,15 +7,25 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from hsyn_cli.cli.streams import LEAST_COLUMNS
+from hsyn_cli.cli.streams import LEAST_COLUMNS, one_line
 
-Progress = Callable[[str, float], None]
 TOO_EARLY = 0.05  # share of the work below which no estimate is shown
+
+
+class Progress:
+    """Called with the step and the share of the whole in [0, 1]. `say` prints a line meanwhile."""
+
+    def __init__(self, show: Callable[[str, float], None], say: Callable[[str], None]) -> None:
+        self._show, self.say = show, say
+
+    def __call__(self, step: str, fraction: float) -> None:
+        self._show(step, fraction)
 
 
 class TimeLeft(ProgressColumn):
@@ -49,11 +59,11 @@ def time_left(seconds: float) -> str:
 def progress_bar(quiet: bool, width: int = 24) -> Iterator[Progress]:
     """Yield `progress(step, fraction)`, with the fraction of the whole in [0, 1].
 
-    It shows nothing if `quiet`, or if stderr is no terminal, or a narrow one.
+    It shows nothing if `quiet`; only the lines if stderr is no terminal, or a narrow one.
     """
     console = Console(stderr=True)
     if quiet or not console.is_terminal or narrow():
-        yield lambda step, fraction: None
+        yield Progress(lambda step, fraction: None, (lambda line: None) if quiet else _line)
         return
     columns = (
         TextColumn("{task.description:<16}"),
@@ -64,10 +74,14 @@ def progress_bar(quiet: bool, width: int = 24) -> Iterator[Progress]:
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
 
-        def progress(step: str, fraction: float) -> None:
-            bar.update(task, description=step, completed=fraction)
+        yield Progress(
+            lambda step, fraction: bar.update(task, description=step, completed=fraction),
+            lambda line: bar.console.print(one_line(line), markup=False, highlight=False),
+        )
 
-        yield progress
+
+def _line(text: str) -> None:
+    click.echo(one_line(text), err=True)
 
 
 def narrow() -> bool:

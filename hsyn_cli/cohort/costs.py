@@ -12,14 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hsyn_cli.errors import DeviceError
 from hsyn_cli.results.register_files import Inputs
 from hsyn_cli.results.run_folder import Wanted, channel_of, output_bytes
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
+    import torch
 
     from hsyn_cli.anatomy.scene import Subjects
-    from hsyn_cli.method.states import Method, Pair
+    from hsyn_cli.method.states import Pair
+    from hsyn_cli.method.working import Method
 
 # Seconds, and microseconds per voxel.
 START = 1.2  # of a process, once for each worker
@@ -59,6 +62,7 @@ class Content:
         other_contrast: whether the similarity is that for other contrasts.
         deformable: False stops after the affine step.
         bfloat16: whether the networks run in these numbers.
+        on_device: bytes of tensors at the peak, on a device that is not the CPU.
     """
 
     moving: float
@@ -75,6 +79,7 @@ class Content:
     deformable: bool = True
     channels: int = 1
     bfloat16: bool = True
+    on_device: float = 0.0
 
     @property
     def images(self) -> float:
@@ -92,6 +97,7 @@ class Content:
             box=self.box * fixed / self.fixed,
             working=self.working * factor,
             refined=self.refined * factor,
+            on_device=self.on_device * factor,
         )
 
     @property
@@ -150,7 +156,7 @@ def look(inputs: Inputs, options: Mapping[str, Any]) -> Content:
     `register_files`.
     """
     from hsyn_cli.io.images import read_image
-    from hsyn_cli.method import prepare
+    from hsyn_cli.method import memory, prepare
 
     moving = read_image(inputs.moving, "moving image").image
     fixed = read_image(inputs.fixed, "fixed image").image
@@ -162,7 +168,26 @@ def look(inputs: Inputs, options: Mapping[str, Any]) -> Content:
         method.networks.sn.config = replace(method.networks.sn.config, spacing=sized.voxel)
     subjects = _unprepared(sized, method)
     affine = _middles_together(subjects)
-    return content(sized, method, subjects, affine, settings.transform, 1 + len(inputs.others))
+    found = content(sized, method, subjects, affine, settings.transform, 1 + len(inputs.others))
+    device = device_of(options)
+    if device is None:
+        return found
+    settings = replace(settings, device=device)
+    steps = memory.needed(sized, subjects, affine, method, settings)
+    return replace(found, on_device=max(steps.values()))
+
+
+def device_of(options: Mapping[str, Any]) -> torch.device | None:
+    """The device that pairs with these options run on; None: the CPU, or it is not here."""
+    import torch
+
+    from hsyn_cli import devices
+
+    try:
+        device = devices.choose_device(str(options.get("device", "auto")))
+    except DeviceError:
+        return None
+    return None if device == torch.device("cpu") else device
 
 
 def chosen(options: Mapping[str, Any]) -> dict[str, Any]:

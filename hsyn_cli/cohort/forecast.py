@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,24 +13,21 @@ from hsyn_cli.cohort import costs, speed
 from hsyn_cli.cohort import status as statuses
 from hsyn_cli.cohort.costs import Content
 from hsyn_cli.cohort.jobs import Job
+from hsyn_cli.cohort.kinds import Kind, content_of, kinds_of, look_into
 from hsyn_cli.cohort.resume import decide
 from hsyn_cli.cohort.sources import Limits
 from hsyn_cli.cohort.speed import Speed
 from hsyn_cli.cohort.tasks import wanted_of
 from hsyn_cli.devices import available_cores, free_memory_mb
-from hsyn_cli.errors import HsynError
 from hsyn_cli.io.plain import finite
 from hsyn_cli.io.staging import nearest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hsyn_cli.io.headers import Header
 
-MOST_LOOKS = 3  # pairs whose images are read
 MOST_TOLD = 10  # pairs that cannot be read
 PAIR_FILES = 50_000  # bytes: report, status, thumbnail
-DECIDE = ("preset", "model", "transform", "similarity", "affine")  # options that decide the cost
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,8 @@ class Forecast:
         memory_free_mb, disk_free_mb: what there is now; None: the system does not tell.
         problems: pairs that cannot be read, one line each.
         done: pairs that an earlier run has done; none of the costs are theirs.
+        device: where pairs run if that is not the CPU. device_pair_mb: what the largest one needs
+            of its memory. device_free_mb: None: not known.
     """
 
     pairs: int
@@ -69,6 +67,9 @@ class Forecast:
     problems: tuple[str, ...] = ()
     done: int = 0
     slowness_alone: float = 1.0
+    device: str = ""
+    device_pair_mb: float = 0.0
+    device_free_mb: float | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -86,6 +87,11 @@ class Forecast:
             lines.append(
                 f"the outputs need {size_of(self.disk_all_mb)}, and {size_of(self.disk_free_mb)} "
                 f"are free in {self.study}: see --keep and --field-spacing"
+            )
+        if self.device_free_mb is not None and self.device_pair_mb > self.device_free_mb:
+            lines.append(
+                f"{self.device} has {size_of(self.device_free_mb)} of free memory: pairs that need "
+                "more will run on the CPU"
             )
         cores = available_cores()
         if self.workers * self.threads > cores:
@@ -136,6 +142,11 @@ class Forecast:
         ):
             there = "" if free is None else f"; {size_of(free)} are free"
             table.add_row(name, Text(f"{size_of(need)}{there}"))
+        if self.device:
+            free = self.device_free_mb
+            there = "" if free is None else f"; {size_of(free)} are free"
+            most = f"{size_of(self.device_pair_mb)} of {self.device} for the largest pair"
+            table.add_row("device", Text(f"{most}{there}"))
         for line in (*self.warnings, *self.problems):
             table.add_row(Text("warning", "yellow"), Text(line, "yellow"))
         return table
@@ -145,13 +156,13 @@ def forecast(jobs: Sequence[Job], study: Path, *, workers: int, threads: int) ->
     """Forecast the costs of jobs on the CPU of this machine, those left out that are done.
 
     It does not check whether inputs or options of these have changed since. It reads all headers,
-    the images of up to `MOST_LOOKS` kinds of pairs, and runs a self-test of a second. `threads`: of
+    the images of pairs of a few kinds, and runs a self-test of a second. `threads`: of
     each pair.
     """
     left = [job for job in jobs if not _done(job, study)]
-    kinds, problems = _kinds(left)
-    known = _look_into(kinds, problems)
-    rows = [(_content(key, kind, known), kind) for key, kind in kinds.items()] if known else []
+    kinds, problems = kinds_of(left)
+    known = look_into(kinds, problems)
+    rows = [(content_of(key, kind, known), kind) for key, kind in kinds.items()] if known else []
     fast = speed.measure(workers, threads) if rows else Speed(1.0, 1.0)
     slow = fast.now
     count = sum(len(kind.jobs) for _, kind in rows)
@@ -180,7 +191,24 @@ def forecast(jobs: Sequence[Job], study: Path, *, workers: int, threads: int) ->
         study=str(study),
         problems=tuple(_few(problems)),
         done=len(jobs) - len(left),
+        **_of_device(rows),
     )
+
+
+def _of_device(rows: Sequence[tuple[Content, Kind]]) -> dict[str, Any]:
+    """What is told of the device that most pairs run on, if that is not the CPU."""
+    from hsyn_cli import devices
+    from hsyn_cli.method import memory, placing
+
+    device = costs.device_of(rows[0][1].jobs[0].options) if rows else None
+    if device is None:
+        return {}
+    most = max(content.on_device for content, _ in rows)
+    return {
+        "device": devices.device_name(device),
+        "device_pair_mb": memory.peak_mb({"": most}),
+        "device_free_mb": placing.free_mb(device),
+    }
 
 
 def _done(job: Job, study: Path) -> bool:
@@ -189,76 +217,7 @@ def _done(job: Job, study: Path) -> bool:
     return status is not None and decide(job, status.key, status, study, Limits()).what == "done"
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """Jobs with images of the same sizes. `voxels`: mean voxel of both images in mm."""
-
-    jobs: list[Job]
-    moving: int
-    fixed: int
-    voxels: tuple[float, float]
-
-    @property
-    def size(self) -> int:
-        return (self.moving + self.fixed) * (1 + len(self.jobs[0].inputs.others))
-
-
-def _kinds(jobs: Iterable[Job]) -> tuple[dict[Any, _Kind], list[str]]:
-    """Jobs by kind, the most frequent kind first; and those whose headers cannot be read."""
-    from hsyn_cli.io import headers
-
-    read: dict[Path, Header] = {}
-    kinds: dict[Any, _Kind] = {}
-    problems: list[str] = []
-    for job in jobs:
-        try:
-            for path in (job.inputs.moving, job.inputs.fixed):
-                if path not in read:
-                    read[path] = headers.read(path)
-        except HsynError as error:
-            problems.append(f"{job.id}: {error.message}")
-            continue
-        grids = [read[path].grid for path in (job.inputs.moving, job.inputs.fixed)]
-        shapes = tuple((g.size, tuple(round(s, 2) for s in g.spacing)) for g in grids)
-        options = tuple(job.options.get(name) for name in DECIDE)
-        moving, fixed = (math.prod(grid.size) for grid in grids)
-        voxels = (grids[0].voxel, grids[1].voxel)
-        inputs = job.inputs
-        key = (shapes, options, len(inputs.others), inputs.moving_labels is None)
-        kinds.setdefault(key, _Kind([], moving, fixed, voxels)).jobs.append(job)
-    return dict(sorted(kinds.items(), key=lambda item: -len(item[1].jobs))), problems
-
-
-def _look_into(kinds: Mapping[Any, _Kind], problems: list[str]) -> dict[Any, Content]:
-    """What the most frequent kinds hold, and the largest one; one pair of each is read."""
-    largest = max(kinds, key=lambda key: kinds[key].size, default=None)
-    keys = list(kinds)
-    chosen = keys[:MOST_LOOKS]
-    if largest is not None and largest not in chosen:
-        chosen[-1] = largest
-    found = {}
-    for key in chosen:
-        job = kinds[key].jobs[0]
-        try:
-            found[key] = costs.look(job.inputs, job.options)
-        except HsynError as error:
-            problems.append(f"{job.id}: {error.message}")
-    return found
-
-
-def _content(key: Any, kind: _Kind, known: Mapping[Any, Content]) -> Content:
-    """What a kind of pairs holds, by itself or by the most similar one that is known."""
-
-    def unlike(other: Any) -> tuple[bool, float]:
-        voxels = known[other].moving + known[other].fixed
-        return other[1] != key[1], abs(math.log(voxels / (kind.moving + kind.fixed)))
-
-    if key in known:
-        return known[key]
-    return known[min(known, key=unlike)].scaled(kind.moving, kind.fixed)
-
-
-def _disk(content: Content, kind: _Kind) -> float:
+def _disk(content: Content, kind: Kind) -> float:
     """Bytes of the outputs of one pair."""
     job = kind.jobs[0]
     wanted, _ = wanted_of(Path(), job.inputs, job.options, job.names)

@@ -54,7 +54,7 @@ class Hashes:
         if model != "auto" and model not in plugins.names(ORGANS):
             path = checkpoints.find(model)
             return {path.stem: self.of(path, "checkpoint")}
-        shipped = checkpoints.folders()[:1]
+        shipped = list(checkpoints.folders())[:1]
         return {i.name: i.sha256 for i in checkpoints.available() if i.path.parent in shipped}
 
 

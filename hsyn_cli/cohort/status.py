@@ -30,7 +30,7 @@ class Status:
         started, finished: seconds since 1970; finished is 0 while it runs.
         files: all that was written, relative to the study folder, with "/"; before the end, by
             an earlier attempt.
-        limit: as of `Outcome`; None in older files.
+        limit, left: as of `Outcome`; None and "" in older files.
     """
 
     id: str
@@ -50,6 +50,7 @@ class Status:
     finished: float = 0.0
     files: tuple[str, ...] = ()
     limit: float | None = None
+    left: str = ""
 
 
 def write(path: Path, status: Status) -> None:
@@ -79,7 +80,7 @@ def read(path: Path) -> Status | None:
 def _from_plain(plain: dict[str, Any]) -> Status:
     """Raises TypeError, ValueError or KeyError for what is no status."""
     values: dict[str, Any] = {}
-    plain = {"limit": None, **plain}
+    plain = {"limit": None, "left": "", **plain}
     for field in dataclasses.fields(Status):
         value = plain[field.name]
         if isinstance(field.default, tuple):

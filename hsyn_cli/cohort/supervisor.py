@@ -46,6 +46,7 @@ class Tally:
 
     Attributes:
         anew: pairs that were done, and run again because something changed or files are missing.
+        moved: pairs that left their device for the CPU in this run, for lack of memory there.
     """
 
     total: int
@@ -53,6 +54,7 @@ class Tally:
     before: int = 0
     busy: int = 0
     anew: int = 0
+    moved: int = 0
     failed: list[Status] = field(default_factory=list)
 
     @property
@@ -226,9 +228,11 @@ class Supervisor:
             seconds=outcome.seconds,
             peak_memory_mb=outcome.peak_memory_mb,
             limit=outcome.limit,
+            left=outcome.left,
             finished=time.time(),
         )
         self._write(job, ended)
+        self.tally.moved += bool(ended.left)
         if not settled(ended):
             second = second_search(outcome.exit_code, status.search) or status.search
             decision = Decision("run", status.attempts + 1, second)

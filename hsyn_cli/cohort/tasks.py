@@ -87,6 +87,7 @@ class Outcome:
         exit_code: as of `hsyn register`; 124 if it took too long; 128 + number of the signal that
             ended the worker.
         limit: seconds (124) or MB (8) of the `Limits` that ended it; None: something else did.
+        left: the device that the pair left for the CPU, and why; "" if it did not.
     """
 
     exit_code: int = 0
@@ -96,6 +97,7 @@ class Outcome:
     seconds: float = 0.0
     peak_memory_mb: float | None = None
     limit: float | None = None
+    left: str = ""
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Outcome:

@@ -96,11 +96,13 @@ def _register(task: Task, tell: Tell) -> Outcome:
     drawn = _put(pictures, wanted.folder / task.names.get("thumbnail", THUMBNAIL))
     paths = [*map(Path, report.outputs.values()), *drawn]
     files = tuple(Path(os.path.relpath(path, task.study)).as_posix() for path in paths)
+    device = report.facts.device_memory
+    left = f"{device.device} {device.left}" if device is not None and device.left else ""
     try:
         check_problems(report.facts.problems, "")
     except FailedError as error:
-        return Outcome(error.exit_code, error.message, report.facts.problems, files)
-    return Outcome(files=files)
+        return Outcome(error.exit_code, error.message, report.facts.problems, files, left=left)
+    return Outcome(files=files, left=left)
 
 
 def _drawn(fixed: sitk.Image, warped: sitk.Image) -> list[bytes]:

@@ -37,8 +37,8 @@ class Steps:
         momentum: share of the last step that each step adds.
         step_sigma: of the Gaussian that smooths each step, in voxels of the images.
         field_sigma: of the Gaussian that smooths the field after a step, in voxels of the field.
-        calm: contrast, relative to the median of the images, at which a field is half as free.
-            Where the images have less, the field follows what surrounds it.
+        calm: contrast above that of noise, relative to the median of the images, at which a field
+            is half as free. Where the images have less, the field follows what surrounds it.
         diffusion: of the field's divergence after a step, in square voxels.
         window: of the similarity, in voxels of the images.
         tissue: weight of the squared difference of the maps (of tissue, of lungs).

@@ -11,7 +11,7 @@ from hsyn_cli.fields.folding import determinants, inner, log_determinant
 from hsyn_cli.fields.grids import along_axes
 from hsyn_cli.fields.mutual import Mask
 from hsyn_cli.fields.totals import Totals
-from hsyn_cli.space import Array, affine_parts
+from hsyn_cli.space import Array
 
 NAN = float("nan")
 
@@ -78,7 +78,7 @@ def linear_of(a: Array, t: Array, middle: Array, dimension: int = 3) -> Linear:
 
 def measure_change(totals: Totals, content: Mask) -> tuple[Linear, Change]:
     """Measure both on the forward field. `content`: (Z, Y, X) on the fixed grid."""
-    grid, (a, t) = totals.fixed, affine_parts(totals.affine)
+    grid, (a, t) = totals.fixed, totals.affine
     linear = linear_of(a, t, grid.points(_middle(content)), grid.dimension)
     det, _ = determinants(along_axes(totals.forward, grid), grid.spacing)
     inside = inner(content.shape)

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hsyn_cli.fields.grids import ErrorStats, from_image, to_image
+from hsyn_cli.fields.grids import ErrorStats
+from hsyn_cli.fields.images import from_image, to_image
 from hsyn_cli.fields.mutual import error_stats
 from hsyn_cli.space import Grid
 from hsyn_cli.space.planes import lowered, raised

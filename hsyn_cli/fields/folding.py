@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hsyn_cli.fields.slabs import each_slab
+from hsyn_cli.fields.slabs import ON_GPU, each_slab
 from hsyn_cli.space import Grid
 
 LEAST_FOR_LOG, MOST_FOR_LOG = 1e-9, 1e9  # determinants are clipped to these before the logarithm
@@ -55,12 +55,13 @@ def measure_folding(grid: Grid, det: Tensor, corner: Tensor) -> Folding:
     """
     inside = inner(det.shape[1:])
     det, corner = det[0][inside], corner[0][inside]
-    least = int(det.argmin())
+    # NaN counts as folded, too. One wait for a GPU tells all counts.
+    sound = [(d > 0).count_nonzero() for d in (det, corner)]
+    least, *counts = torch.stack((det.argmin(), *sound)).tolist()
     at = np.unravel_index(least, tuple(det.shape))
     first = [side.start or 0 for side in inside]
     point = grid.points((np.array(at, float) + first)[::-1])
-    # NaN counts as folded, too.
-    folded, by_corners = (det.numel() - int((d > 0).count_nonzero()) for d in (det, corner))
+    folded, by_corners = (det.numel() - count for count in counts)
     return Folding(
         folded, 100 * folded / det.numel(), by_corners, float(det.flatten()[least]),
         (float(point[0]), float(point[1]), float(point[2])),
@@ -128,7 +129,8 @@ def determinants(u: Tensor, spacing: Spacing) -> tuple[Tensor, Tensor]:
             columns.append((behind, ahead))
         _corners(columns, central[:, z0:z1], least[:, z0:z1])
 
-    each_slab(work, u.shape[2], max(1, DETERMINANT_SLAB // u[0, 0, 0].numel()), u.device)
+    slab = DETERMINANT_SLAB if u.device.type == "cpu" else ON_GPU
+    each_slab(work, u.shape[2], max(1, slab // u[0, 0, 0].numel()), u.device)
     return central, least
 
 

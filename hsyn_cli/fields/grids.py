@@ -1,4 +1,4 @@
-"""Displacement fields on grids in space: resampling, conversion to images, and inverse error.
+"""Displacement fields on grids in space: resampling, and inverse error.
 
 Fields are (1, 3, Z, Y, X) in mm, components in LPS unless a docstring says otherwise.
 """
@@ -8,13 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from torch import Tensor
 
+from hsyn_cli.devices import to_device
 from hsyn_cli.fields.sampling import rotate, sample_affine, sample_grid
 from hsyn_cli.space import Array, Grid
-from hsyn_cli.space.planes import raised
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,11 @@ def affine_displacement(
     per_index = torch.from_numpy(m @ grid.index_to_point)
     start = torch.from_numpy(m @ np.array(grid.origin) + t)
     x, y, z = (torch.arange(n, dtype=torch.float64) for n in grid.size)
-    along = [(v[None] * per_index[:, k, None]).float().to(device) for k, v in enumerate((x, y, z))]
-    first = along[2] + start.float().to(device)[:, None]
+    along = [
+        to_device((v[None] * per_index[:, k, None]).float(), device)
+        for k, v in enumerate((x, y, z))
+    ]
+    first = along[2] + to_device(start.float(), device)[:, None]
     return (first[:, :, None, None] + along[1][:, None, :, None] + along[0][:, None, None, :])[None]
 
 
@@ -56,9 +58,9 @@ def sample_mm(u: Tensor, grid: Grid, points: Tensor) -> Tensor:
     """`u` on `grid` at `points` (1, 3, Z, Y, X; mm LPS), trilinear, border values held."""
     to_index = np.linalg.inv(grid.index_to_point)
     scale = 2 / np.array(grid.size)
-    matrix = torch.from_numpy(to_index * scale[:, None]).float().to(u.device)
+    matrix = to_device(torch.from_numpy(to_index * scale[:, None]).float(), u.device)
     start = (to_index @ -np.array(grid.origin) + 0.5) * scale - 1
-    offset = torch.from_numpy(start).float().to(u.device)
+    offset = to_device(torch.from_numpy(start).float(), u.device)
     positions = torch.addmm(offset, points[0].flatten(1).T, matrix.T)
     return sample_grid(u, positions.reshape(1, *points.shape[2:], 3))
 
@@ -66,20 +68,3 @@ def sample_mm(u: Tensor, grid: Grid, points: Tensor) -> Tensor:
 def along_axes(u: Tensor, grid: Grid) -> Tensor:
     """Components in LPS -> components along the grid's axes."""
     return rotate(grid.axes.T, u)
-
-
-def from_image(field: sitk.Image) -> Tensor:
-    """SimpleITK vector image, mm LPS -> (1, 3, Z, Y, X) float32, components in LPS."""
-    field = raised(field)
-    return torch.from_numpy(sitk.GetArrayFromImage(field)).float().movedim(-1, 0)[None].contiguous()
-
-
-def to_image(u: Tensor, grid: Grid) -> sitk.Image:
-    """(1, 3, Z, Y, X), mm LPS, on `grid` -> SimpleITK vector image."""
-    values = np.ascontiguousarray(u[0].movedim(0, -1).cpu().numpy())
-    return grid.stamp(sitk.GetImageFromArray(values, isVector=True))
-
-
-def as_transform(displacement: sitk.Image) -> sitk.DisplacementFieldTransform:
-    """A vector image, mm LPS, as a transform. The image keeps its values."""
-    return sitk.DisplacementFieldTransform(sitk.Cast(displacement, sitk.sitkVectorFloat64))

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hsyn_cli.devices import return_memory
+from hsyn_cli.devices import return_memory, to_device
 from hsyn_cli.fields.grids import ErrorStats
+from hsyn_cli.fields.marked import marked, marked_on
 from hsyn_cli.fields.sampling import length, sample_grid
 from hsyn_cli.fields.slabs import each_slab
 from hsyn_cli.space import Array, Box, Grid
@@ -54,22 +55,21 @@ class Ways:
         to_index = np.linalg.inv(other.index_to_point)
         shift = to_index @ (np.array(grid.origin) - np.array(other.origin))
         matrix = torch.from_numpy((to_index @ grid.index_to_point).T).float()
-        per_mm = torch.from_numpy(to_index.T.copy()).float().to(u.device)
-        last = torch.tensor(other.size, device=u.device) - 1
+        per_mm = to_device(torch.from_numpy(to_index.T.copy()).float(), u.device)
+        last = to_device(torch.tensor(other.size) - 1, u.device)
         # The points of a slice are off its plane by rounding.
         room = torch.where(last == 0, 0.5, 0.0)
-        matrix, offset = matrix.to(u.device), torch.from_numpy(shift).float().to(u.device)
+        matrix, offset = (to_device(v, u.device) for v in (matrix, torch.from_numpy(shift).float()))
         planes = max(1, _part(u.device) // content[0].size)
         parts = {}
 
         def work(first: int, end: int) -> None:  # the indices of a whole image are large
-            flat = np.flatnonzero(content[first:end])  # torch's nonzero takes ten times as long
-            zyx = np.unravel_index(flat, content[first:end].shape)
-            x, y, z = (torch.from_numpy(index).to(u.device) for index in zyx[::-1])
+            slab = content[first:end]
+            on_cpu = u.device.type == "cpu"
+            flat, (z, y, x) = marked(slab) if on_cpu else marked_on(slab, u.device)
             voxels = torch.stack((x, y, z.add_(first)), 1)
             starts = torch.addmm(offset, voxels.float(), matrix)
-            which = torch.from_numpy(flat).to(u.device).expand(3, -1)
-            steps = u[0, :, first:end].flatten(1).gather(1, which)
+            steps = u[0, :, first:end].flatten(1).gather(1, flat.expand(3, -1))
             ends = torch.addmm(starts, steps.T, per_mm)
             inside = ((ends >= -room) & (ends <= last + room)).all(1).nonzero()[:, 0]
             parts[first] = [of.index_select(0, inside) for of in (voxels.int(), starts, ends)]
@@ -105,16 +105,16 @@ class Start:
         linear: (3, 3), x -> linear @ x.
         """
         ny, nx = own.shape[3:]
-        corner = torch.tensor(box[0], dtype=torch.int32, device=own.device)
+        corner = to_device(torch.tensor(box[0], dtype=torch.int32), own.device)
         x, y, z = (ways.voxels - corner).unbind(1)
-        first, last = (torch.tensor(at, device=own.device) for at in end)
+        first, last = (to_device(torch.tensor(at), own.device) for at in end)
         scale = 2 / (last - first)
         return cls(
             own,
             (z * ny + y) * nx + x,  # int32 takes half the memory
             (ways.starts - first + 0.5) * scale - 1,
             ways.per_mm * scale,
-            torch.from_numpy(linear.T.copy()).float().to(own.device),
+            to_device(torch.from_numpy(linear.T.copy()).float(), own.device),
         )
 
     def side(self) -> Side:
@@ -282,7 +282,8 @@ def _box(grid: Grid, *indices: Tensor) -> Box:
     """The part of a grid around (N, 3) indices in x, y, z."""
     corners = [v for part in indices if len(part) for v in (part.amin(0), part.amax(0))]
     corners = corners or [indices[0].new_zeros(3)]
-    return grid.covered(grid.points(np.array([v.tolist() for v in corners])))
+    ends = torch.stack([v.double() for v in corners])
+    return grid.covered(grid.points(np.array(ends.tolist())))
 
 
 def error_stats(errors: Tensor) -> ErrorStats:
@@ -290,4 +291,5 @@ def error_stats(errors: Tensor) -> ErrorStats:
     if not len(errors):
         return ErrorStats(float("nan"), float("nan"), float("nan"))
     nearly = errors.kthvalue(max(1, round(0.99 * len(errors)))).values
-    return ErrorStats(float(errors.mean()), float(nearly), float(errors.max()))
+    mean, nearly, most = torch.stack((errors.mean(), nearly, errors.max())).tolist()
+    return ErrorStats(mean, nearly, most)

@@ -138,7 +138,7 @@ def unfolded(u: Tensor, grid: Grid, reach: float) -> Tensor:
     """
     along = along_axes(u, grid)
     central, corner = determinants(along, grid.spacing)
-    share = (~(central > WRITTEN_FLOOR)).float().mean()
+    share = float((~(central > WRITTEN_FLOOR)).float().mean())
     if share >= MOST_FOLDS:
         return u
     if share > 0:
@@ -199,7 +199,8 @@ def taper(u: Tensor, voxels: int) -> Tensor:
         n = u.shape[axis]
         if n == 1:
             continue
-        depth = torch.minimum(torch.arange(n), torch.arange(n - 1, -1, -1)).to(u.device)
+        depth = torch.arange(n, device=u.device)
+        depth = torch.minimum(depth, n - 1 - depth)
         weight = 0.5 - 0.5 * torch.cos(torch.pi * (depth / voxels).clamp_max(1.0))
         u *= weight.view([n if k == axis else 1 for k in range(5)])
     return u

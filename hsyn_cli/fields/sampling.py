@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hsyn_cli.devices import to_device
 from hsyn_cli.space import Array
 
 PART = 1_000_000  # voxels that are sampled at once
@@ -148,8 +149,8 @@ def sample_affine(u: Tensor, matrix: Tensor, offset: Tensor, size: tuple[int, in
     All in x, y, z. Trilinear, border values held -> (1, C, z, y, x).
     """
     extent = torch.tensor([*u.shape[:1:-1]], dtype=torch.float64)
-    m = (matrix * (2 / extent)[:, None]).float().to(u.device)
-    t = ((2 * offset + 1) / extent - 1).float().to(u.device)
+    m = to_device((matrix * (2 / extent)[:, None]).float(), u.device)
+    t = to_device(((2 * offset + 1) / extent - 1).float(), u.device)
     x, y, z = (torch.arange(n, dtype=torch.float32, device=u.device) for n in size)
     grid = (
         (x[:, None] * m[:, 0])[None, None]
@@ -173,7 +174,7 @@ def sample_index(u: Tensor, index: Tensor) -> Tensor:
 
     Trilinear, border values held.
     """
-    size = torch.tensor(u.shape[:1:-1], dtype=index.dtype, device=index.device)
+    size = to_device(torch.tensor(u.shape[:1:-1], dtype=index.dtype), index.device)
     scale = 2 / size.view(3, 1, 1, 1)
     return sample_grid(u, torch.addcmul(scale / 2 - 1, index, scale).movedim(1, -1))
 
@@ -187,12 +188,12 @@ def sample_points(u: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         values (N, 3) and jacobian (N, 3, 3) with jacobian[n, i, k] = d u_i / d index_k.
     """
-    size = torch.tensor(list(u.shape[:0:-1]), device=u.device)
+    size = to_device(torch.tensor(list(u.shape[:0:-1])), u.device)
     given = index
     index = torch.minimum(index.clamp_min(0), (size - 1).to(index.dtype))
     low = torch.minimum(index.floor().long(), (size - 2).clamp_min(0))
     t = index - low
-    nx, ny = int(size[0]), int(size[1])
+    ny, nx = u.shape[2:]
     flat = u.reshape(3, -1)
     base = (low[:, 2] * ny + low[:, 1]) * nx + low[:, 0]
     strides = zip(u.shape[:0:-1], (1, nx, nx * ny), strict=True)
@@ -220,5 +221,5 @@ def rotate(matrix: Array, u: Tensor) -> Tensor:
 
     It is one product of two matrices. A batched product takes four times as long.
     """
-    m = torch.from_numpy(np.ascontiguousarray(matrix)).float().to(u.device)
+    m = to_device(torch.from_numpy(np.ascontiguousarray(matrix)).float(), u.device)
     return (m @ u[0].flatten(1)).view(u.shape)

@@ -18,7 +18,12 @@ UPSAMPLING_SIGMA = 0.7  # voxels of the coarser field
 
 
 def banded(matrix: Tensor) -> Banded:
-    """`matrix` (rows, columns) without the zeros outside its band; no row may be all zeros."""
+    """`matrix` (rows, columns) without the zeros outside its band; no row may be all zeros.
+
+    On a GPU, it stays whole: one large product takes less time there than several small ones.
+    """
+    if matrix.device.type != "cpu":
+        return ((0, matrix.shape[1], matrix),)
     blocks = []
     for rows in matrix.split(BLOCK):
         columns = (rows != 0).any(0).nonzero()
@@ -33,13 +38,17 @@ def separable(x: Tensor, operator: Operator) -> Tensor:
     On a CPU, such products cost less than the passes over memory of a sliding window.
     """
     mz, my, mx = operator
-    x = torch.cat([x[..., low:high] @ m.T for low, high, m in mx], dim=-1)
-    x = torch.cat([m @ x[..., low:high, :] for low, high, m in my], dim=-2)
+    x = _joined([x[..., low:high] @ m.T for low, high, m in mx], -1)
+    x = _joined([m @ x[..., low:high, :] for low, high, m in my], -2)
     if x.shape[-3] == 1 and mz[0][2].numel() == 1:  # a slice; the weights of its one voxel sum to 1
         return x
     y, w = x.shape[-2:]
-    x = torch.cat([m @ x[..., low:high, :, :].flatten(-2) for low, high, m in mz], dim=-2)
+    x = _joined([m @ x[..., low:high, :, :].flatten(-2) for low, high, m in mz], -2)
     return x.reshape(*x.shape[:-1], y, w)
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
 @functools.lru_cache(maxsize=64)

@@ -9,23 +9,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from torch import Tensor
 
 from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.folding import Folding, determinants, measure_folding
-from hsyn_cli.fields.grids import (
-    ErrorStats,
-    affine_displacement,
-    along_axes,
-    resample_field,
-    to_image,
-)
+from hsyn_cli.fields.grids import ErrorStats, affine_displacement, along_axes, resample_field
 from hsyn_cli.fields.mutual import Contents, Mask, RoundTrips
 from hsyn_cli.fields.repair import unfolded
 from hsyn_cli.fields.sampling import rotate
-from hsyn_cli.space import Array, Box, Grid, affine_parts
+from hsyn_cli.space import Array, Box, Grid
+
+Affine = tuple[Array, Array]  # (A, t), point -> A @ point + t, in mm LPS
 
 
 class Settled(NamedTuple):
@@ -47,16 +42,7 @@ class Totals:
     fixed: Grid
     moving: Grid
     working: Grid
-    affine: sitk.AffineTransform
-
-    def images(self, unit: float = 1.0) -> tuple[sitk.Image, sitk.Image]:
-        """Both as SimpleITK vector images, all lengths times `unit`."""
-        both = ((self.forward, self.fixed), (self.inverse, self.moving))
-        if unit == 1:
-            forward, inverse = (to_image(u, grid) for u, grid in both)
-        else:
-            forward, inverse = (to_image(u * unit, grid.scaled(unit)) for u, grid in both)
-        return forward, inverse
+    affine: Affine
 
     def folding(self) -> tuple[Folding, Folding]:
         """The folding of the forward field and of the inverse field."""
@@ -74,7 +60,7 @@ class Totals:
         Args:
             contents: (Z, Y, X) masks on `fixed` and on `moving`. steps: of the fit.
         """
-        a, t = affine_parts(self.affine)
+        a, t = self.affine
         boxes = self.bent()
         near = within(contents[0], boxes[0]), within(contents[1], boxes[1])
         trips = self._trips(near)
@@ -94,12 +80,12 @@ class Totals:
 
     def bent(self) -> tuple[Box, Box]:
         """The boxes of `fixed` and of `moving` outside which the fields are no more than affine."""
-        a, t = affine_parts(self.affine)
+        a, t = self.affine
         corners = self.working.corners()
         return self.fixed.covered(corners), self.moving.covered(corners @ a.T + t)
 
     def _trips(self, contents: Contents) -> RoundTrips:
-        a, _ = affine_parts(self.affine)
+        a, _ = self.affine
         return RoundTrips.of(self.forward, self.fixed, self.inverse, self.moving, contents, a)
 
     def _unfold_both(self, a: Array, t: Array) -> None:
@@ -140,7 +126,7 @@ def total_fields(
     fixed_to_moving: Tensor,
     moving_to_fixed: Tensor,
     working: Grid,
-    affine: sitk.AffineTransform,
+    affine: Affine,
     fixed: Grid,
     moving: Grid,
 ) -> Totals:
@@ -152,7 +138,7 @@ def total_fields(
     Args:
         fixed_to_moving, moving_to_fixed: u and v, (1, 3, Z, Y, X) on `working`, mm along its axes.
     """
-    a, t = affine_parts(affine)
+    a, t = affine
     back = np.linalg.inv(a).astype(np.float64)
     shift = -back @ t
     here = resample_field(fixed_to_moving, working, fixed, np.eye(3), np.zeros(3))

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,16 +75,21 @@ class Checkpoint:
     verified: bool
 
 
-def folders() -> list[Path]:
-    """The folders to search for a name: those that have a manifest which may be read."""
+def folders() -> Iterator[Path]:
+    """The folders to search for a name: those that have a manifest which may be read.
+
+    Those of the package come first, and need no platformdirs.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "_weights", package.parent / "weights"):
+        if os.access(folder / MANIFEST, os.R_OK):
+            yield folder
     import platformdirs
 
-    package = Path(__file__).resolve().parents[1]
-    candidates = [package / "_weights", package.parent / "weights"]
     with contextlib.suppress(RuntimeError):  # no HOME, and a user id without an entry
         data = Path(platformdirs.user_data_path("hsyn", appauthor=False))
-        candidates += [data / "weights"] if data.is_absolute() else []  # an unexpanded ~
-    return [folder for folder in candidates if os.access(folder / MANIFEST, os.R_OK)]
+        if data.is_absolute() and os.access(data / "weights" / MANIFEST, os.R_OK):  # no plain ~
+            yield data / "weights"
 
 
 def find(name_or_path: str | Path) -> Path:
@@ -94,9 +99,11 @@ def find(name_or_path: str | Path) -> Path:
     """
     text = str(name_or_path)
     known: dict[str, Path] = {}
-    for folder in folders():
+    for folder in () if text.endswith(SUFFIX) else folders():  # no name ends so
         for name, entry in _manifest(folder).items():
             known.setdefault(name, folder / entry["file"])
+        if text in known:
+            break
     path = known.get(text)
     if path is None:
         path = Path(text)

@@ -39,7 +39,9 @@ class Clock:
         share = shares.get(name, 0.0) if name not in self.seconds else 0.0
         self.progress(name, self.done / total)
         begun = time.monotonic()
-        yield lambda part: self.progress(name, (self.done + part * share) / total)
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
-        self.done += share
+        try:
+            yield lambda part: self.progress(name, (self.done + part * share) / total)
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
+            self.done += share
         return_memory()

@@ -19,7 +19,7 @@ class FeatureNet(MapsNet):
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__(config, config.count)
-        self.config = config
+        self.config, self.maps = config, config.count
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) in [0, 1] -> (B, F, Z, Y, X) in [0, 1].

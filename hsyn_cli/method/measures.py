@@ -10,16 +10,18 @@ from torch import Tensor
 
 from hsyn_cli.anatomy.contrast import Shown, Values, look_mm
 from hsyn_cli.anatomy.intensity import resample_image
-from hsyn_cli.anatomy.scene import ROLES, Scene, Subjects
+from hsyn_cli.anatomy.scene import ROLES, Subjects
+from hsyn_cli.anatomy.tensors import Scene
 from hsyn_cli.devices import device_name
 from hsyn_cli.fields import sampling
 from hsyn_cli.fields.folding import determinants
 from hsyn_cli.fields.grids import along_axes
 from hsyn_cli.fields.totals import Totals
 from hsyn_cli.method.networks import NO_CHECKPOINT
-from hsyn_cli.method.result import Facts, Scores, SimilarityScores, WorkingFields
-from hsyn_cli.method.states import Aligned, Composed, Joined, Method, Pair, Settings
+from hsyn_cli.method.result import Facts, Scores, SimilarityScores
+from hsyn_cli.method.states import Aligned, Composed, Joined, Pair, Settings
 from hsyn_cli.method.verdict import problems
+from hsyn_cli.method.working import Method, WorkingFields
 
 
 def tell(

@@ -5,6 +5,7 @@ The paper takes DI-Net's answer as the inverse. Ours seeds an exact inversion wi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -41,6 +42,15 @@ class TrainedNetworks(NamedTuple):
     sn: SNNet
     di: DINet
     checkpoint: CheckpointId
+
+    def on(self, device: torch.device) -> TrainedNetworks:
+        """Copies of both on a device; on the CPU, where they are loaded, they themselves."""
+        if device == torch.device("cpu"):
+            return self
+        sn, di = copy.deepcopy(self.sn).to(device), copy.deepcopy(self.di).to(device)
+        for net in (sn, di):
+            use_precision(net, convolution_type(device))
+        return TrainedNetworks(sn, di, self.checkpoint)
 
 
 def load_networks(name: str | None, device: torch.device) -> TrainedNetworks:

@@ -25,11 +25,11 @@ from hsyn_cli.io.images import ImageLike, as_image, as_mask
 from hsyn_cli.io.transforms import TransformLike, as_affine_transform
 from hsyn_cli.method import similarity as similarities
 from hsyn_cli.method.feature_net import FeatureNet
+from hsyn_cli.method.inference import FIELD_STRIDE
 from hsyn_cli.method.networks import load_networks
 from hsyn_cli.method.states import (
     AUTO,
     Aligned,
-    Method,
     Other,
     Pair,
     Settings,
@@ -37,12 +37,13 @@ from hsyn_cli.method.states import (
     check_search,
     check_transform,
 )
+from hsyn_cli.method.working import Method
 from hsyn_cli.space import Grid
 from hsyn_cli.space.planes import check_alike
 
+CPU = torch.device("cpu")
 NETWORKS_FOR = "ncc"  # the similarity that the shipped networks were trained with
 OTHER_CONTRAST = "mind"  # the similarity of images that differ in contrast
-FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
 FINER_MULTIPLE = 12  # sizes then divide by 4 at 3/4 of the voxel size, too
 LED = (
     "the images differ in contrast: force steps align them, with the features of checkpoint {} "
@@ -132,7 +133,7 @@ def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -
         name = organs.NONE
     if name != organs.NONE and Grid.of(views[1]).normal is not None:
         raise UsageError(f"checkpoint {name} is for volumes, not for slices", "leave out --model")
-    networks = load_networks(name, settings.device)
+    networks = load_networks(name, CPU)  # `Method.on` brings them to a device
     if features is not None:
         networks.sn.follow(features)
     config, used = networks.sn.config, networks.checkpoint.name
@@ -141,24 +142,14 @@ def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -
             text = f"checkpoint {used} was trained for {config.similarity}"
             raise UsageError(text, "leave out --similarity, or give --model none")
         config = replace(config, similarity=settings.similarity)
-    measure = similarities.find(config.similarity)
-    smoothness = settings.smoothness * measure.smoothness
-    config = replace(config, spacing=pair.voxel or config.spacing)
-    networks.sn.config = config.smoother(smoothness)
+    networks.sn.config = replace(config, spacing=pair.voxel or config.spacing)
     networks.sn.channels = settings.channels
-    preset = presets.find(settings.preset, config.organ).smoother(smoothness)
-    if settings.transform != "deformable":
-        preset = replace(preset, fit=0)  # an affine map has an exact inverse
+    method = Method.of(networks, settings.preset, settings.smoothness)
+    if settings.transform != "deformable":  # an affine map has an exact inverse
+        method = replace(method, preset=replace(method.preset, fit=0))
     kinds = pair.kinds if used in (organs.NONE, *organs.shipped().values()) else {}
-    return Method(
-        networks=networks,
-        organ=organs.find(config.organ),
-        preset=preset,
-        similarity=measure,
-        depth=preset.depth(config.levels),
-        kinds=kinds,
-        warnings=(*pair.notes, *organs.warnings(used, kinds), *organs.remarks(kinds)),
-    )
+    warnings = (*pair.notes, *organs.warnings(used, kinds), *organs.remarks(kinds))
+    return replace(method, kinds=kinds, warnings=warnings)
 
 
 def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method, Aligned]:
@@ -207,6 +198,13 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
     notes = tuple(filter(None, (note,)))
     subjects = replace(subjects, alike=alike)
     return sized, smoother_if_thick(method, subjects), Aligned(subjects, affine, notes, shown)
+
+
+def may_match(method: Method, settings: Settings) -> bool:
+    """Whether the images differ in contrast so that `matching` may give them one."""
+    free = settings.similarity == AUTO and method.networks.checkpoint.name == organs.NONE
+    deforms = settings.transform == "deformable"
+    return free and deforms and not method.similarity.same_contrast
 
 
 def smoother_if_thick(method: Method, subjects: Subjects) -> Method:

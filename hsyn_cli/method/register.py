@@ -1,14 +1,16 @@
 """The paper's inference, top to bottom.
 
 look -> align -> half-way fields -> refine -> repair -> invert -> join -> compose: each step is a
-function from one small frozen state to the next. SN-Net's half-way fields, DI-Net and composition
-are the paper's (Sha et al., MICCAI 2024). Refinement, repair and exact inversion are ours.
+function from one small frozen state to the next; `inference` has those on tensors alone.
+SN-Net's half-way fields, DI-Net and composition are the paper's (Sha et al., MICCAI 2024).
+Refinement, repair and exact inversion are ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import SimpleITK as sitk
 import torch
@@ -17,41 +19,35 @@ from hsyn_cli.anatomy.contrast import look_mm
 from hsyn_cli.anatomy.intensity import foreground
 from hsyn_cli.anatomy.organs import NONE, Images
 from hsyn_cli.anatomy.poses import Kind, Search
-from hsyn_cli.anatomy.scene import Subjects
 from hsyn_cli.anatomy.size import scaled_affine
+from hsyn_cli.anatomy.tensors import Scene
 from hsyn_cli.config import presets
 from hsyn_cli.config.channels import channels_of, listed, weights_of
-from hsyn_cli.devices import return_memory, use_threads
-from hsyn_cli.errors import WeightsError
-from hsyn_cli.fields import repair as folds
+from hsyn_cli.devices import use_threads
 from hsyn_cli.fields import sampling
 from hsyn_cli.fields.change import measure_change
-from hsyn_cli.fields.grids import as_transform
-from hsyn_cli.fields.smoothing import resize_smooth
+from hsyn_cli.fields.images import as_transform, total_images
 from hsyn_cli.fields.totals import total_fields
 from hsyn_cli.io.images import ImageLike
 from hsyn_cli.io.transforms import TransformLike
-from hsyn_cli.method import prepare
-from hsyn_cli.method import refine as refinement
+from hsyn_cli.method import inference, prepare
 from hsyn_cli.method.clock import Clock, Progress
+from hsyn_cli.method.inference import FIELD_STRIDE
 from hsyn_cli.method.matching import UNMATCHED, matched
 from hsyn_cli.method.measures import measured, tell
-from hsyn_cli.method.networks import invert_half
-from hsyn_cli.method.result import Facts, Registration, WorkingFields
+from hsyn_cli.method.placing import Tell, placed
+from hsyn_cli.method.result import Facts, Registration
 from hsyn_cli.method.states import (
     AUTO,
     Aligned,
     Composed,
-    Halves,
-    Inverted,
     Joined,
-    Method,
     Pair,
     Settings,
     Transform,
 )
-from hsyn_cli.method.where import Where
-from hsyn_cli.space import Grid, strided
+from hsyn_cli.method.working import Halves, Method, WorkingFields
+from hsyn_cli.space import Grid, affine_parts, strided
 from hsyn_cli.space.planes import lowered, lowered_transform
 
 
@@ -76,11 +72,12 @@ def register(
     search: Search = "near",
     smoothness: float = 1.0,
     progress: Progress = lambda step, fraction: None,
+    told: Tell = lambda line: None,
 ) -> Registration:
     """Register `moving` to `fixed`, two scalar images of any grid, in memory or as paths.
 
-    Both are volumes, single slices or 2-D images, and so is what comes back. Several channels of
-    each share one field. The affine step, the networks and the measures go by the first.
+    Both are volumes, single slices or 2-D images, and so is what comes back. Several channels share
+    one field; the affine step, the networks and the measures go by the first.
 
     Args:
         channel_weights: how much each channel pulls; None: all the same.
@@ -88,17 +85,15 @@ def register(
         weights: "auto" (or None) goes by what the images show. Else an organ ("brain", "lung"),
             "none" for no networks, or a checkpoint's name or path.
         device: "auto", "cpu", "cuda" or "mps". threads: CPU threads; None is all.
-        fixed_mask, moving_mask: on their image's grid, not 0 where the image counts; for chests,
-            masks of the lungs.
-        fixed_lesion, moving_lesion: not 0 where an image shows what the other cannot have. Nothing
-            there pulls, and the field passes smoothly.
+        fixed_mask, moving_mask: on their image's grid, not 0 where it counts; of chests, the lungs.
+        fixed_lesion, moving_lesion: not 0 where an image shows what the other cannot have.
         initial_transform: fixed point -> moving point. The affine step starts from it.
         affine: "affine", "rigid", "translation" or "none".
         transform: "deformable", or a kind of `affine`, which stops after that alignment.
-        similarity: "auto" goes by whether both images have the same contrast. Else the name of a
-            similarity, see `method.similarity`.
+        similarity: "auto" goes by the contrasts. Else the name of one, see `method.similarity`.
         search: "full" also finds images that are turned by up to 180 degrees.
         smoothness: factor of the lengths over which the fields are smooth.
+        told: gets lines on the memory of a device that is not the CPU; see `placing`.
 
     Raises:
         UsageError, InputError, DeviceError, WeightsError, GeometryError: see `errors`.
@@ -117,29 +112,35 @@ def register(
         method = prepare.choose(pair, settings)
     with clock.step("affine"):
         pair, method, aligned = prepare.align(pair, method, settings)
+    return placed(
+        partial(follow, pair, aligned, clock), pair, method, aligned, settings, clock, told
+    )
+
+
+def follow(
+    pair: Pair, aligned: Aligned, clock: Clock, method: Method, settings: Settings
+) -> Registration:
+    """All that follows the alignment, on the device of the settings, where the networks are."""
     with clock.step("contrast"), torch.no_grad():
         aligned, method = give_one_contrast(pair, method, aligned, settings)
-    deformed = deform if transform == "deformable" else leave
+    deformed = deform if settings.transform == "deformable" else leave
     joined, folded = deformed(aligned, method, settings.device, clock)
     with clock.step("total fields"), torch.no_grad():
         composed = compose(joined, aligned, pair, method)
     facts = tell(aligned, folded, joined, composed, method, settings, pair)
     with clock.step("warping"):
-        result = warp(pair, aligned, joined, composed, method, facts)
-    return replace(result, facts=replace(result.facts, seconds=clock.seconds))
+        return warp(pair, aligned, joined, composed, method, facts)
 
 
 def give_one_contrast(
     pair: Pair, method: Method, aligned: Aligned, settings: Settings
 ) -> tuple[Aligned, Method]:
     """Give images of different contrast one, if MIND's coarse steps tell how; see `matching`."""
-    same = method.similarity.same_contrast or settings.similarity != AUTO
-    trained = method.networks.checkpoint.name != NONE  # for this similarity
-    if same or trained or settings.transform != "deformable":
+    if not prepare.may_match(method, settings):
         return aligned, method
-    halves = halfway_fields(aligned, method, settings.device)
+    halves = inference.halfway_fields(scene_of(aligned, method, settings.device), method)
     channels = torch.cat((halves.scene.pair, halves.scene.others), dim=1)
-    small = sampling.downsample(channels, prepare.FIELD_STRIDE)
+    small = sampling.downsample(channels, FIELD_STRIDE)
     moving, fixed = sampling.warp(small, halves.u, halves.voxel).cpu().numpy()
     found = matched(aligned.subjects, settings.channels, list(zip(moving, fixed, strict=True)))
     if found is None:
@@ -147,7 +148,8 @@ def give_one_contrast(
     subjects, weights, note = found
     chosen = replace(settings, weights=NONE, similarity=prepare.NETWORKS_FOR, channels=weights)
     features = method.networks.sn.features
-    method = prepare.smoother_if_thick(prepare.choose(pair, chosen, features), subjects)
+    method = prepare.choose(pair, chosen, features)
+    method = prepare.smoother_if_thick(method, subjects).on(settings.device)
     return replace(aligned, subjects=subjects, notes=(*aligned.notes, note)), method
 
 
@@ -156,17 +158,18 @@ def deform(
 ) -> tuple[Joined, float]:
     """Half-way fields, their inverses and both whole maps; and what folded, see `Halves`."""
     with clock.step("networks"), torch.no_grad():
-        halves = halfway_fields(aligned, method, device)
+        halves = inference.halfway_fields(scene_of(aligned, method, device), method)
     with clock.step("refinement") as share_done:
-        halves = refine(halves, aligned, method, share_done)
+        halves = inference.refine(finer(halves, aligned, method), method, share_done)
     with clock.step("fold repair"), torch.no_grad():
-        halves = repair(halves, method)
+        halves = inference.repair(halves, method)
     with clock.step("exact inverse"), torch.no_grad():
-        inverted = invert(halves, method)
+        inverted = inference.invert(halves, method)
     folded = halves.folded
     del halves
     with clock.step("composition"), torch.no_grad():
-        return join(inverted, aligned.subjects, method), folded
+        working = inference.join(inverted)
+        return measured(aligned.subjects, working, inverted.scene, method), folded
 
 
 def leave(
@@ -182,66 +185,18 @@ def leave(
         return measured(aligned.subjects, working, scene, method), 0.0
 
 
-def halfway_fields(aligned: Aligned, method: Method, device: torch.device) -> Halves:
-    """SN-Net's levels, as many as the preset runs."""
-    sn = method.networks.sn
+def scene_of(aligned: Aligned, method: Method, device: torch.device) -> Scene:
+    """Both images on their working grid."""
     grid = prepare.grid_for(aligned.subjects, aligned.affine, method)
-    scene = aligned.subjects.on(grid, aligned.affine, device)
-    maps = torch.cat((scene.others, scene.maps), dim=1)
-    where = Where(scene.counts, scene.stands_in)
-    halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, maps, where))
-    u = sampling.resize_linear(halves, sampling.shrunk(scene.pair.shape[2:], prepare.FIELD_STRIDE))
-    if not torch.isfinite(u).all():
-        raise WeightsError(
-            f"checkpoint {method.networks.checkpoint.name} gives displacements that are no numbers",
-            "its training failed; use another checkpoint",
-        )
-    return Halves(scene, u)
+    return aligned.subjects.on(grid, aligned.affine, device)
 
 
-def refine(
-    halves: Halves, aligned: Aligned, method: Method, share_done: Callable[[float], None]
-) -> Halves:
-    """Force steps on the pair's own fields, on a finer grid if the images are fine enough."""
-    preset, scene, sn = method.preset, halves.scene, method.networks.sn
-    if (finer := prepare.finer_for(aligned.subjects, method)) < 1:
-        grid = strided(scene.grid, finer)
-        scene = aligned.subjects.on(grid, aligned.affine, scene.pair.device)
-    images = sn.look(scene.pair) if preset.refinement else scene.pair
-    if scene.others.shape[1] or scene.maps.shape[1]:
-        images = torch.cat((images[:, :1], scene.others, images[:, 1:], scene.maps), dim=1)
-    return_memory()
-    u = refinement.refine(
-        halves.u, images, scene.spacing, preset.refinement, Where(scene.counts, scene.stands_in),
-        sn.config, share_done, method.organ.rim, sn.channels,
-    )  # fmt: skip
-    refined = Halves(scene, u)
-    return replace(refined, u=folds.taper(u, round(preset.margin * method.spacing / refined.voxel)))
-
-
-def repair(halves: Halves, method: Method) -> Halves:
-    """Smooth the half-way fields where they fold or nearly fold; then bring them to full size."""
-    u, folded = folds.repair(halves.u, halves.voxel, method.preset.halfway_floor)
-    moved = u[:, 0] if method.networks.sn.config.symmetric else u[0, 0]
-    full = resize_smooth(u, halves.scene.pair.shape[2:])
-    return Halves(halves.scene, full, 100 * folded / moved.numel())
-
-
-def invert(halves: Halves, method: Method) -> Inverted:
-    """DI-Net estimates the inverse of each half-way field, and an iteration makes it exact."""
-    scene, di = halves.scene, method.networks.di
-    to_moving, to_fixed = halves.u.split(1)
-    from_moving, from_fixed = (invert_half(di, u, scene.spacing) for u in (to_moving, to_fixed))
-    return Inverted(scene, to_moving, to_fixed, from_moving, from_fixed)
-
-
-def join(half: Inverted, subjects: Subjects, method: Method) -> Joined:
-    """Compose both whole maps on the working grid."""
-    scene = half.scene
-    there = sampling.compose(half.fixed_to_mid, half.mid_to_moving, scene.spacing)
-    back = sampling.compose(half.moving_to_mid, half.mid_to_fixed, scene.spacing)
-    working = WorkingFields(scene.grid, half.mid_to_moving, half.mid_to_fixed, there, back)
-    return measured(subjects, working, scene, method)
+def finer(halves: Halves, aligned: Aligned, method: Method) -> Halves:
+    """The fields on the scene that the refinement sees: finer, if the images are fine enough."""
+    if (voxel := prepare.finer_for(aligned.subjects, method)) == 1:
+        return halves
+    grid = strided(halves.scene.grid, voxel)
+    return Halves(aligned.subjects.on(grid, aligned.affine, halves.u.device), halves.u)
 
 
 def compose(joined: Joined, aligned: Aligned, pair: Pair, method: Method) -> Composed:
@@ -249,8 +204,9 @@ def compose(joined: Joined, aligned: Aligned, pair: Pair, method: Method) -> Com
     moving, fixed = pair.grids
     whole = joined.working
     totals = total_fields(
-        whole.fixed_to_moving, whole.moving_to_fixed, whole.grid, aligned.affine, fixed, moving
-    )
+        whole.fixed_to_moving, whole.moving_to_fixed, whole.grid, affine_parts(aligned.affine),
+        fixed, moving,
+    )  # fmt: skip
     of_moving, of_fixed = (
         foreground(view.image, shown.grey.hounsfield)
         for view, shown in zip(pair.views, pair.looks, strict=True)
@@ -263,7 +219,7 @@ def warp(
     pair: Pair, aligned: Aligned, joined: Joined, composed: Composed, method: Method, facts: Facts
 ) -> Registration:
     """Warp each image onto the other by the total fields, all in the geometry of the images."""
-    forward, inverse = composed.totals.images(pair.unit)
+    forward, inverse = total_images(composed.totals, pair.unit)
     ways = (as_transform(forward), as_transform(inverse))
     moving, fixed = pair.images
 
@@ -281,7 +237,7 @@ def warp(
         inverse_field=lowered(inverse),
         warped=warped,
         inverse_warped=back,
-        working=joined.working.scaled(pair.unit),
+        working=joined.working.scaled(pair.unit).on_cpu(),
         facts=facts.scaled(pair.unit),
         outside=outside[0],
         inverse_outside=outside[1],

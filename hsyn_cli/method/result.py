@@ -11,15 +11,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import SimpleITK as sitk
-from torch import Tensor
 
 from hsyn_cli.anatomy.intensity import foreground
 from hsyn_cli.fields.change import Change, Linear
 from hsyn_cli.fields.folding import Folding
-from hsyn_cli.fields.grids import ErrorStats, as_transform, from_image, to_image
+from hsyn_cli.fields.grids import ErrorStats
+from hsyn_cli.fields.images import as_transform, from_image, to_image
 from hsyn_cli.fields.mutual import RoundTrips
-from hsyn_cli.fields.totals import field_on, without_affine
+from hsyn_cli.fields.totals import without_affine
 from hsyn_cli.io.checkpoints import CheckpointId
+from hsyn_cli.method.working import WorkingFields
 from hsyn_cli.space import Grid, affine_parts
 from hsyn_cli.space.planes import lowered, raised, raised_transform
 
@@ -49,6 +50,23 @@ NOTHING = Scores(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
+class DeviceMemory:
+    """The memory of the device that a run was for, if that was not the CPU; MB.
+
+    Attributes:
+        needed_mb: as foreseen. free_mb: before the pair started there; None: not known.
+        peak_mb: what torch took there; None: not known, or the run was never there.
+        left: why the run went on on the CPU; "" if it did not.
+    """
+
+    device: str
+    needed_mb: float
+    free_mb: float | None
+    peak_mb: float | None
+    left: str
+
+
+@dataclass(frozen=True)
 class Facts:
     """What `register` measured. report.json holds these names.
 
@@ -67,6 +85,7 @@ class Facts:
         dimension: of the images and fields.
         channels: the weight of each channel of the images, with the sum 1.
         linear, change: what the affine and the forward field do.
+        device_memory: None if the run was for the CPU.
     """
 
     folding: Folding
@@ -95,6 +114,7 @@ class Facts:
     channels: tuple[float, ...] = (1.0,)
     linear: Linear | None = None
     change: Change | None = None
+    device_memory: DeviceMemory | None = None
 
     def scaled(self, unit: float) -> Facts:
         """The facts with all lengths times `unit`."""
@@ -125,30 +145,6 @@ class Midspace:
     to_fixed_field: sitk.Image
     moving: sitk.Image
     fixed: sitk.Image
-
-
-@dataclass(frozen=True)
-class WorkingFields:
-    """The fields on the working `grid`: (1, 3, Z, Y, X), mm along its axes."""
-
-    grid: Grid
-    mid_to_moving: Tensor
-    mid_to_fixed: Tensor
-    fixed_to_moving: Tensor
-    moving_to_fixed: Tensor
-
-    def scaled(self, unit: float) -> WorkingFields:
-        """The fields with all lengths times `unit`."""
-        if unit == 1:
-            return self
-        fields = (
-            self.mid_to_moving, self.mid_to_fixed, self.fixed_to_moving, self.moving_to_fixed
-        )  # fmt: skip
-        return WorkingFields(self.grid.scaled(unit), *(u * unit for u in fields))
-
-    def on(self, target: Grid, name: str) -> sitk.Image:
-        """The field `name` on another grid, mm LPS."""
-        return to_image(field_on(getattr(self, name), self.grid, target), target)
 
 
 @dataclass(frozen=True)
@@ -202,7 +198,7 @@ class Registration(Outcome):
         """ANTs' 1InverseWarp: inverse, on the fixed grid, affine left out, fitted to 1Warp."""
         grid = Grid.of(self.fixed)
         u = from_image(self.warp_field)
-        v = from_image(self.working.on(grid, "moving_to_fixed"))
+        v = self.working.on(grid, "moving_to_fixed").cpu()
         contents = (foreground(raised(self.fixed)), foreground(raised(self.warped)))
         RoundTrips.of(u, grid, v, grid, contents, np.eye(3)).fit(FIT, moves=False)
         return lowered(to_image(v, grid))
@@ -211,8 +207,8 @@ class Registration(Outcome):
     def midspace(self) -> Midspace:
         """Computed on each access."""
         grid = Grid.of(self.fixed)
-        to_moving = self.working.on(grid, "mid_to_moving")
-        to_fixed = self.working.on(grid, "mid_to_fixed")
+        to_moving = to_image(self.working.on(grid, "mid_to_moving"), grid)
+        to_fixed = to_image(self.working.on(grid, "mid_to_fixed"), grid)
         affine = raised_transform(self.affine)
         chain = sitk.CompositeTransform([affine, as_transform(to_moving)])
         straight, linear = as_transform(to_fixed), sitk.sitkLinear

@@ -20,7 +20,7 @@ from hsyn_cli.fields.smoothing import resize_smooth
 from hsyn_cli.method.feature_net import FeatureNet
 from hsyn_cli.method.forces import forces
 from hsyn_cli.method.steps import EVERYWHERE, pull
-from hsyn_cli.method.tissue_net import TissueNet
+from hsyn_cli.method.tissue_net import MapsNet, TissueNet
 from hsyn_cli.method.unet import UNet
 from hsyn_cli.method.where import Where
 
@@ -77,8 +77,21 @@ class SNNet(nn.Module):
 
         The tissue net, or the feature net where contrasts differ, adds its C maps of each image.
         """
-        net = self.features if self.contrasts_differ else self.tissue
-        return images if net is None else net.beside(images)
+        return images if self._looks is None else self._looks.beside(images)
+
+    @property
+    def _looks(self) -> MapsNet | None:
+        return self.features if self.contrasts_differ else self.tissue
+
+    @property
+    def maps(self) -> int:
+        """The number of maps C that `look` adds."""
+        return 0 if self._looks is None else self._looks.maps
+
+    @property
+    def looked(self) -> int:
+        """The numbers per voxel that its net gives."""
+        return 0 if self._looks is None else self._looks.out
 
     def follow(self, features: FeatureNet) -> None:
         """Align these features beside images that differ in contrast, in all force steps."""

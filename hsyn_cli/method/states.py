@@ -1,7 +1,7 @@
 """The states between the steps of `register`. Tuples: moving, fixed.
 
-`Halves`, `Inverted` and `Joined` hold the paper's half-way fields, their inverses, and the
-compositions. The other states are ours.
+`Joined` holds the paper's compositions; `working` has the states before it, which are tensors
+alone. The other states are ours.
 """
 
 from __future__ import annotations
@@ -12,22 +12,19 @@ from typing import Literal, get_args
 
 import SimpleITK as sitk
 import torch
-from torch import Tensor
 
 from hsyn_cli.anatomy.contrast import Shown
 from hsyn_cli.anatomy.hounsfield import in_hounsfield
 from hsyn_cli.anatomy.organs import Look, Organ
 from hsyn_cli.anatomy.poses import Kind, Search
-from hsyn_cli.anatomy.scene import ROLES, Scene, Subjects
+from hsyn_cli.anatomy.scene import ROLES, Subjects
 from hsyn_cli.anatomy.size import Extent, scaled
 from hsyn_cli.anatomy.view import View
-from hsyn_cli.config.presets import Preset
 from hsyn_cli.errors import UsageError
 from hsyn_cli.fields.change import Change, Linear
 from hsyn_cli.fields.totals import Settled, Totals
-from hsyn_cli.method.networks import TrainedNetworks
-from hsyn_cli.method.result import Scores, SimilarityScores, WorkingFields
-from hsyn_cli.method.similarity import Similarity
+from hsyn_cli.method.result import Scores, SimilarityScores
+from hsyn_cli.method.working import WorkingFields
 from hsyn_cli.space import Grid
 
 Transform = Literal["translation", "rigid", "affine", "deformable"]
@@ -176,30 +173,6 @@ def _outside(
 
 
 @dataclass(frozen=True)
-class Method:
-    """The networks for what the pair shows, and the preset for their organ.
-
-    Attributes:
-        depth: number of SN-Net's levels that run.
-        kinds: {role: what the image shows}, if the checkpoint ships with hsyn. What other
-            checkpoints are for is unknown.
-    """
-
-    networks: TrainedNetworks
-    organ: Organ
-    preset: Preset
-    similarity: Similarity
-    depth: int
-    kinds: dict[str, str]
-    warnings: tuple[str, ...]
-
-    @property
-    def spacing(self) -> float:
-        """Voxel size of the working grid, mm."""
-        return self.networks.sn.config.spacing
-
-
-@dataclass(frozen=True)
 class Aligned:
     """The prepared pair, and what aligns it.
 
@@ -213,34 +186,6 @@ class Aligned:
     affine: sitk.AffineTransform
     notes: tuple[str, ...]
     shown: Shown
-
-
-@dataclass(frozen=True)
-class Halves:
-    """The half-way fields u (2, 3, ...) on a scene, mm along its axes, mid to moving first.
-
-    `folded`: the percentage of their voxels that folded before the repair.
-    """
-
-    scene: Scene
-    u: Tensor
-    folded: float = 0.0
-
-    @property
-    def voxel(self) -> float:
-        """Voxel size of the fields, mm."""
-        return self.scene.spacing * self.scene.pair.shape[-1] / self.u.shape[-1]
-
-
-@dataclass(frozen=True)
-class Inverted:
-    """The half-way fields and their inverses on a scene: (1, 3, Z, Y, X), mm along its axes."""
-
-    scene: Scene
-    mid_to_moving: Tensor
-    mid_to_fixed: Tensor
-    moving_to_mid: Tensor
-    fixed_to_mid: Tensor
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from hsyn_cli.config.architecture import SNNetConfig, Steps
 from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.regularity import less_divergence, smoothed_where_flat
 from hsyn_cli.fields.sampling import Voxels, warp
-from hsyn_cli.fields.slabs import each_slab
+from hsyn_cli.fields.slabs import ON_GPU, each_slab
 from hsyn_cli.fields.smoothing import box_operator, gaussian, resize_smooth, separable
 from hsyn_cli.method import similarity
 from hsyn_cli.method.forces import forces
@@ -29,6 +29,8 @@ SLAB = 400_000  # voxels of one image in one slab
 LARGE = 8_000_000  # voxels of a grid; on larger ones, each step starts with little memory kept
 NEAR = 6  # voxels around content in which the forces of all steps act
 MOST = 0.7  # of the grid; a list of more voxels saves nothing
+FLAT = 0.15  # of the voxels inside; their contrast is noise
+MANY = 200_000  # voxels that tell a quantile
 INSIDE = 0.1  # of the range; darker voxels do not count for the median contrast
 
 
@@ -85,7 +87,7 @@ def pull(
         del force
         for half, way in zip(u.chunk(2), (to_moving, to_fixed), strict=True):
             compose_into(half, way * motion, voxel, voxels)
-        _smooth(u, steps, None if usual is None else contrast.div_(contrast + steps.calm * usual))
+        _smooth(u, steps, None if usual is None else _say(contrast, *usual, steps.calm))
         step_done()
     if config.symmetric:
         centre(u, voxel)
@@ -230,25 +232,45 @@ def _lively(pair: Tensor, u: Tensor, voxel: float) -> Voxels | None:
     return Voxels.of(near) if near.count_nonzero() < MOST * near.numel() else None
 
 
-def _usual(contrast: Tensor, seen: Tensor) -> Tensor:
-    """The median contrast inside the images of each pair, (B, 1, 1, 1, 1)."""
+def _usual(contrast: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """The contrast of noise and the median above it, inside each pair's images.
+
+    The `FLAT` share of the voxels with the least contrast is taken to show nothing but noise. Both
+    are (B, 1, 1, 1, 1).
+    """
     moving, fixed = seen.chunk(2)
     inside = moving + fixed > 2 * INSIDE
-    values = [c[i].median() if i.any() else c.max() for c, i in zip(contrast, inside, strict=True)]
-    return torch.stack(values).clamp_min_(1e-12).view(-1, 1, 1, 1, 1)
+    values = [c[i] if i.any() else c.max()[None] for c, i in zip(contrast, inside, strict=True)]
+    shares = contrast.new_tensor((FLAT, 0.5))
+    found = [torch.quantile(v[:: len(v) // MANY + 1], shares) for v in values]
+    noise, middle = torch.stack(found, dim=1).view(2, -1, 1, 1, 1, 1)
+    return noise, (middle - noise).clamp_min_(1e-12)
+
+
+def _say(contrast: Tensor, noise: Tensor, usual: Tensor, calm: float) -> Tensor:
+    """How much the images say about the field, 0 to 1, see `Steps.calm`. Changes `contrast`."""
+    contrast.sub_(noise).clamp_min_(0)
+    return contrast.div_(contrast + calm * usual)
 
 
 def _deep(images: Tensor) -> int:
     """Voxels along z in one slab; each thread gets as many slabs."""
     count, threads = images[0, 0].numel(), torch.get_num_threads()
+    if images.device.type != "cpu":
+        return math.ceil(images.shape[2] / math.ceil(count / ON_GPU))
     if count < SLAB / 4:
         return images.shape[2]
     return math.ceil(images.shape[2] / (threads * math.ceil(count / (SLAB * threads))))
 
 
 def _content(moving: Tensor, fixed: Tensor, first: int, last: int, beyond: int) -> Part | None:
-    """The part around a slab that its forces depend on: all that is not empty, and `beyond`."""
+    """The part around a slab that its forces depend on: all that is not empty, and `beyond`.
+
+    On a GPU, all: the host would wait for the answer longer than what is empty takes.
+    """
     low, high = max(first - beyond, 0), min(last + beyond, moving.shape[2])
+    if moving.device.type != "cpu":
+        return slice(low, high), slice(0, moving.shape[3]), slice(0, moving.shape[4])
     full = (moving[:, 0, low:high] + fixed[:, 0, low:high]).gt(0).flatten(0, 1).any(0)
     part = _box(full, low, high)
     if part is None:

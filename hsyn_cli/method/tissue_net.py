@@ -12,12 +12,14 @@ from hsyn_cli.method.unet import UNet, unfold
 class MapsNet(nn.Module):
     """One stream of a dual-stream encoder: it takes each image alone, with the same weights.
 
-    `out`: numbers of the U-Net per voxel of the image.
+    `out`: numbers of the U-Net per voxel of the image. `maps`: their number C.
     """
+
+    maps = 0
 
     def __init__(self, config: TissueConfig | FeatureConfig, out: int) -> None:
         super().__init__()
-        self.stride = config.stride
+        self.stride, self.out = config.stride, out
         numbers = out * config.stride**3
         self.net = UNet(1, config.stride, config.encoder, config.head, numbers, shortcut=True)
         for module in self.net.modules():
@@ -49,7 +51,7 @@ class TissueNet(MapsNet):
     def __init__(self, config: TissueConfig) -> None:
         classes = len(config.classes)
         super().__init__(config, classes + 1 if classes else len(config.channels))
-        self.config = config
+        self.config, self.maps = config, len(config.channels)
         firsts = [group[0] for group in config.classes]
         values = [[0.0, *row] for row in config.values(firsts)]  # of the background, of each class
         self.register_buffer("values", torch.tensor(values), persistent=False)

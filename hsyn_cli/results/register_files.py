@@ -136,11 +136,13 @@ def register_files(
     force: bool = False,
     progress: Progress = lambda step, fraction: None,
     shown: Callable[[sitk.Image, sitk.Image], None] = lambda fixed, warped: None,
+    told: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Read, check, register and write. All files appear together, or none.
 
     `starts` take the place of the inputs' initial transform. The images must have the `dimension`.
-    `shown` gets the fixed and the warped image. Raises all `errors` but FoldingError, FailedError.
+    `shown` gets the fixed and the warped image, `told` lines on a device. Raises all `errors` but
+    FoldingError, FailedError.
     """
     start = time.monotonic()
     check_model(model)
@@ -160,7 +162,7 @@ def register_files(
             threads=threads, seed=seed, affine=affine, transform=transform, similarity=similarity,
             search=search, smoothness=smoothness, **read.masks,
             initial_transform=read.initial_transform and read.initial_transform.transform,
-            progress=lambda step, fraction: progress(step, BEFORE_WRITING * fraction),
+            progress=lambda step, fraction: progress(step, BEFORE_WRITING * fraction), told=told,
         )  # fmt: skip
         progress("writing", BEFORE_WRITING)
         shown(result.fixed, result.warped)

@@ -29,6 +29,7 @@ LATER = {
     "stored",
     "linear",
     "change",
+    "device_memory",
 }  # new in a schema
 
 

@@ -22,14 +22,8 @@ from torch import Tensor
 
 from hsyn_cli.fields.compact import compact_field, compact_image
 from hsyn_cli.fields.folding import determinants, measure_folding
-from hsyn_cli.fields.grids import (
-    affine_displacement,
-    along_axes,
-    as_transform,
-    from_image,
-    sample_mm,
-    to_image,
-)
+from hsyn_cli.fields.grids import affine_displacement, along_axes, sample_mm
+from hsyn_cli.fields.images import as_transform, from_image, to_image
 from hsyn_cli.fields.mutual import RoundTrips
 from hsyn_cli.fields.sampling import rotate
 from hsyn_cli.io import atomic

@@ -12,14 +12,13 @@ import numpy as np
 
 from hsyn_cli.fields.change import measure_change
 from hsyn_cli.fields.compact import compact_field, compact_image
-from hsyn_cli.fields.grids import as_transform, from_image
+from hsyn_cli.fields.images import as_transform, from_image, total_images
 from hsyn_cli.fields.totals import Settled, Totals
 from hsyn_cli.io import atomic
 from hsyn_cli.io.images import read_field
 from hsyn_cli.io.plain import dump
 from hsyn_cli.io.transforms import write_transform
 from hsyn_cli.io.writing import write_image
-from hsyn_cli.space import affine_from
 from hsyn_cli.space.planes import raised
 from hsyn_cli.template import averages, shape
 from hsyn_cli.template.averages import Average, Means
@@ -107,7 +106,7 @@ def _write(
 ) -> None:
     """Write the files of a subject together. Raises OutputError."""
     place, grid, own = _place(run, subject), last.grid, loaded(subject)
-    affine = affine_from(*last.map(subject.id))
+    affine = last.map(subject.id)
     back = from_image(field_of(last.folder, subject, "inverse_field"))
     totals = Totals(
         shift.forward(from_image(field_of(last.folder, subject, "forward_field"))),
@@ -118,7 +117,7 @@ def _write(
     settled = totals.settle((last.mask, own.content), FIT)
     linear, change = measure_change(totals, last.mask)
     forward, inverse = (
-        raised(compact_field(field, None, rounded=True)[0]) for field in totals.images()
+        raised(compact_field(field, None, rounded=True)[0]) for field in total_images(totals)
     )
     moved = averages.warped(own.channels[0], as_transform(forward), grid)
     alike = averages.correlation(moved, last.values(), last.mask)

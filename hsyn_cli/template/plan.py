@@ -15,9 +15,7 @@ from hsyn_cli.results.register_files import Inputs
 from hsyn_cli.template import passes, rounds, visits
 from hsyn_cli.template.subjects import Subject, read, refuse_inside
 
-AT_ONCE = (
-    3  # rounds' worth of fields on the disk: this one's, the last one's, the final ones
-)
+AT_ONCE = 3  # rounds' worth of fields on the disk: this one's, the last one's, the final ones
 
 
 def plan_files(given: Sequence[Path], out: Path, settings: Settings, work: Work) -> Forecast:

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from torch import Tensor
 
 from hsyn_cli.cohort.jobs import PAIRS, Job
-from hsyn_cli.fields.grids import as_transform, from_image, to_image
+from hsyn_cli.fields.images import as_transform, from_image, to_image
 from hsyn_cli.io.images import read_field
 from hsyn_cli.io.writing import write_image
 from hsyn_cli.results.run_folder import FOLDER_FILES

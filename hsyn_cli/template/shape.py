@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsyn_cli.fields.compact import compact_field
-from hsyn_cli.fields.grids import affine_displacement, from_image, sample_mm, to_image
+from hsyn_cli.fields.grids import affine_displacement, sample_mm
+from hsyn_cli.fields.images import from_image, to_image
 from hsyn_cli.fields.repair import repair
 from hsyn_cli.fields.sampling import length, rotate
 from hsyn_cli.space import Array, Grid

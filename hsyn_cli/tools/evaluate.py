@@ -26,7 +26,8 @@ from hsyn_cli.fields.folding import (
     log_determinant,
     measure_folding,
 )
-from hsyn_cli.fields.grids import ErrorStats, along_axes, from_image
+from hsyn_cli.fields.grids import ErrorStats, along_axes
+from hsyn_cli.fields.images import from_image
 from hsyn_cli.fields.mutual import Mask, RoundTrips, Ways
 from hsyn_cli.fields.sampling import sample_points
 from hsyn_cli.io import files

@@ -9,7 +9,8 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from hsyn_cli.fields.grids import affine_displacement, from_image, sample_mm, to_image
+from hsyn_cli.fields.grids import affine_displacement, sample_mm
+from hsyn_cli.fields.images import from_image, to_image
 from hsyn_cli.fields.mutual import RoundTrips, error_stats
 from hsyn_cli.fields.sampling import length
 from hsyn_cli.space import Array, Grid

@@ -14,7 +14,13 @@ from typing import Any
 import torch
 
 from hsyn_cli.config.training import Training
-from hsyn_cli.devices import choose_device, convolution_type, peak_memory_mb, use_threads
+from hsyn_cli.devices import (
+    choose_device,
+    convolution_type,
+    peak_memory_mb,
+    use_threads,
+    use_torch_threads,
+)
 from hsyn_cli.errors import OutputError, UsageError, WeightsError
 from hsyn_cli.io import checkpoints
 from hsyn_cli.method.networks import architecture
@@ -59,7 +65,8 @@ class Session:
     """
 
     def __init__(self, out: Path, device: str, threads: int | None = None) -> None:
-        use_threads(threads)
+        use_torch_threads(threads)
+        self._threads = threads
         self.run = runs.RunFolder(out)
         self._stopping = False
         self.rank, self.world = processes.join(choose_device(device))
@@ -127,6 +134,7 @@ class Session:
             if self.rank == 0:
                 from hsyn_cli.training.data import build_cache, collect
 
+                use_threads(self._threads)
                 build_cache(collect(data), self.training, self.run.cache, progress)
             processes.barrier()
         self.cache = load_cache(self.run.cache)

@@ -139,7 +139,7 @@ def register(
             inputs, _wanted(prefix, report, asked, len(fixed)), threads=threads or None,
             affine=asked.affine, transform=asked.transform, starts=begun,
             dimension=None if dimension is None else int(dimension), force=True,
-            progress=progress, **more,
+            progress=progress, told=progress.say, **more,
         )  # fmt: skip
     if not quiet:
         from rich.console import Console

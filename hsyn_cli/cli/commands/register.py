@@ -231,7 +231,7 @@ def register(
             channel_weights=weight or None, preset=preset, model=model,
             device=device, threads=threads, affine=affine, transform=transform,
             similarity=similarity, search=search, smoothness=smoothness, seed=seed, force=force,
-            progress=progress,
+            progress=progress, told=progress.say,
         )  # fmt: skip
     if as_json:
         click.echo(to_json(report), nl=False)

@@ -25,10 +25,12 @@ class About:
 
     Attributes:
         listed: whether the list of this run has the pair. warnings: of its registration.
+        left: whether it left its device for the CPU.
     """
 
     listed: bool = True
     warnings: tuple[str, ...] = ()
+    left: bool = False
 
 
 def read_pairs(study: Path, jobs: Sequence[Job]) -> tuple[list[Row], dict[str, About]]:
@@ -45,7 +47,8 @@ def read_pairs(study: Path, jobs: Sequence[Job]) -> tuple[list[Row], dict[str, A
         warnings = report.get("warnings")
         lines = tuple(map(str, warnings)) if isinstance(warnings, list) else ()
         rows.append(row)
-        abouts[row.id] = About(listed, lines)
+        device = report.get("device_memory")
+        abouts[row.id] = About(listed, lines, isinstance(device, dict) and bool(device.get("left")))
     return rows, abouts
 
 

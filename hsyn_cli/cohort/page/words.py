@@ -30,6 +30,8 @@ def headline(rows: Sequence[Row], findings: Sequence[Finding], abouts: Mapping[s
     if apart:
         parts.append(f"{apart} {'stands' if apart == 1 else 'stand'} out")
     parts += [f"{count[name]} {name}" for name in LEFT if count[name]]
+    left = sum(abouts[row.id].left for row in rows)
+    parts += [f"{left} on the CPU for lack of memory on the device"] if left else []
     earlier = sum(not abouts[row.id].listed for row in rows)
     parts += [f"{earlier} not in the last list"] if earlier else []
     return ", ".join(parts) + "."

@@ -18,7 +18,8 @@ from torch import Tensor
 from hsyn_cli.anatomy.intensity import content_box, foreground, read_intensities, resample_mask
 from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.fields.folding import determinant, inner
-from hsyn_cli.fields.grids import affine_displacement, as_transform, sample_mm
+from hsyn_cli.fields.grids import affine_displacement, sample_mm
+from hsyn_cli.fields.images import as_transform
 from hsyn_cli.fields.sampling import rotate, sample_affine
 from hsyn_cli.method.result import Outcome
 from hsyn_cli.space import Grid, affine_parts, field_from_lps, working_grid

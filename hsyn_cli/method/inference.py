@@ -1,0 +1,82 @@
+"""The paper's inference on tensors: from both images on a working grid to both whole maps.
+
+half-way fields -> refine -> repair -> invert -> join. SN-Net's half-way fields, DI-Net and
+composition are the paper's (Sha et al., MICCAI 2024); refinement, repair and exact inversion are
+ours. It needs no SimpleITK; `register` has what comes before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from hsyn_cli.anatomy.tensors import Scene
+from hsyn_cli.devices import return_memory
+from hsyn_cli.errors import WeightsError
+from hsyn_cli.fields import repair as folds
+from hsyn_cli.fields import sampling
+from hsyn_cli.fields.smoothing import resize_smooth
+from hsyn_cli.method import refine as refinement
+from hsyn_cli.method.networks import invert_half
+from hsyn_cli.method.where import Where
+from hsyn_cli.method.working import Halves, Inverted, Method, WorkingFields
+
+FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
+
+
+def halfway_fields(scene: Scene, method: Method) -> Halves:
+    """SN-Net's levels, as many as the preset runs. Raises WeightsError for fields of no numbers."""
+    sn = method.networks.sn
+    maps = torch.cat((scene.others, scene.maps), dim=1)
+    where = Where(scene.counts, scene.stands_in)
+    halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, maps, where))
+    u = sampling.resize_linear(halves, sampling.shrunk(scene.pair.shape[2:], FIELD_STRIDE))
+    if not torch.isfinite(u).all():
+        raise WeightsError(
+            f"checkpoint {method.networks.checkpoint.name} gives displacements that are no numbers",
+            "its training failed; use another checkpoint",
+        )
+    return Halves(scene, u)
+
+
+def refine(
+    halves: Halves, method: Method, share_done: Callable[[float], None] = lambda share: None
+) -> Halves:
+    """Force steps on the pair's own fields, as fine as their scene."""
+    preset, scene, sn = method.preset, halves.scene, method.networks.sn
+    images = sn.look(scene.pair) if preset.refinement else scene.pair
+    if scene.others.shape[1] or scene.maps.shape[1]:
+        images = torch.cat((images[:, :1], scene.others, images[:, 1:], scene.maps), dim=1)
+    return_memory()
+    u = refinement.refine(
+        halves.u, images, scene.spacing, preset.refinement, Where(scene.counts, scene.stands_in),
+        sn.config, share_done, method.organ.rim, sn.channels,
+    )  # fmt: skip
+    refined = Halves(scene, u)
+    return replace(refined, u=folds.taper(u, round(preset.margin * method.spacing / refined.voxel)))
+
+
+def repair(halves: Halves, method: Method) -> Halves:
+    """Smooth the half-way fields where they fold or nearly fold; then bring them to full size."""
+    u, folded = folds.repair(halves.u, halves.voxel, method.preset.halfway_floor)
+    moved = u[:, 0] if method.networks.sn.config.symmetric else u[0, 0]
+    full = resize_smooth(u, halves.scene.pair.shape[2:])
+    return Halves(halves.scene, full, 100 * folded / moved.numel())
+
+
+def invert(halves: Halves, method: Method) -> Inverted:
+    """DI-Net estimates the inverse of each half-way field, and an iteration makes it exact."""
+    scene, di = halves.scene, method.networks.di
+    to_moving, to_fixed = halves.u.split(1)
+    from_moving, from_fixed = (invert_half(di, u, scene.spacing) for u in (to_moving, to_fixed))
+    return Inverted(scene, to_moving, to_fixed, from_moving, from_fixed)
+
+
+def join(half: Inverted) -> WorkingFields:
+    """Compose both whole maps on the working grid."""
+    scene = half.scene
+    there = sampling.compose(half.fixed_to_mid, half.mid_to_moving, scene.spacing)
+    back = sampling.compose(half.moving_to_mid, half.mid_to_fixed, scene.spacing)
+    return WorkingFields(scene.grid, half.mid_to_moving, half.mid_to_fixed, there, back)
