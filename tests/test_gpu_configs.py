@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from samples import coarse_brain
+from test_examples import load
 
 from hsyn_cli import cli, config
 from hsyn_cli.config.training import Training
@@ -264,3 +265,15 @@ def test_a_net_that_nothing_would_train_is_told(tmp_path: Path) -> None:
         networks = phases.build(session.training, session.device, bf16=False)
         with pytest.raises(WeightsError, match="nothing would train"):
             runs.load_start("brain-t1", session.training, networks)
+
+
+def test_the_cost_of_a_step_is_that_of_its_convolutions() -> None:
+    """Forward, and twice that for backward where the network learns; its input is kept."""
+    sizes = load(FOLDER / "sizes.py")
+    net = torch.nn.Conv3d(2, 4, 3, padding=1)
+    images = torch.zeros(1, 2, 8, 8, 8)
+    forward = 2 * 2 * 27 * 4 * 8**3 / 1e12
+    flop, kept = sizes.cost([(net, images)], {id(net)})
+    assert flop == pytest.approx(3 * forward)
+    assert kept == pytest.approx(4 * (images.numel() + 2 * 27 * 4) / 1e9)
+    assert sizes.cost([(net, images)], set()) == (pytest.approx(forward), 0)
