@@ -15,8 +15,10 @@ import argparse
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import click
 import SimpleITK as sitk
@@ -25,8 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hsyn_cli.config import presets
-from hsyn_cli.fields import mutual, slabs
-from hsyn_cli.method import memory
+from hsyn_cli.fields import folding, mutual, slabs, smoothing
+from hsyn_cli.method import memory, steps
 from hsyn_cli.method import register as method
 
 HERE = Path(__file__).parent
@@ -66,25 +68,37 @@ class Live(TorchDispatchMode):
 def compare(moving: Any, fixed: Any, **options: Any) -> tuple[dict[str, float], dict[str, int]]:
     """{step: bytes}, as told and as counted, of a registration in this process by one thread."""
     told: dict[str, float] = {}
-    kept = (method.placed, mutual.PART, slabs.KEPT, torch.get_num_threads())
+    threads, kept = torch.get_num_threads(), method.placed
 
     def placed(run: Any, pair: Any, chosen: Any, aligned: Any, settings: Any, *more: Any) -> Any:
         told.update(memory.needed(pair, aligned.subjects, aligned.affine, chosen, settings))
-        return kept[0](run, pair, chosen, aligned, settings, *more)
+        return kept(run, pair, chosen, aligned, settings, *more)
 
     live = Live()
+    as_on_a_gpu = (
+        (method, "placed", placed), (mutual, "PART", mutual.PART_ELSEWHERE), (slabs, "KEPT", 0),
+        (steps, "SLAB", slabs.ON_GPU), (steps, "_content", steps._whole),
+        (folding, "DETERMINANT_SLAB", slabs.ON_GPU), (smoothing, "BLOCK", 1 << 20),
+    )  # fmt: skip
+    forget_matrices()
     try:
-        method.placed = placed
-        mutual.PART, slabs.KEPT = mutual.PART_ELSEWHERE, 0
-        with live:
+        with ExitStack() as stack, live:
+            for owner, name, value in as_on_a_gpu:
+                stack.enter_context(mock.patch.object(owner, name, value))
             method.register(
                 moving, fixed, threads=1, device="cpu", **options,
                 progress=lambda step, fraction: setattr(live, "step", step),
             )  # fmt: skip
     finally:
-        method.placed, mutual.PART, slabs.KEPT = kept[:3]
-        torch.set_num_threads(kept[3])
+        forget_matrices()
+        torch.set_num_threads(threads)
     return told, {step: live.peaks.get(step, 0) for step in told}
+
+
+def forget_matrices() -> None:
+    """A GPU has them in one piece, see `smoothing.banded`."""
+    for cached in (smoothing._gaussian_matrix, smoothing._box_matrix):
+        cached.cache_clear()
 
 
 def pairs(sizes: Sequence[int]) -> Iterator[tuple[str, Any, Any]]:

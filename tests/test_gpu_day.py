@@ -198,12 +198,7 @@ def test_a_whole_slab_pulls_as_its_content_does(monkeypatch: pytest.MonkeyPatch)
         2, 1, 9, 9, 10, generator=torch.Generator().manual_seed(0)
     )
     plain = steps._pulls(pair, 1.0, config.Steps(1), steps.PLAIN, (1.0,), None)
-
-    def whole(moving: torch.Tensor, fixed: torch.Tensor, first: int, last: int, beyond: int):
-        low, high = max(first - beyond, 0), min(last + beyond, moving.shape[2])
-        return slice(low, high), slice(0, moving.shape[3]), slice(0, moving.shape[4])
-
-    monkeypatch.setattr(steps, "_content", whole)
+    monkeypatch.setattr(steps, "_content", steps._whole)
     other = steps._pulls(pair, 1.0, config.Steps(1), steps.PLAIN, (1.0,), None)
     for one, two in zip(plain, other, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
@@ -218,5 +213,5 @@ def test_a_gpu_needs_no_look_at_a_matrix_or_at_an_image() -> None:
     assert (low, high, matrix.shape) == (0, rows, (rows, rows))
     image = torch.empty(1, 1, 160, 192, 160, device=elsewhere)
     assert steps._content(image, image, 0, 160, 3) == (slice(0, 160), slice(0, 192), slice(0, 160))
-    assert steps._deep(image) == 160
-    assert steps._deep(torch.empty(1, 1, 400, 400, 400, device=elsewhere)) == 50
+    assert steps._deep(image) == 32
+    assert steps._deep(torch.empty(1, 1, 400, 400, 400, device=elsewhere)) == 7

@@ -11,7 +11,7 @@ import torch
 # instead of returning it to the system. The determinants of a brain's field then take 0.2 s of CPU
 # time instead of 0.5 s. glibc accepts no larger hint. The command line sets glibc up for good.
 KEPT = 31 << 20
-ON_GPU = 8_000_000  # voxels of one slab on a GPU, which smaller ones would not fill
+ON_GPU = 1_000_000  # voxels of one slab on a GPU; of smaller ones, their number takes the time
 Done = Callable[[float], None]
 
 

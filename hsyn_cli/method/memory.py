@@ -6,6 +6,7 @@ are proportional to voxels. `examples/device_memory.py` counts the tensors of a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import torch
 from hsyn_cli.anatomy.intensity import content_box, foreground
 from hsyn_cli.config.architecture import Level
 from hsyn_cli.devices import convolution_type
+from hsyn_cli.fields.slabs import ON_GPU
 from hsyn_cli.method.prepare import finer_for, grid_for, may_match
 
 if TYPE_CHECKING:
@@ -28,9 +30,10 @@ if TYPE_CHECKING:
 # Bytes per voxel of the grid that a step works on, beside the scene.
 STEPS, STEPS_CHANNEL, STEPS_COUNTS = 105, 16, 12  # of forces; for each further channel or map
 SLABBED = 88  # the same while forces are computed, slab by slab
-SLAB_VOXELS, SLAB, SLAB_MIND = 400_000, 110, 190  # voxels of a slab, and bytes for each of them
+SLAB, SLAB_MIND = 150, 260  # bytes for each voxel of a slab
 LOOK = 8  # for each number that a net gives while it looks at an image, and a copy of it
 HALVES, REPAIR, INVERSE, COMPOSITION = 3, 66, 105, 100
+DETERMINANTS = 40  # of both half-way fields, beside a slab
 WORKING_FIELDS = 48
 # Bytes per voxel of the images, of the boxes around their contents, and of the contents.
 TOTALS, FITTED, TRIPS = 12, 24, 34
@@ -86,7 +89,8 @@ def needed(
         pulled = _steps(grid, subjects, channels + maps, method)
         looked = LOOK * method.networks.sn.looked * grid
         steps["refinement"] = grid * (scene + copied) + max(pulled, looked)
-    steps["fold repair"] = grid * (scene + REPAIR)
+    determinants = DETERMINANTS * grid + SLAB * min(grid, ON_GPU)
+    steps["fold repair"] = grid * scene + max(grid * REPAIR, determinants)
     steps["exact inverse"] = grid * (scene + INVERSE)
     steps["composition"] = grid * (scene + COMPOSITION)
     steps["total fields"] = _totals(count, fit=method.preset.fit > 0)
@@ -134,7 +138,7 @@ def _steps(voxels: float, subjects: Subjects, channels: int, method: Method) -> 
     """Bytes of steps along forces on a grid, of images and maps."""
     more = STEPS_CHANNEL * (channels - 1) + STEPS_COUNTS * _counts(subjects)
     slab = SLAB if method.similarity.same_contrast else SLAB_MIND
-    slabs = slab * min(voxels, SLAB_VOXELS)
+    slabs = slab * voxels / max(1, math.ceil(voxels / ON_GPU))
     return max(voxels * (STEPS + more), voxels * (SLABBED + more) + slabs)
 
 

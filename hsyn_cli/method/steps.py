@@ -268,15 +268,21 @@ def _content(moving: Tensor, fixed: Tensor, first: int, last: int, beyond: int) 
 
     On a GPU, all: the host would wait for the answer longer than what is empty takes.
     """
-    low, high = max(first - beyond, 0), min(last + beyond, moving.shape[2])
     if moving.device.type != "cpu":
-        return slice(low, high), slice(0, moving.shape[3]), slice(0, moving.shape[4])
+        return _whole(moving, fixed, first, last, beyond)
+    low, high = max(first - beyond, 0), min(last + beyond, moving.shape[2])
     full = (moving[:, 0, low:high] + fixed[:, 0, low:high]).gt(0).flatten(0, 1).any(0)
     part = _box(full, low, high)
     if part is None:
         return None
     _, y, x = part
     return part[0], _grown(y, 2 * beyond, full.shape[0]), _grown(x, 2 * beyond, full.shape[1])
+
+
+def _whole(moving: Tensor, fixed: Tensor, first: int, last: int, beyond: int) -> Part:
+    """All of a slab, and `beyond`."""
+    low, high = max(first - beyond, 0), min(last + beyond, moving.shape[2])
+    return slice(low, high), slice(0, moving.shape[3]), slice(0, moving.shape[4])
 
 
 def _box(full: Tensor, first: int, last: int) -> Part | None:
