@@ -61,7 +61,8 @@ class FeatureSource(Painter):
         common = brain[..., z:z1, y:y1, x:x1]
         count = min(self.training.feature_voxels, common.numel())
         order = draws.noise(common).sigmoid() + common
-        places = torch.unravel_index(order.flatten().topk(count).indices, common.shape[2:])
+        index, (_, ny, nx) = order.flatten().topk(count).indices, common.shape[2:]
+        places = (index // (nx * ny), index // nx % ny, index % nx)
         voxels = [  # of (z1, y1, x1)
             ((places[0] + dz) * y1 + places[1] + dy) * x1 + places[2] + dx
             for dz, dy, dx in (apart, (0, 0, 0))
