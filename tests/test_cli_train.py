@@ -85,6 +85,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = run(*arguments(data, out))
     assert result.exit_code == 0, result.output
     assert "5 subjects, float32" in result.output
+    assert "held-out ncc" in result.output
     assert "--model" in result.output
     return out
 

@@ -28,6 +28,7 @@ GUIDE = {page.stem: text for page, text in zip(GUIDES, TEXTS[1:], strict=True)}
 ALL = "\n".join(TEXTS)
 FENCED = r"^```{}\n(.*?)^```$"
 OF_EXAMPLES = (
+    "classes split models "
     "peer methods picture steps motions presets profile people kills painted pairwise "
     "voxel growth noise draw block brain alone swap mm most until repeats"
 )

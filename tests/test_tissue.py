@@ -1,6 +1,7 @@
 """The tissue net, the pictures it learns from, and its place in training."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from hsyn_cli.method.unet import fold, unfold
 from hsyn_cli.training import loop, runs
 from hsyn_cli.training import phases as training_phases
 from hsyn_cli.training.cache import Cache
-from hsyn_cli.training.painting import TissueSource, tissue_loss, validate_tissue
+from hsyn_cli.training.painting import TissueSource, tissue_loss, top_of, validate_tissue
 from hsyn_cli.training.pairs import PairSource
 
 SHAPE = (32, 40, 24)
 CPU = torch.device("cpu")
 SMALL = TissueConfig(({"2": 1.0, "3": 0.5}, {"3": 1.0}), encoder=(8, 8), head=(8,))
 SN, DI = tiny_networks(1.0)
+CLASSES = replace(SMALL, classes=((2,), (3,)))
 TINY = Training(
     sn_net=replace(SN.config, tissue=SMALL), di_net=DI.config, size=SHAPE[::-1],
     precision="float32", stages=(), di_steps=0,
@@ -41,6 +43,68 @@ def cache() -> Cache:
 
 def samples(cache: Cache, training: Training = TINY) -> TissueSource:
     return TissueSource(PairSource(cache, training, CPU))
+
+
+def test_the_top_of_a_picture_is_a_quantile_of_what_is_bright() -> None:
+    torch.manual_seed(1)
+    for share in (0.9, 0.2, 0.001):
+        image = torch.rand(1, 1, 20, 30, 40) * (torch.rand(1, 1, 20, 30, 40) < share)
+        expected = image[image > 0.02].quantile(0.995)
+        assert top_of(image).item() == pytest.approx(expected.item(), abs=1e-5)
+    assert top_of(torch.zeros(1, 1, 4, 4, 4)) == 1
+
+
+def test_maps_are_the_expected_values_of_the_classes() -> None:
+    torch.manual_seed(0)
+    net = TissueNet(CLASSES)
+    torch.nn.init.normal_(net.net.flow.weight, std=0.3)
+    images = picture((8, 12, 16), 1, batch=2)
+    chances = net.logits(images).softmax(1)
+    assert chances.shape == (2, 3, 8, 12, 16)
+    assert chances.std() > 0.01
+    expected = torch.stack((chances[:, 1] + 0.5 * chances[:, 2], chances[:, 2]), dim=1)
+    torch.testing.assert_close(net(images), expected)
+    assert not any("values" in name for name in net.state_dict())
+
+
+def test_the_loss_of_classes_is_cross_entropy_and_dice(cache: Cache) -> None:
+    training = replace(TINY, sn_net=replace(TINY.sn_net, tissue=CLASSES), background_weight=1.0)
+    sample = samples(cache, training).draw(3)
+    assert set(sample.target.unique().tolist()) == {0, 1}
+    assert sample.target.sum(1).max() == 1
+    net = TissueNet(CLASSES)
+    for parameter in net.parameters():
+        torch.nn.init.zeros_(parameter)
+    told, parts = tissue_loss(net, sample)  # each of three classes has a third
+    share = sample.target.mean((0, 2, 3, 4))
+    dice = (2 * share / 3 / (share + 1 / 9)).mean()
+    assert told.item() == pytest.approx(math.log(3) + 1 - dice.item(), rel=1e-5)
+    assert parts["dice"].item() == pytest.approx(dice.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "word"),
+    [
+        ([[2, 3], []], "no ids"),
+        ([[2, 41], [2]], "2 are in two"),
+        ([[2, 3]], "2, 3 are one class"),
+        ([[2]], "3 are in a map"),
+    ],
+)
+def test_classes_that_contradict_are_refused(classes: list[list[int]], word: str) -> None:
+    plain = json.loads(json.dumps(config.to_dict(TINY)))
+    plain["sn_net"]["tissue"]["classes"] = classes
+    with pytest.raises(ValueError, match=word):
+        runs.training_of(plain)
+
+
+def test_texture_varies_the_grey_values_within_a_label(cache: Cache) -> None:
+    """No blur, noise or bias here, as their shares and sizes are random: the same draws without."""
+    plain, rough = (
+        samples(cache, replace(TINY, texture=texture)).draw(5) for texture in (0.0, 0.3)
+    )
+    one = (plain.target[:, :1] == 1) & (rough.target[:, :1] == 1)
+    assert rough.image[one].std() > plain.image[one].std()
 
 
 def test_unfold_is_the_inverse_of_fold() -> None:
@@ -186,14 +250,19 @@ def test_a_tissue_net_can_be_added_to_a_checkpoint_that_has_none(tmp_path: Path)
         assert torch.equal(tensor, expected)
 
 
-def test_a_checkpoint_with_another_tissue_net_is_no_start(tmp_path: Path) -> None:
+def test_another_tissue_net_than_that_of_the_checkpoint_must_be_trained(tmp_path: Path) -> None:
     run = runs.RunFolder(tmp_path)
     runs.save_checkpoint(run, TINY, training_phases.build(TINY, CPU, bf16=False), loop.State())
     one = replace(
         TINY, sn_net=replace(TINY.sn_net, tissue=replace(SMALL, channels=SMALL.channels[:1]))
     )
-    with pytest.raises(WeightsError, match="another architecture"):
-        runs.load_start(str(run.checkpoint), one, training_phases.build(one, CPU, bf16=False))
+    networks = training_phases.build(one, CPU, bf16=False)
+    with pytest.raises(WeightsError, match="nothing would train"):
+        runs.load_start(str(run.checkpoint), replace(one, tissue_steps=0), networks)
+    before = {k: v.clone() for k, v in networks.tensors().items() if k.startswith("sn.tissue.")}
+    runs.load_start(str(run.checkpoint), one, networks)  # it takes the place of the old one
+    assert before
+    assert all(torch.equal(networks.tensors()[k], v) for k, v in before.items())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from hsyn_cli.config.training import Training
 from hsyn_cli.errors import InputError
-from hsyn_cli.training.cache import load_cache, settings
+from hsyn_cli.training.cache import Cache, load_cache, settings
 from hsyn_cli.training.data import Subject, build_cache, collect
 
 SMALL = Training(size=(128, 160, 136))
@@ -65,6 +65,47 @@ def test_a_table_may_leave_either_column_empty(folder: Path) -> None:
         Subject(folder / "1.nii.gz", None),
         Subject(None, folder / "labels/alone.nii.gz"),
     ]
+
+
+def test_a_split_is_kept_and_those_of_the_test_are_never_read(folder: Path, tmp_path: Path) -> None:
+    table = folder / "table.csv"
+    table.write_text(
+        "image,labels,split\n0.nii.gz,,train\n1.nii.gz,,train\n2.nii.gz,,validation\n"
+        ",labels/alone.nii.gz,train\nmissing.nii.gz,,test\n"
+    )
+    cache = build_cache(collect(table), SMALL, tmp_path / "cache", silent)
+    assert cache.left_out == (f"{folder / 'missing.nii.gz'} is for the test",)
+    cache = load_cache(tmp_path / "cache")
+    assert cache.splits == ("train", "train", "validation", "train")
+    assert cache.parts(of_maps=False, held_out=2) == ([0, 1], [2])
+    assert cache.parts(of_maps=True, held_out=2) == ([], [])  # one map makes no pair
+
+
+def test_without_a_split_the_last_of_each_kind_are_held_out() -> None:
+    def parts(count: int, held_out: int) -> tuple[list[int], list[int]]:
+        nothing = np.zeros((count, 1, 1, 1), np.uint8)
+        have = (True,) * count
+        return Cache(nothing, nothing, have, have, (), ("",) * count).parts(False, held_out)
+
+    assert parts(6, 2) == ([0, 1, 2, 3], [4, 5])
+    assert parts(5, 4) == ([0, 1], [2, 3, 4])
+    assert parts(3, 2) == ([0, 1, 2], [1, 2])
+    assert parts(1, 2) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("rows", "word"),
+    [
+        (["0.nii.gz,,train", "1.nii.gz,,choose"], "1.nii.gz has the split 'choose'"),
+        (["0.nii.gz,,train", "1.nii.gz,,"], "1.nii.gz has the split ''"),
+        (["0.nii.gz,,train", "../data/0.nii.gz,,test"], "in the split test and in another"),
+    ],
+)
+def test_a_wrong_split_is_told(folder: Path, rows: list[str], word: str) -> None:
+    table = folder / "table.csv"
+    table.write_text("\n".join(["image,labels,split", *rows]))
+    with pytest.raises(InputError, match=word):
+        collect(table)
 
 
 @pytest.mark.parametrize(("files", "word"), [((), "no image"), (("0.nii.gz",), "one image")])

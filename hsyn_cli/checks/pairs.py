@@ -220,6 +220,8 @@ def _why(pair: Pair, method: Method, settings: Settings) -> str:
     from hsyn_cli.method.prepare import NETWORKS_FOR
     from hsyn_cli.method.states import AUTO
 
+    if method.networks.sn.contrasts_differ:
+        return f"of {settings.weights} the features alone, as the images differ in contrast"
     if settings.weights not in (None, AUTO):
         return f"--model {settings.weights}"
     if settings.similarity not in (AUTO, NETWORKS_FOR):

@@ -1,6 +1,7 @@
 """Frozen dataclasses that describe the networks, the presets and training."""
 
 from hsyn_cli.config.architecture import DINetConfig as DINetConfig
+from hsyn_cli.config.architecture import FeatureConfig as FeatureConfig
 from hsyn_cli.config.architecture import InputConfig as InputConfig
 from hsyn_cli.config.architecture import Level as Level
 from hsyn_cli.config.architecture import SNNetConfig as SNNetConfig

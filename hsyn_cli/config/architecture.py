@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,13 +69,38 @@ class Steps:
 class TissueConfig:
     """The tissue net: from an image to maps of its tissues (see `method.tissue_net`).
 
-    `channels`: for each map, {label id: value in [0, 1]}; all other ids are 0.
+    Attributes:
+        channels: for each map, {label id: value in [0, 1]}; all other ids are 0.
+        classes: ids of each class. The net then gives the probability of each class, the maps are
+            their expected values, and the ids of a class have one value. (): there are no classes,
+            and the net gives the maps.
     """
 
     channels: tuple[dict[str, float], ...]
     stride: int = 2
     encoder: tuple[int, ...] = (32, 32, 48, 64)
     head: tuple[int, ...] = (32,)
+    classes: tuple[tuple[int, ...], ...] = ()
+
+    def values(self, ids: Sequence[int]) -> list[list[float]]:
+        """The values of the ids in each map."""
+        return [[channel.get(str(k), 0.0) for k in ids] for channel in self.channels]
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """The feature net: from an image of any contrast to features (see `method.feature_net`).
+
+    Attributes:
+        count: number of features.
+        weight: of their squared difference in the force steps, for images that differ in contrast.
+    """
+
+    count: int = 8
+    stride: int = 2
+    encoder: tuple[int, ...] = (32, 32, 48, 64)
+    head: tuple[int, ...] = (32,)
+    weight: float = 16.0
 
 
 @dataclass(frozen=True)
@@ -87,6 +113,8 @@ class Level:
             of stride^3 input voxels into channels.
         encoder: channels per resolution, finest first.
         head: channels of the last convolutions, at the field's resolution.
+        decoder: channels per resolution, coarsest first; (): those of the encoder, at least those
+            of the head.
         window: of the similarity in the loss and in the force that the net sees, level voxels.
         forces: True gives the net the remaining force beside the images as warped so far.
         repeats: number of runs of the net, each on newly warped images. 0: there is no net.
@@ -101,6 +129,7 @@ class Level:
     forces: bool = False
     repeats: int = 1
     steps: Steps | None = None
+    decoder: tuple[int, ...] = ()
 
     @property
     def field_stride(self) -> int:
@@ -119,6 +148,9 @@ MIDDLE = Level(
 FINE = Level(1, 2, (16, 16, 32, 32), (16,), window=5, forces=True)
 
 
+FURTHER = {"tissue": "tissue net", "features": "feature net"}  # beside SN-Net's levels
+
+
 @dataclass(frozen=True)
 class SNNetConfig:
     """SN-Net: levels from coarse to fine, on a working grid of `spacing` mm.
@@ -127,6 +159,7 @@ class SNNetConfig:
         symmetric: False warps only the moving image, all the way (an ablation of the paper).
         organ: decides the intensities of images and the presets; see `anatomy.organs`.
         tissue: the net whose maps the refinement aligns beside the images.
+        features: the net whose features are aligned where the images differ in contrast.
         similarity: the measure of the loss, the forces and the report; see `method.similarity`.
         inputs: how images become network inputs.
     """
@@ -138,6 +171,7 @@ class SNNetConfig:
     tissue: TissueConfig | None = None
     similarity: str = "ncc"
     inputs: InputConfig = InputConfig()
+    features: FeatureConfig | None = None
 
     def smoother(self, factor: float) -> SNNetConfig:
         """The same networks with smoother steps between them, see `Steps.smoother`."""
@@ -146,17 +180,22 @@ class SNNetConfig:
         )
         return dataclasses.replace(self, levels=levels)
 
+    def completed(self, other: SNNetConfig) -> SNNetConfig:
+        """The same with the further nets of another one in place of those that it lacks."""
+        tissue, features = self.tissue or other.tissue, self.features or other.features
+        return dataclasses.replace(self, tissue=tissue, features=features)
+
     @property
     def multiple(self) -> int:
         """Sizes of the working grid must be multiples of this."""
         coarsest = max(level.field_stride for level in self.levels)
-        return math.lcm(coarsest, self.tissue.stride if self.tissue else 1)
+        return math.lcm(coarsest, *(net.stride for net in (self.tissue, self.features) if net))
 
     @property
     def learned(self) -> SNNetConfig:
-        """The part that decides the tensors of the levels: without steps and tissue net."""
+        """The part that decides the tensors of the levels: without steps and further nets."""
         levels = tuple(dataclasses.replace(level, steps=None) for level in self.levels)
-        return dataclasses.replace(self, levels=levels, tissue=None)
+        return dataclasses.replace(self, levels=levels, tissue=None, features=None)
 
 
 @dataclass(frozen=True)
@@ -192,25 +231,52 @@ def sn_net_from_dict(data: dict[str, Any]) -> SNNetConfig:
     if "levels" in values:
         values["levels"] = tuple(_level_from_dict(v) for v in values["levels"])
     values["tissue"] = _tissue_from_dict(values["tissue"]) if values.get("tissue") else None
+    if values.get("features") is not None:
+        features = _with_defaults(FeatureConfig, values["features"])
+        values["features"] = FeatureConfig(**_tupled(features, "encoder", "head"))
     if "inputs" in values:
         values["inputs"] = InputConfig(**values["inputs"])
     return SNNetConfig(**values)
 
 
 def _tissue_from_dict(data: dict[str, Any]) -> TissueConfig:
-    encoder, head = (
-        tuple(data.get(key, getattr(TissueConfig, key))) for key in ("encoder", "head")
-    )
-    channels = tuple(data["channels"])
-    return TissueConfig(**{**data, "channels": channels, "encoder": encoder, "head": head})
+    """Raises ValueError for classes that are empty or contradict each other or the maps."""
+    classes = tuple(map(tuple, data.get("classes", ())))
+    values = _with_defaults(TissueConfig, data) | {"classes": classes}
+    config = TissueConfig(**_tupled(values, "channels", "encoder", "head"))
+    if not all(classes):
+        raise ValueError("a class of the tissue net has no ids")
+    ids = [k for group in classes for k in group]
+    twice = sorted({k for k in ids if ids.count(k) > 1})
+    mixed = [g for g in classes if any(len(set(v)) > 1 for v in config.values(g))]
+    lacking = sorted({k for channel in config.channels for k in channel} - set(map(str, ids)))
+    for wrong, text in (
+        (twice, "are in two classes of the tissue net"),
+        (mixed[0] if mixed else (), "are one class of the tissue net, with two values in one map"),
+        (lacking if ids else (), "are in a map of the tissue net, but in none of its classes"),
+    ):
+        if wrong:
+            raise ValueError(f"the ids {', '.join(map(str, wrong))} {text}")
+    return config
+
+
+def _with_defaults(
+    kind: type[TissueConfig] | type[FeatureConfig], data: dict[str, Any]
+) -> dict[str, Any]:
+    return {"encoder": kind.encoder, "head": kind.head, **data}
+
+
+def _tupled(data: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """`data` with the lists of these keys as tuples. Raises KeyError if it lacks one."""
+    return data | {key: tuple(data[key]) for key in keys}
 
 
 def _level_from_dict(data: dict[str, Any]) -> Level:
     steps = Steps(**data["steps"]) if data.get("steps") else None
-    encoder, head = tuple(data["encoder"]), tuple(data["head"])
-    return Level(**{**data, "encoder": encoder, "head": head, "steps": steps})
+    values = _tupled({"decoder": (), **data}, "encoder", "head", "decoder")
+    return Level(**values | {"steps": steps})
 
 
 def di_net_from_dict(data: dict[str, Any]) -> DINetConfig:
     """Inverse of `to_dict`; raises TypeError or KeyError on unknown or missing keys."""
-    return DINetConfig(**{**data, "encoder": tuple(data["encoder"]), "head": tuple(data["head"])})
+    return DINetConfig(**_tupled(data, "encoder", "head"))

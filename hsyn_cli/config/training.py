@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hsyn_cli.config.architecture import (
+    FURTHER,
     DINetConfig,
     SNNetConfig,
     di_net_from_dict,
     sn_net_from_dict,
 )
+from hsyn_cli.errors import UsageError
+
+STEPS_OF = {"tissue": "tissue_steps", "features": "feature_steps"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,10 @@ class Training:
 
     Attributes:
         tissue_steps: of the tissue net, the first phase; it learns from painted label maps.
-        tissue_crop: voxels (z, y, x).
+        tissue_crop: voxels (z, y, x), also of the feature net's pictures.
+        feature_steps: of the feature net, the phase after; it learns from painted label maps, too.
+        feature_voxels: voxels that a step compares.
+        temperature: of the comparison; small ones tell similar voxels apart.
         batch: pairs per step, over all processes.
         smooth, mean_shape: lambda1 and lambda2 of the paper. The paper's lambda2 is 0.1, which
             leaves a loophole: see `method.losses.mean_shape`.
@@ -53,7 +60,8 @@ class Training:
             must be lungs.
         motion_mm: largest motion of such a pair.
         truth: weight of the distance in mm from the true field of such a pair.
-        held_out: subjects of each kind kept for validation.
+        held_out: subjects of each kind kept for validation, if the data have no splits.
+        split: the data must have splits, see `training.cache`.
         flip: flip half of the pairs left to right.
         log_every, validate_every: in steps; the second is a multiple of the first.
         precision: of the convolutions: "float32", "bfloat16", or "auto" for the faster one here.
@@ -65,7 +73,10 @@ class Training:
         di_smooth: lambda3, the weight of DI-Net's smoothness.
         cut_share: share of the CT images with slices cut off at one end.
         background_noise: share of the pairs with noise in the background, as in unmasked scans.
-        t1_share: share of the tissue net's pictures with the grey values of `intensities`.
+        t1_share: share of the tissue net's pictures with the grey values of `intensities`; these
+            pictures, and all shares of them, are those of the feature net, too.
+        texture: largest standard deviation of the grey values within a label of these pictures.
+        bend: voxels that the anatomy of these pictures is bent by, about.
         stripped_share, badly_stripped_share: shares of these pictures; the rest are whole heads.
         thick_share: share of these pictures with slices twice as thick.
         background_weight: weight of voxels far from the brain in the tissue net's loss.
@@ -83,6 +94,10 @@ class Training:
     tissue_steps: int = 0
     tissue_rate: float = 1e-3
     tissue_crop: tuple[int, int, int] = (96, 96, 96)
+    feature_steps: int = 0
+    feature_rate: float = 1e-3
+    feature_voxels: int = 1024
+    temperature: float = 0.1
     batch: int = 1
     seed: int = 0
     smooth: float = 1.0
@@ -95,6 +110,7 @@ class Training:
     motion_mm: float = 40.0
     truth: float = 0.1
     held_out: int = 2
+    split: bool = False
     flip: bool = True
     log_every: int = 10
     validate_every: int = 100
@@ -112,7 +128,20 @@ class Training:
     stripped_share: float = 0.6
     badly_stripped_share: float = 0.2
     thick_share: float = 0.15
+    texture: float = 0.0
+    bend: float = 2.0
     background_weight: float = 0.1
+
+    def steps_of(self, net: str) -> int:
+        """Steps that train a net beside the levels, one of `FURTHER`."""
+        return int(getattr(self, STEPS_OF[net]))
+
+    def check_trained(self) -> None:
+        """Raise UsageError for a net beside the levels that nothing would train."""
+        for name, shown in FURTHER.items():
+            if getattr(self.sn_net, name) and not self.steps_of(name):
+                text = f"the config has a {shown} that nothing would train"
+                raise UsageError(text, f"set {STEPS_OF[name]}, or omit {name} from sn_net")
 
     def fine_tuning(self) -> Training:
         """Short stages for trained networks: level by level at a low rate, the third on crops."""
@@ -136,9 +165,12 @@ class Training:
             return max(1, round(steps * factor)) if steps else 0
 
         stages = tuple(dataclasses.replace(s, steps=times(s.steps)) for s in self.stages)
-        di_steps, tissue_steps = times(self.di_steps), times(self.tissue_steps)
         return dataclasses.replace(
-            self, stages=stages, di_steps=di_steps, tissue_steps=tissue_steps
+            self,
+            stages=stages,
+            di_steps=times(self.di_steps),
+            tissue_steps=times(self.tissue_steps),
+            feature_steps=times(self.feature_steps),
         )
 
 
@@ -175,21 +207,24 @@ def _check_choices(training: Training) -> None:
     if training.validate_every % training.log_every:
         every = f"validate_every {training.validate_every}"
         raise ValueError(f"{every} is not a multiple of log_every {training.log_every}")
-    tissue = training.sn_net.tissue
-    if training.tissue_steps and tissue is None:
-        raise ValueError("tissue_steps train a tissue net, but sn_net has none")
     sizes = (*training.tissue_crop, *training.size)
-    if tissue is not None and any(n % tissue.stride for n in sizes):
-        stride = tissue.stride
-        raise ValueError(
-            f"tissue_crop and size must be multiples of the tissue net's stride {stride}"
-        )
+    if training.feature_voxels < 2 or not training.temperature > 0:
+        raise ValueError("feature_voxels must be 2 or more, and temperature above 0")
+    for name, shown in FURTHER.items():
+        net = getattr(training.sn_net, name)
+        if training.steps_of(name) and net is None:
+            raise ValueError(f"{STEPS_OF[name]} train a {shown}, but sn_net has none")
+        if net is not None and any(n % net.stride for n in sizes):
+            text = f"tissue_crop and size must be multiples of the {shown}'s stride {net.stride}"
+            raise ValueError(text)
 
 
 def _check_levels(training: Training) -> None:
     for k, level in enumerate(training.sn_net.levels):
         if level.repeats < 1 or level.window < 3 or level.window % 2 == 0:
             raise ValueError(f"level {k} needs repeats of 1 or more and an odd window of 3 or more")
+        if level.decoder and len(level.decoder) != len(level.encoder) - 1:
+            raise ValueError(f"level {k} needs one number in its decoder fewer than in its encoder")
         if level.steps is not None and level.stride != 1:
             raise ValueError(f"level {k} has steps along the forces, which need a stride of 1")
 

@@ -61,7 +61,7 @@ def _gaussian_matrix(coarse: int, fine: int, sigma: float, device: torch.device)
     apart = centres[:, None] - torch.arange(coarse, dtype=torch.float64)
     weight = torch.exp(-0.5 * (apart / sigma) ** 2)
     weight[weight < NEGLIGIBLE * weight.amax(1, keepdim=True)] = 0
-    return banded((weight / weight.sum(1, keepdim=True)).float().to(device))
+    return banded((weight / weight.sum(1, keepdim=True)).float().to(device, non_blocking=True))
 
 
 @functools.lru_cache(maxsize=32)
@@ -69,7 +69,7 @@ def _box_matrix(size: int, window: int, device: torch.device) -> Banded:
     """(size, size): means over `window` voxels around every voxel, over fewer at the border."""
     index = torch.arange(size)
     inside = (index - index[:, None]).abs() <= window // 2
-    return banded((inside / inside.sum(1, keepdim=True)).float().to(device))
+    return banded((inside / inside.sum(1, keepdim=True)).float().to(device, non_blocking=True))
 
 
 def box_operator(like: Tensor, window: int | Sequence[int]) -> Operator:

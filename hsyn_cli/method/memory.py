@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 STEPS, STEPS_CHANNEL, STEPS_COUNTS = 105, 16, 12  # of forces; for each further channel or map
 SLABBED = 88  # the same while forces are computed, slab by slab
 SLAB, SLAB_MIND = 150, 260  # bytes for each voxel of a slab
+LOOK = 8  # for each number that a net gives while it looks at an image, and a copy of it
 HALVES, REPAIR, INVERSE, COMPOSITION = 3, 66, 105, 100
 DETERMINANTS = 40  # of both half-way fields, beside a slab
 WORKING_FIELDS = 48
@@ -84,10 +85,11 @@ def needed(
     steps["networks"] = _networks(count.working, subjects, channels, method, wide)
     scene, grid = _scene(subjects, channels), count.refined
     if method.preset.refinement:
-        maps = _maps(subjects) + (method.networks.sn.config.tissue is not None)
+        maps = _maps(subjects) + method.networks.sn.maps
         copied = 8 * (channels + maps) if channels + maps > 1 else 0
         pulled = _steps(grid, subjects, channels + maps, method)
-        steps["refinement"] = grid * (scene + copied) + pulled
+        looked = LOOK * method.networks.sn.looked * grid
+        steps["refinement"] = grid * (scene + copied) + max(pulled, looked)
     fields = grid if method.preset.refinement else grid / FIELD_STRIDE**3
     determinants = DETERMINANTS * fields + SLAB * min(fields, ON_GPU)
     steps["fold repair"] = grid * scene + max(grid * REPAIR, determinants)
@@ -144,7 +146,9 @@ def _steps(voxels: float, subjects: Subjects, channels: int, method: Method) -> 
 
 def _networks(voxels: int, subjects: Subjects, channels: int, method: Method, wide: int) -> float:
     """Bytes of SN-Net's levels: images at all scales, and the level that takes most."""
-    levels, maps = method.networks.sn.config.levels[: method.depth], _maps(subjects)
+    sn = method.networks.sn
+    levels = sn.config.levels[: method.depth]
+    maps = _maps(subjects) + (sn.maps if sn.contrasts_differ else 0)
     scaled = 1 + sum(level.scale**-3 for level in levels if level.scale > 1)
     held = _scene(subjects, channels) + 8 * (channels - 1 + maps) + 8 * (channels + maps) * scaled
     most = 0.0
@@ -171,6 +175,8 @@ def _net(level: Level, wide: int) -> float:
 
 def _below(level: Level) -> int:
     """Channels that come up to the finest resolution; see `UNet`."""
+    if level.decoder:
+        return [level.encoder[-1], *level.decoder][-2]
     skips = level.encoder[1:-1]
     return max(skips[0], level.head[0]) if skips else level.encoder[-1]
 

@@ -93,7 +93,7 @@ def architecture(checkpoint: checkpoints.Checkpoint) -> tuple[SNNetConfig, DINet
         organs.find(sn_config.organ)
         similarity.find(sn_config.similarity)
         return sn_config, di_net_from_dict(checkpoint.config["di_net"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         text = f"checkpoint {checkpoint.path} describes no network this version knows ({error!r})"
         hint = "another program or another version of hsyn made it"
         raise WeightsError(text, hint) from error

@@ -24,6 +24,7 @@ from hsyn_cli.errors import UsageError
 from hsyn_cli.io.images import ImageLike, as_image, as_mask
 from hsyn_cli.io.transforms import TransformLike, as_affine_transform
 from hsyn_cli.method import similarity as similarities
+from hsyn_cli.method.feature_net import FeatureNet
 from hsyn_cli.method.inference import FIELD_STRIDE
 from hsyn_cli.method.networks import load_networks
 from hsyn_cli.method.states import (
@@ -44,6 +45,10 @@ CPU = torch.device("cpu")
 NETWORKS_FOR = "ncc"  # the similarity that the shipped networks were trained with
 OTHER_CONTRAST = "mind"  # the similarity of images that differ in contrast
 FINER_MULTIPLE = 12  # sizes then divide by 4 at 3/4 of the voxel size, too
+LED = (
+    "the images differ in contrast: force steps align them, with the features of checkpoint {} "
+    "(SHA-256 {}), whose other networks do not run"
+)
 
 
 def begin(
@@ -119,8 +124,11 @@ def _other(moving: ImageLike, fixed: ImageLike) -> Other:
     return Other(images, (view_of(images[0]), view_of(images[1])))
 
 
-def choose(pair: Pair, settings: Settings) -> Method:
-    """The networks that the user names, or those for what the images show."""
+def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -> Method:
+    """The networks that the user names, or those for what the images show.
+
+    `features`: of images that differ in contrast; the force steps then align them, too.
+    """
     views = (pair.views[0].image, pair.views[1].image)
     name = organs.checkpoint_for(settings.weights, pair.kinds, views)
     if settings.weights in (None, AUTO) and settings.similarity not in (AUTO, NETWORKS_FOR):
@@ -128,6 +136,8 @@ def choose(pair: Pair, settings: Settings) -> Method:
     if name != organs.NONE and Grid.of(views[1]).normal is not None:
         raise UsageError(f"checkpoint {name} is for volumes, not for slices", "leave out --model")
     networks = load_networks(name, CPU)  # `Method.on` brings them to a device
+    if features is not None:
+        networks.sn.follow(features)
     config, used = networks.sn.config, networks.checkpoint.name
     if settings.similarity not in (AUTO, config.similarity):
         if used != organs.NONE:
@@ -174,13 +184,19 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
         same_contrast=method.similarity.same_contrast, search=settings.search, unit=sized.unit,
     )  # fmt: skip
     shown = contrast.Shown.of(subjects, affine)
-    free = settings.similarity == AUTO and settings.weights in (None, AUTO, organs.NONE)
+    features, used = method.networks.sn.features, method.networks.checkpoint
+    open_to_all = settings.weights in (None, AUTO, organs.NONE) or features is not None
+    free = settings.similarity == AUTO and open_to_all
     others = zip(subjects.channels[1:], settings.channels[1:], strict=True)
     rest = [contrast.Shown.of(channel, affine) for channel, weight in others if weight]
     alike = all(one.same_contrast for one in (shown, *rest))
     if free and not alike:
         chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)
-        return align(pair, choose(pair, chosen), chosen)
+        pair, method, aligned = align(pair, choose(pair, chosen, features), chosen)
+        if features is not None and settings.transform == "deformable":
+            note = LED.format(used.name, used.sha256[:12])
+            aligned = replace(aligned, notes=(*aligned.notes, note))
+        return pair, method, aligned
     notes = tuple(filter(None, (note,)))
     subjects = replace(subjects, alike=alike, even=settings.even)
     return sized, smoother_if_thick(method, subjects), Aligned(subjects, affine, notes, shown)

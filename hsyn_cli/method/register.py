@@ -151,7 +151,9 @@ def give_one_contrast(
         return replace(aligned, notes=(*aligned.notes, UNMATCHED)), method
     subjects, weights, note = found
     chosen = replace(settings, weights=NONE, similarity=prepare.NETWORKS_FOR, channels=weights)
-    method = prepare.smoother_if_thick(prepare.choose(pair, chosen), subjects).on(settings.device)
+    features = method.networks.sn.features
+    method = prepare.choose(pair, chosen, features)
+    method = prepare.smoother_if_thick(method, subjects).on(settings.device)
     return replace(aligned, subjects=subjects, notes=(*aligned.notes, note)), method
 
 

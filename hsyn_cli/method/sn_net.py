@@ -1,12 +1,13 @@
 """SN-Net: two images in, two half-way displacement fields from the pair's mean space out.
 
 The levels and their composition are the paper's (Sha et al., MICCAI 2024). The force steps, the
-forces as an input and the tissue net are ours.
+forces as an input, the tissue net and the feature net are ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,9 +17,10 @@ from hsyn_cli.config.architecture import SNNetConfig
 from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.sampling import compose, downsample, resize_linear, warp
 from hsyn_cli.fields.smoothing import resize_smooth
+from hsyn_cli.method.feature_net import FeatureNet
 from hsyn_cli.method.forces import forces
 from hsyn_cli.method.steps import EVERYWHERE, pull
-from hsyn_cli.method.tissue_net import TissueNet
+from hsyn_cli.method.tissue_net import MapsNet, TissueNet
 from hsyn_cli.method.unet import UNet
 from hsyn_cli.method.where import Where
 
@@ -34,10 +36,14 @@ class SNNet(nn.Module):
         super().__init__()
         self.config = config
         self.levels = nn.ModuleList(
-            UNet(5 if v.forces else 2, v.stride, v.encoder, v.head) if v.repeats else nn.Identity()
+            UNet(5 if v.forces else 2, v.stride, v.encoder, v.head, decoder=v.decoder)
+            if v.repeats
+            else nn.Identity()
             for v in config.levels
         )
         self.tissue = None if config.tissue is None else TissueNet(config.tissue)
+        self.features = None if config.features is None else FeatureNet(config.features)
+        self.contrasts_differ = False  # the features then stand beside the images
         self.channels: tuple[float, ...] = (1.0,)  # weights of a pair's channels in the steps
 
     def forward(
@@ -56,7 +62,10 @@ class SNNet(nn.Module):
         `where` the images count. Both have moving first.
         """
         pair = torch.cat((moving, fixed))
-        pair = pair if maps is None else torch.cat((pair, maps), dim=1)
+        maps = pair[:, :0] if maps is None else maps
+        others = len(self.channels) - 1
+        features = self.look(pair)[:, 1:] if self.contrasts_differ else pair[:, :0]
+        pair = torch.cat((pair, maps[:, :others], features, maps[:, others:]), dim=1)
         scales = [level.scale for level in self.config.levels[:depth]]
         pyramid = [downsample(pair, scale) for scale in scales]
         of_levels = [where.changed(partial(downsample, factor=scale)) for scale in scales]
@@ -66,9 +75,33 @@ class SNNet(nn.Module):
     def look(self, images: Tensor) -> Tensor:
         """The images that the refinement follows, (B, 1, Z, Y, X) -> (B, 1 + C, Z, Y, X).
 
-        A tissue net, if there is one, adds its C maps of each image.
+        The tissue net, or the feature net where contrasts differ, adds its C maps of each image.
         """
-        return images if self.tissue is None else self.tissue.beside(images)
+        return images if self._looks is None else self._looks.beside(images)
+
+    @property
+    def _looks(self) -> MapsNet | None:
+        return self.features if self.contrasts_differ else self.tissue
+
+    @property
+    def maps(self) -> int:
+        """The number of maps C that `look` adds."""
+        return 0 if self._looks is None else self._looks.maps
+
+    @property
+    def looked(self) -> int:
+        """The numbers per voxel that its net gives."""
+        return 0 if self._looks is None else self._looks.out
+
+    def follow(self, features: FeatureNet) -> None:
+        """Align these features beside images that differ in contrast, in all force steps."""
+        weight = features.config.weight
+        levels = tuple(
+            replace(level, steps=level.steps and replace(level.steps, tissue=weight))
+            for level in self.config.levels
+        )
+        self.config = replace(self.config, levels=levels, features=features.config)
+        self.features, self.contrasts_differ = features, True
 
     def fields(self, pyramid: Sequence[Tensor], where: Sequence[Where] | None = None) -> Tensor:
         """Run the levels in turn -> (2B, 3, ...), mm.

@@ -38,7 +38,8 @@ class UNet(nn.Module):
 
     Any size that divides by `stride` works, because the net pads and crops inside. The flow layer
     starts at N(0, 1e-5), so the answer of an untrained net is almost zero. `precision` applies to
-    all convolutions but the last. With a `shortcut`, the head gets the input, too.
+    all convolutions but the last. With a `shortcut`, the head gets the input, too. `decoder`:
+    see `config.Level`.
     """
 
     precision = torch.float32
@@ -51,6 +52,7 @@ class UNet(nn.Module):
         head: Sequence[int],
         out: int = 3,
         shortcut: bool = False,
+        decoder: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.stride = stride
@@ -58,9 +60,8 @@ class UNet(nn.Module):
         widths = [channels * stride**3, *encoder]
         self.encoder = nn.ModuleList(Conv(a, b) for a, b in pairwise(widths))
         self.decoder = nn.ModuleList()
-        width = encoder[-1]
-        for skip in reversed(encoder[:-1]):
-            wide = max(skip, head[0])
+        width, skips = encoder[-1], encoder[-2::-1]
+        for skip, wide in zip(skips, decoder or [max(k, head[0]) for k in skips], strict=True):
             self.decoder.append(Conv(width + skip, wide))
             width = wide
         width += widths[0] if shortcut else 0

@@ -51,16 +51,16 @@ def breathe(image: Tensor, lungs: Tensor, voxel: float, motion: float, random: T
         voxel: mm.
         motion: largest displacement in the fixed lungs, mm, to within a few percent; negative if
             the fixed image is to breathe out.
-        random: NUMBERS standard normal numbers, which decide the motion.
+        random: NUMBERS standard normal numbers on the CPU, which decide the motion.
     """
     factor = 2 if voxel < COARSE_MM and not any(n % 2 for n in lungs.shape[2:]) else 1
     small, coarse = downsample(lungs, factor), voxel * factor
-    velocity, share = _velocity(small, coarse, random), motion
-    truth = velocity
+    velocity = _velocity(small, coarse, random)
+    share, truth = velocity.new_tensor(motion), velocity
     for _ in range(2):  # the exponential is not quite linear in its argument
         truth = exponential(velocity * share, coarse)
         inside = warp(small, truth, coarse)[:, 0] > 0.5
-        share *= abs(motion) / float((length(truth) * inside).max().clamp_min(1e-6))
+        share = share * abs(motion) / (length(truth) * inside).max().clamp_min(1e-6)
     truth = resize_smooth(truth, lungs.shape[2:])
     fixed_lungs = warp(lungs, truth, voxel)
     fixed = warp(image, truth, voxel)
@@ -79,8 +79,8 @@ def exponential(velocity: Tensor, voxel: float) -> Tensor:
 
 def _velocity(lungs: Tensor, voxel: float, random: Tensor) -> Tensor:
     """A velocity of about unit size at the diaphragm, where it points upwards (+z)."""
-    random = random.to(lungs.device)
-    spread, (forward, sideways, wall) = random[3:], random[:3].sigmoid().tolist()
+    forward, sideways, wall = random[:3].sigmoid().tolist()
+    spread = random[3:].to(lungs.device, non_blocking=True)
     size = lungs.shape[2:]
     x, y, z = (
         _between(lungs, axis, low, high)
@@ -118,10 +118,10 @@ def _between(lungs: Tensor, axis: int, low: float, high: float) -> Tensor:
     volume = lungs.sum(others).cumsum(0)
     share = volume / volume[-1].clamp_min(1e-6)
     first, last = (
-        int((share < value).sum().clamp_max(len(share) - 1))
+        (share < value).sum().clamp_max(len(share) - 1)
         for value in (max(low, 1e-3), min(high, 0.999))
     )
-    t = (torch.arange(len(share), device=lungs.device) - first) / max(1, last - first)
+    t = (torch.arange(len(share), device=lungs.device) - first) / (last - first).clamp_min(1)
     shape = [1] * 5
     shape[axis] = -1
     return t.view(shape)

@@ -21,6 +21,7 @@ from hsyn_cli.errors import InputError
 from hsyn_cli.io import atomic
 
 Volume = NDArray[np.uint8]
+TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Cache:
         counted: the first so many ids count as labels, the others are only painted; None: all
             count.
         made_with: the settings that decide the content, see `settings`.
+        splits: TRAIN or VALIDATION for each subject, if the data say so; else ().
     """
 
     images: Volume
@@ -45,10 +47,29 @@ class Cache:
     warnings: tuple[str, ...] = ()
     counted: int | None = None
     made_with: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
 
     def rows(self, of_maps: bool) -> list[int]:
         """Rows of the subjects with an image or, if `of_maps`, with a label map alone."""
         return [k for k, image in enumerate(self.has_image) if image != of_maps]
+
+    def parts(self, of_maps: bool, held_out: int) -> tuple[list[int], list[int]]:
+        """The rows of a kind to train on, and those to validate on.
+
+        Without `splits`, the last `held_out` are for validation, as long as two remain to train on.
+        If none are, the last two do both.
+        """
+        rows = self.rows(of_maps)
+        if self.splits:
+            train, validation = (
+                [k for k in rows if self.splits[k] == split] for split in (TRAIN, VALIDATION)
+            )
+            return train if len(train) > 1 else [], validation
+        if len(rows) < 2:
+            return [], []
+        kept = min(held_out, len(rows) - 2)
+        kept = kept if kept >= 2 else 0
+        return rows[: len(rows) - kept], rows[-kept:] if kept else rows[-2:]
 
 
 def settings(training: Training) -> tuple[str, ...]:

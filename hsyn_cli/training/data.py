@@ -1,8 +1,7 @@
 """Training data: every subject on one common grid, as small integers in a cache folder.
 
-A subject is an image, a label map, or both on one grid. `collect` lists the subjects of a folder
-or a CSV, and `build_cache` aligns them to the first usable one. The cache keeps grey values, except
-those of CT, in steps of 4 of 255, because the noise of training is larger.
+`build_cache` aligns all subjects to the first usable one. The cache keeps grey values, except those
+of CT, in steps of 4 of 255, because the noise of training is larger.
 """
 
 from __future__ import annotations
@@ -22,10 +21,11 @@ from hsyn_cli.anatomy.organs import Organ
 from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.config.training import Training
 from hsyn_cli.errors import HsynError, InputError, Interrupted
-from hsyn_cli.io import files, images
-from hsyn_cli.io.endings import HEADERS, IMAGES, ends
+from hsyn_cli.io import images
 from hsyn_cli.space import Grid, working_grid
-from hsyn_cli.training.cache import Cache, Volume, save_cache, settings
+from hsyn_cli.training.cache import TEST, Cache, Volume, save_cache, settings
+from hsyn_cli.training.subjects import Subject as Subject
+from hsyn_cli.training.subjects import collect as collect
 
 GREY_STEP = 4
 SILHOUETTE = 0.05  # share of the range above which a voxel belongs to the silhouette
@@ -36,68 +36,13 @@ ALIKE = 0.5
 Progress = Callable[[str, float], None]
 
 
-@dataclass(frozen=True)
-class Subject:
-    """One person or specimen: an image, a label map, or both."""
-
-    image: Path | None
-    labels: Path | None
-
-    @property
-    def name(self) -> str:
-        return str(self.image or self.labels)
-
-
-def collect(data: Path) -> list[Subject]:
-    """List the subjects of a folder or a CSV.
-
-    A CSV has the columns image and labels; either cell may be empty, and paths are relative to the
-    CSV. A folder holds images. Its subfolder labels/ may hold label maps, which belong to the image
-    of the same name or stand alone. Raises InputError for fewer than two subjects.
-    """
-    if data.is_dir():
-        labels = {path.name: path for path in _volumes(data / "labels")}
-        pairs = [(path, labels.pop(path.name, None)) for path in _volumes(data)]
-        subjects = [Subject(*pair) for pair in pairs] + [
-            Subject(None, path) for path in labels.values()
-        ]
-    else:
-        subjects = list(_table(data))
-    if len(subjects) < 2:
-        content = "one image" if subjects else "no image"
-        raise InputError(
-            f"{data} holds {content}; training needs at least two",
-            f"give a folder with files ending in {', '.join(IMAGES)}",
-        )
-    return subjects
-
-
-def _volumes(folder: Path) -> list[Path]:
-    paths = folder.iterdir() if folder.is_dir() else iter(())
-    return sorted(path for path in paths if ends(path, IMAGES) and not ends(path, HEADERS))
-
-
-def _table(path: Path) -> Iterator[Subject]:
-    rows = files.read_table(path, "training data")
-    if rows and not {"image", "labels"} & set(rows[0]):
-        raise InputError(
-            f"{path} has neither a column image nor labels", "name the columns in the first line"
-        )
-    for row in rows:
-        image, labels = (row.get(key, "") for key in ("image", "labels"))
-        if image or labels:
-            yield Subject(
-                path.parent / image if image else None, path.parent / labels if labels else None
-            )
-
-
 def build_cache(
     subjects: Sequence[Subject], training: Training, out: Path, progress: Progress
 ) -> Cache:
     """Align every subject to the first usable one, and write the cache to `out`.
 
-    This takes some seconds per subject. It skips unusable subjects and lists the reasons in
-    `Cache.left_out`. Raises InputError if fewer than two subjects remain.
+    This takes some seconds per subject. It skips unusable subjects, and those for the test, and
+    lists the reasons in `Cache.left_out`. Raises InputError if fewer than two subjects remain.
     """
     reference: sitk.Image | None = None
     grid: Grid | None = None
@@ -107,6 +52,9 @@ def build_cache(
     organ = organs.find(training.sn_net.organ)
     for k, subject in enumerate(subjects):
         progress(f"preparing {k + 1}/{len(subjects)}", k / len(subjects))
+        if subject.split == TEST:
+            left_out.append(f"{subject.name} is for the test")
+            continue
         try:
             read = _read(subject, organ)
             image, labels = read.image, read.labels
@@ -276,6 +224,7 @@ def _assemble(
         left_out=left_out,
         warnings=(*notes, *_strangers(pictures, has_image, names)),
         made_with=settings(training),
+        splits=tuple(subject.split for subject, _, _ in kept if subject.split),
     )
 
 

@@ -135,7 +135,7 @@ def random_field(size: torch.Size, voxel: float, draws: Draws) -> Tensor:
     """(2, 3, Z, Y, X) in mm: smooth noise at two scales, with random strains up to about 0.7."""
     u = torch.zeros(2, 3, *size, device=draws.device)
     for cells in (4, 8):
-        coarse = draws.normal(2, 3, cells, cells, cells).to(draws.device)
+        coarse = draws.there(draws.normal(2, 3, cells, cells, cells))
         u += F.interpolate(coarse, size=size, mode="trilinear", align_corners=True) * 4 / cells
     u = F.avg_pool3d(u, 5, stride=1, padding=2)
     strain = ((u[..., 1:] - u[..., :-1]).abs().amax() / voxel).clamp_min(1e-6)

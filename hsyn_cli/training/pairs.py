@@ -45,7 +45,10 @@ class TrainingPair:
 
 
 class Draws:
-    """Random numbers of a pair: `small` on the CPU for decisions, `large` on the images' device."""
+    """Random numbers of a pair: `small` on the CPU for decisions, `large` on the images' device.
+
+    So the host waits for nothing that the device computes.
+    """
 
     def __init__(self, device: torch.device, *key: int) -> None:
         seeds = np.random.SeedSequence(key).generate_state(2).tolist()
@@ -65,13 +68,17 @@ class Draws:
         """Standard normal, on the CPU."""
         return torch.randn(*shape, generator=self.small)
 
+    def there(self, values: Tensor) -> Tensor:
+        """A few numbers of the CPU on the images' device."""
+        return values.to(self.device, non_blocking=True)
+
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal, of the shape and on the device of `like`."""
         return torch.randn(like.shape, generator=self.large, device=self.device)
 
 
 class PairSource:
-    """The training pairs of a cache. The last `held_out` of each kind serve only validation."""
+    """The training pairs of a cache; see `Cache.parts`."""
 
     def __init__(self, cache: Cache, training: Training, device: torch.device) -> None:
         self.training, self.device = training, device
@@ -82,14 +89,8 @@ class PairSource:
         self.has_labels, self.ids = cache.has_labels, cache.ids
         self.count = len(cache.ids) + 1
         self.counted = self.count if cache.counted is None else cache.counted + 1
-        self.rows, self.validation_rows = [], []
-        for of_maps in (False, True):
-            rows = cache.rows(of_maps)
-            kept = min(training.held_out, len(rows) - 2)  # two must remain to train on
-            kept = kept if kept >= 2 else 0
-            self.rows.append(rows[: len(rows) - kept] if len(rows) > 1 else [])
-            last = rows[-2:] if len(rows) > 1 else []
-            self.validation_rows.append(rows[len(rows) - kept :] if kept else last)
+        kinds = [cache.parts(of_maps, training.held_out) for of_maps in (False, True)]
+        self.rows, self.validation_rows = ([kind[part] for kind in kinds] for part in (0, 1))
         if training.breathing and not all(map(self.has_labels.__getitem__, cache.rows(False))):
             raise UsageError(
                 "an image without a map of its lungs cannot breathe",
@@ -133,8 +134,8 @@ class PairSource:
         self, row: int, scale: int, theta: Tensor, flip: bool, draws: Draws, plain: bool = False
     ) -> TrainingPair:
         """One chest at two depths of breath, with its lungs as labels, averaged down by `scale`."""
-        theta = theta.to(self.device)
-        volumes = (self.images[[row]].float() / 255, (self.labels[[row]] > 0).float())
+        theta = draws.there(theta)
+        volumes = (self.images[row][None].float() / 255, (self.labels[row][None] > 0).float())
         image, lungs = (F.avg_pool3d(_flipped(v[:, None], flip), scale) for v in volumes)
         grid = F.affine_grid(theta, list(image.shape), align_corners=False)
         image, lungs = (F.grid_sample(v, grid, align_corners=False) for v in (image, lungs))
@@ -158,12 +159,12 @@ class PairSource:
         draws: Draws,
         plain: bool = False,
     ) -> TrainingPair:
-        theta = theta.to(self.device)
-        rows = list(subjects)
+        theta = draws.there(theta)
         labels = images = None
-        if all(self.has_labels[k] for k in rows):
-            middle = slice(scale // 2, None, scale)
-            labels = _flipped(self.labels[rows][:, None, middle, middle, middle], flip).float()
+        if all(self.has_labels[k] for k in subjects):
+            middle = (slice(scale // 2, None, scale),) * 3
+            both = torch.stack([self.labels[k][middle] for k in subjects])
+            labels = _flipped(both[:, None], flip).float()
             grid = F.affine_grid(theta, list(labels.shape), align_corners=False)
             labels = F.grid_sample(labels, grid, mode="nearest", align_corners=False).long()
         if of_maps:
@@ -171,7 +172,8 @@ class PairSource:
             images = self._paint(labels, draws, plain)
             labels = labels * (labels < self.counted)
         else:
-            images = _flipped(self.images[rows][:, None], flip).float() / 255
+            both = torch.stack([self.images[k] for k in subjects])
+            images = _flipped(both[:, None], flip).float() / 255
             images = F.avg_pool3d(images, scale) if scale > 1 else images
             grid = F.affine_grid(theta, list(images.shape), align_corners=False)
             images = F.grid_sample(images, grid, align_corners=False)
@@ -197,7 +199,7 @@ class PairSource:
             labels = labels * (labels < self.counted)
         tables = table + 0.02 * draws.normal(2, self.count)
         tables[:, 0] = 0.0
-        tables = tables.to(self.device)
+        tables = draws.there(tables)
         images = torch.stack([t[v] for t, v in zip(tables, labels, strict=True)])
         images = images + 0.04 * draws.noise(images) * (labels > 0)
         mix = float(draws.uniform(1))
@@ -225,9 +227,9 @@ def random_affine(draws: Draws, angle: float, stretch: float, shift: float) -> T
 def spoil(images: Tensor, draws: Draws, background_noise: float) -> Tensor:
     """Apply a bias field, gamma and noise, drawn separately for each image."""
     n = len(images)
-    coarse = (0.3 * draws.uniform(1) * draws.normal(n, 1, 4, 4, 4)).to(images.device)
+    coarse = draws.there(0.3 * draws.uniform(1) * draws.normal(n, 1, 4, 4, 4))
     bias = F.interpolate(coarse, size=images.shape[2:], mode="trilinear", align_corners=True).exp()
-    gamma = torch.exp(0.25 * draws.normal(n, 1, 1, 1, 1)).to(images.device)
+    gamma = draws.there(torch.exp(0.25 * draws.normal(n, 1, 1, 1, 1)))
     noise = 0.03 * float(draws.uniform(1)) * draws.noise(images)
     if not draws.chance(background_noise):
         noise = noise * (images > 0)
@@ -242,9 +244,9 @@ def scanned(images: Tensor, lungs: Tensor, draws: Draws, cut_share: float) -> tu
     """
     soft = F.avg_pool3d(images, 3, stride=1, padding=1)
     n = len(images)
-    sharpness = (1.5 * draws.uniform(n, 1, 1, 1, 1) - 1).to(images.device)  # -1 soft, 0.5 sharp
-    noise = (0.06 * draws.uniform(n, 1, 1, 1, 1)).to(images.device) * draws.noise(images)
-    offset = (0.01 * draws.normal(n, 1, 1, 1, 1)).to(images.device)
+    sharpness = draws.there(1.5 * draws.uniform(n, 1, 1, 1, 1) - 1)  # -1 soft, 0.5 sharp
+    noise = draws.there(0.06 * draws.uniform(n, 1, 1, 1, 1)) * draws.noise(images)
+    offset = draws.there(0.01 * draws.normal(n, 1, 1, 1, 1))
     out = (images + sharpness * (images - soft) + noise + offset).clamp(0, 1)
     kept = lungs.clone()
     for k in range(n):

@@ -1,4 +1,4 @@
-"""The phases of a training run: the tissue net, the levels of SN-Net, then DI-Net."""
+"""The phases of a training run: the tissue and feature net, the levels of SN-Net, then DI-Net."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hsyn_cli.config.training import Stage, Training
 from hsyn_cli.method.di_net import DINet
 from hsyn_cli.method.sn_net import SNNet
 from hsyn_cli.method.unet import use_precision
+from hsyn_cli.training.contrasts import FeatureSource, feature_loss, validate_features
 from hsyn_cli.training.objective import Parts, di_loss, look_scale, stage_loss, validate
 from hsyn_cli.training.painting import TissueSource, tissue_loss, validate_tissue
 from hsyn_cli.training.pairs import Draws, PairSource, TrainingPair
@@ -67,10 +68,12 @@ def build(training: Training, device: torch.device, bf16: bool) -> Networks:
 
 
 def phases(training: Training, networks: Networks, source: PairSource) -> list[Phase]:
-    """The phases with steps: the tissue net, the stages of SN-Net, then DI-Net."""
+    """The phases with steps: tissue net and feature net, the stages of SN-Net, then DI-Net."""
     out = []
     if training.tissue_steps:
         out.append(_tissue_phase(training, networks, source))
+    if training.feature_steps:
+        out.append(_feature_phase(training, networks, source))
     for number, stage in enumerate(training.stages):
         name = f"SN-Net {'+'.join(str(k + 1) for k in range(stage.first, stage.depth))}"
         parameters = [
@@ -112,6 +115,21 @@ def _tissue_phase(training: Training, networks: Networks, source: PairSource) ->
     return Phase(
         "tissue net", training.tissue_steps, training.tissue_rate, list(net.parameters()), loss,
         lambda: validate_tissue(net, samples.validation()),
+    )  # fmt: skip
+
+
+def _feature_phase(training: Training, networks: Networks, source: PairSource) -> Phase:
+    net = networks.sn.features
+    assert net is not None
+    twins, temperature = FeatureSource(source), training.temperature
+    key = len(training.stages) + 2  # seeds its draws
+
+    def loss(step: int, item: int) -> tuple[Tensor, Parts]:
+        return feature_loss(net, twins.draw(key, step, item), temperature)
+
+    return Phase(
+        "feature net", training.feature_steps, training.feature_rate, list(net.parameters()), loss,
+        lambda: validate_features(net, twins.validation(), temperature),
     )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from hsyn_cli import config
 from hsyn_cli.anatomy import organs
-from hsyn_cli.config.training import Training
+from hsyn_cli.config.architecture import FURTHER
+from hsyn_cli.config.training import STEPS_OF, Training
 from hsyn_cli.errors import InputError, UsageError, WeightsError
 from hsyn_cli.io import atomic, checkpoints
 from hsyn_cli.method import similarity
@@ -207,25 +208,29 @@ def load_state(run: RunFolder, training: Training, networks: Networks) -> State:
 
 
 def load_start(name: str, training: Training, networks: Networks) -> None:
-    """Load the weights of a checkpoint of the same architecture; only it may lack the tissue net.
+    """Load the weights of a checkpoint of the same levels and DI-Net.
 
-    Raises WeightsError.
+    A tissue net or feature net that the checkpoint lacks, or has otherwise, starts untrained if
+    the config trains it. Raises WeightsError.
     """
     checkpoint = checkpoints.load(name)
     sn, di = networks_of(checkpoint)
-    same_tissue = sn.tissue in (None, training.sn_net.tissue)
-    if (sn.learned, di) != (training.sn_net.learned, training.di_net) or not same_tissue:
+    if (sn.learned, di) != (training.sn_net.learned, training.di_net):
         text = f"checkpoint {checkpoint.path} has another architecture than the training config"
         hint = "omit sn_net and di_net from the config, to take those of the checkpoint"
         raise WeightsError(text, hint)
-    if sn.tissue != training.sn_net.tissue and not training.tissue_steps:
+    fresh = [net for net in FURTHER if getattr(sn, net) != getattr(training.sn_net, net)]
+    if untrained := [net for net in fresh if not training.steps_of(net)]:
+        net = untrained[0]
         text = (
-            f"checkpoint {checkpoint.path} has no tissue net, and the config adds one that nothing "
-            "would train"
+            f"checkpoint {checkpoint.path} has another {FURTHER[net]} or none, and the config adds "
+            "one that nothing would train"
         )
-        raise WeightsError(text, "set tissue_steps, or omit tissue from sn_net")
-    fresh = {k: v for k, v in networks.tensors().items() if k.startswith("sn.tissue.")}
-    networks.load(fresh | checkpoint.tensors)
+        raise WeightsError(text, f"set {STEPS_OF[net]}, or omit {net} from sn_net")
+    begin = tuple(f"sn.{net}." for net in fresh)
+    new = {k: v for k, v in networks.tensors().items() if k.startswith(begin)}
+    old = {k: v for k, v in checkpoint.tensors.items() if not k.startswith(begin)}
+    networks.load(old | new)
 
 
 def save_checkpoint(run: RunFolder, training: Training, networks: Networks, state: State) -> None:

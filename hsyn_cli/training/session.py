@@ -114,11 +114,8 @@ class Session:
         self.training = runs.read_config(given) if given else Training()
         if start is not None:
             self.training = _for_checkpoint(self.training, start, given is not None)
-        elif self.training.sn_net.tissue is not None and not self.training.tissue_steps:
-            raise UsageError(
-                "the config has a tissue net that nothing would train",
-                "set tissue_steps, or omit tissue from sn_net",
-            )
+        else:
+            self.training.check_trained()
         if seed is not None:
             self.training = dataclasses.replace(self.training, seed=seed)
         if self.training.batch % self.world:
@@ -146,6 +143,11 @@ class Session:
                 f"{self.run.cache} was made by another version, or with another spacing, size, "
                 "labels, intensities or surroundings than the config has",
                 "remove the folder; hsyn then makes it again",
+            )
+        if self.training.split and not self.cache.splits:
+            raise UsageError(
+                f"{self.run.cache} does not say which subjects are for training and validation",
+                "remove the folder, and give --data a CSV with a column split",
             )
         if self.training.precision == "auto":
             slow = float(convolution_type(self.device) == torch.float32)
@@ -248,14 +250,11 @@ def _for_checkpoint(training: Training, start: str, given: bool) -> Training:
     """`training` with the architecture of a checkpoint, and short stages unless it has its own."""
     checkpoint = checkpoints.load(start)
     sn, di = architecture(checkpoint)
-    default = Training()
-    if given and (training.sn_net, training.di_net) != (default.sn_net, default.di_net):
-        same_tissue = sn.tissue in (None, training.sn_net.tissue)
-        sn = training.sn_net if training.sn_net.learned == sn.learned and same_tissue else sn
-    if given and (training.sn_net, training.di_net) not in (
-        (sn, di),
-        (default.sn_net, default.di_net),
-    ):
+    default, own = Training(), training.sn_net
+    if given and (own, training.di_net) != (default.sn_net, default.di_net):
+        own = own.completed(sn)
+        sn = own if own.learned == sn.learned else sn
+    if given and (own, training.di_net) not in ((sn, di), (default.sn_net, default.di_net)):
         raise WeightsError(
             f"checkpoint {checkpoint.path} has another architecture than the training config",
             "omit sn_net and di_net from the config, to take those of the checkpoint",

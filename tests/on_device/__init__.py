@@ -18,6 +18,6 @@ CHECKS: dict[str, Check] = {
         parts.composition, parts.resampling,
         chains.fast, chains.default, chains.channels, chains.masks, chains.cut,
         chains.slices, chains.contrast, chains.affine,
-        training.training, training.bfloat16, training.breaths, training.session,
+        training.training, training.further, training.bfloat16, training.breaths, training.session,
     )
 }  # fmt: skip

@@ -7,6 +7,7 @@ import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -14,11 +15,11 @@ import torch
 from samples import balls, chest
 
 from hsyn_cli.anatomy.intensity import resample_image, resample_mask
-from hsyn_cli.config.architecture import to_dict
+from hsyn_cli.config.architecture import FeatureConfig, TissueConfig, to_dict
 from hsyn_cli.config.training import Stage, Training
 from hsyn_cli.io import checkpoints
 from hsyn_cli.space import Grid
-from hsyn_cli.training import breathing, loop, painting, phases, runs
+from hsyn_cli.training import breathing, contrasts, loop, painting, phases, runs
 from hsyn_cli.training.cache import Cache, save_cache, settings
 from hsyn_cli.training.pairs import PairSource
 from hsyn_cli.training.session import Session
@@ -73,6 +74,23 @@ def session(device: str) -> Results:
 def training(device: str) -> Results:
     with mock.patch.object(painting, "VALIDATION_CROP", (16, 24, 20)):
         return _trained(device, TRAINING, balls(SHAPE))
+
+
+def further(device: str) -> Results:
+    """A tissue net of classes, and a feature net."""
+    small: dict[str, Any] = {"encoder": (4, 6), "head": (4,)}
+    tissue = TissueConfig(({"2": 1.0}, {"3": 0.5}), classes=((2,), (3,)), **small)
+    nets = replace(TRAINING.sn_net, tissue=tissue, features=FeatureConfig(count=4, **small))
+    own = replace(
+        TRAINING, sn_net=nets, stages=(), di_steps=0, feature_steps=2, feature_voxels=40,
+        texture=0.1,
+    )  # fmt: skip
+    crop = (16, 24, 20)
+    with (
+        mock.patch.object(painting, "VALIDATION_CROP", crop),
+        mock.patch.object(contrasts, "VALIDATION_CROP", crop),
+    ):
+        return _trained(device, own, balls(SHAPE))
 
 
 def bfloat16(device: str) -> Results:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,12 +203,7 @@ def _train(
                 progress(f"{at}, {pace}", done / max(plan.seconds, 1e-9))
                 if talks and as_json:
                     click.echo(json.dumps(record))
-                elif talks and "val_ncc" in record:
-                    scores = (
-                        f"{name} {float(record[f'val_{name}']):.3f}"
-                        for name in ("ncc", "dice")
-                        if f"val_{name}" in record
-                    )
+                elif talks and (scores := _held_out(record)):
                     click.echo(f"{at}: held-out {', '.join(scores)}; {pace}")
     except RuntimeError as error:
         if "out of memory" in str(error):
@@ -222,6 +217,15 @@ def _train(
             click.echo(
                 f"stopped on time; continue with: hsyn train -o {session.run.folder} --resume"
             )
+
+
+def _held_out(record: Mapping[str, float | int | str]) -> list[str]:
+    """The scores of a record by name."""
+    return [
+        f"{key.removeprefix('val_')} {float(value):.3f}"
+        for key, value in record.items()
+        if key.startswith("val_")
+    ]
 
 
 @contextlib.contextmanager
