@@ -14,8 +14,7 @@ import torch
 
 from hsyn_cli import devices
 from hsyn_cli.cohort import worker
-from hsyn_cli.method import placing, prepare, turns
-from hsyn_cli.method import register as method
+from hsyn_cli.method import inference, placing, prepare, turns
 
 ROOM_MB = 500.0  # two pairs of 270 MB do not fit
 CARD = torch.device("cpu", 0)
@@ -43,8 +42,8 @@ def repair(*given: Any) -> Any:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-original, mend = placing._on_device, method.repair
-placing._on_device, method.repair = on_device, repair
+original, mend = placing._on_device, inference.repair
+placing._on_device, inference.repair = on_device, repair
 prepare.choose_device = lambda name: CARD
 devices.device_memory_mb = lambda device: (ROOM_MB, ROOM_MB)
 devices.device_name = lambda device: "card"
