@@ -19,6 +19,7 @@ from hsyn_cli.io.images import read_field
 from hsyn_cli.io.plain import dump
 from hsyn_cli.io.transforms import write_transform
 from hsyn_cli.io.writing import write_image
+from hsyn_cli.space import affine_from
 from hsyn_cli.space.planes import raised
 from hsyn_cli.template import averages, shape
 from hsyn_cli.template.averages import Average, Means
@@ -135,7 +136,7 @@ def _write(
     with atomic.claim([*paths.values(), place / ENTRY], force=True) as staging:
         write_image(forward, staging.path(paths["forward_field"]))
         write_image(inverse, staging.path(paths["inverse_field"]))
-        write_transform(affine, staging.path(paths["affine"]), grid.dimension)
+        write_transform(affine_from(*affine), staging.path(paths["affine"]), grid.dimension)
         image, _ = compact_image(averages.to_image(moved, grid))
         write_image(image, staging.path(paths["warped"]))
         write_image(jacobian(forward, log=True).image, staging.path(paths["log_jacobian"]))
