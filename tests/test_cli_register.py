@@ -155,6 +155,7 @@ def test_the_pipeline_gets_what_was_asked_for(here: Path, calls: list[dict[str, 
         "transform": "deformable",
         "similarity": "mind",
         "search": "full",
+        "even": False,
     }
     assert Path("out/warped_labels.nii.gz").is_file()
 
