@@ -34,7 +34,7 @@ from gpu_table import table
 
 from hsyn_cli.devices import choose_device, device_name, use_torch_threads
 from hsyn_cli.errors import HsynError, UsageError
-from hsyn_cli.io import atomic
+from hsyn_cli.io import atomic, checkpoints
 from hsyn_cli.training.cache import settings
 from hsyn_cli.training.runs import RunFolder, read_config
 from hsyn_cli.training.session import Session
@@ -123,7 +123,8 @@ def train(day: Day, config: Path, key: str) -> None:
     if not run.cache.exists():
         run.cache.symlink_to(caches[0].resolve(), target_is_directory=True)
     with Session(run.folder, day.device.type, day.args.threads) as session:
-        session.configure(None if resumed else config, None, resumed, None)
+        start = None if training.stages else checkpoints.DEFAULT  # whose levels stay as they are
+        session.configure(None if resumed else config, start, resumed, None)
         session.load_data(None, lambda step, part: None)
         day.once(f"pace/{config.stem}", lambda: pace(session))
         if day.args.minutes and not resumed:
