@@ -1,5 +1,7 @@
 """Refinement: what it gains, what it leaves alone, what masks do."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -185,6 +187,16 @@ def test_at_scale_keeps_constants_and_the_extent() -> None:
     torch.testing.assert_close(seen[2:-2], (torch.arange(12.0) * 2 + 1)[2:-2], atol=1e-3, rtol=0)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """How many share the sums of a volume decides their rounding."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_levels_and_refinement_of_a_batch_of_pairs_are_those_of_each() -> None:
     """Pairs on equal grids can go through the method at once, whichever of them are beside."""
     sn = load_networks("brain-t1", torch.device("cpu")).sn
