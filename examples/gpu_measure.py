@@ -165,7 +165,7 @@ def method_for(pair: Carried, model: str, preset: str, device: torch.device) -> 
         hint = "pack with a checkpoint of that kind"
         raise UsageError(f"{model} needs sizes that divide by {multiple}", hint)
     sn.config = replace(sn.config, spacing=pair.scene.spacing)
-    return Method.of(networks, preset, pair.smoothness)
+    return Method.of(networks, preset)
 
 
 @contextmanager

@@ -29,7 +29,6 @@ from rich.console import Console
 import hsyn_cli
 from hsyn_cli import api
 from hsyn_cli.anatomy.intensity import foreground
-from hsyn_cli.anatomy.thick import SMOOTHER
 from hsyn_cli.devices import use_threads
 from hsyn_cli.errors import HsynError, InputError
 from hsyn_cli.io import images
@@ -99,7 +98,7 @@ def packed(row: dict[str, str], model: str, mm: float | None) -> Carried:
     counted = sorted(set(np.unique(ids[1]).tolist()) - {0} - ignored)
     return Carried(
         name, scene, affine_parts(aligned.affine), *pair.grids, (of_fixed, of_moving), *ids,
-        tuple(counted), SMOOTHER if aligned.subjects.thick else 1.0, seconds,
+        tuple(counted), seconds,
     )  # fmt: skip
 
 

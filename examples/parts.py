@@ -1,22 +1,23 @@
 #!/usr/bin/env python3
-"""What each part of the brain checkpoint does and costs: every ordered pair, with and without it.
+"""What each part of the brain checkpoint does and costs: every pair, with and without it.
 
     python examples/parts.py scans.csv WORK
     python examples/parts.py scans.csv WORK --table      # of what is there so far
 
 scans.csv has the columns image and labels. Its paths are relative to the file. To leave out ids,
-put a labels.csv with the columns index and ignore (True) beside the labels. Ten scans give 90
-pairs.
+put a labels.csv with the columns index and ignore (True) beside the labels. Ten scans give 45
+pairs, and 90 with a direction: a registration gives both, the total forward field and its inverse.
 
 The parts are the net of each level, the tissue net and DI-Net. Without a part, its seconds go to
 more steps along the forces: of its own level, of the level before if its own takes none, and of the
 refinement for the tissue net. The seconds of DI-Net go nowhere: the exact inversion then starts
 without an answer. The first pair tells the seconds. All variants of a pair share its affine.
 
-Dice is the mean over the labels, warped by the total forward field with nearest neighbour. Seconds
-are those of the processor in this process, from the aligned pair to the total fields. A difference
-is the mean over the pairs, with its standard error. WORK keeps every run, and the same command goes
-on. --pairs N stops after the first N pairs; each scan is then moving and fixed about as often.
+Dice is the mean over the labels, warped with nearest neighbour, and over the two directions.
+Seconds are those of the processor in this process, from the aligned pair to the total fields. A
+difference is the mean over the pairs, with its standard error. WORK keeps every run, and the same
+command goes on. --pairs N stops after the first N pairs; each scan is then moving and fixed about
+as often.
 """
 
 from __future__ import annotations
@@ -118,10 +119,16 @@ def deformed(pair: Pair, aligned: Aligned, method: Method) -> tuple[Any, float]:
 
 def measure(pair: Pair, aligned: Aligned, method: Method, row: dict[str, str]) -> dict[str, float]:
     composed, seconds = deformed(pair, aligned, method)
-    forward, _ = total_images(composed.totals, pair.unit)
+    turned = {"moving_labels": row["fixed_labels"], "fixed_labels": row["moving_labels"]}
+    images = total_images(composed.totals, pair.unit)
+    dices = [
+        benchmark.mean_dice(as_transform(field), way)
+        for field, way in zip(images, (row, turned), strict=True)
+    ]
     there, back = composed.settled.errors
     return {
-        "dice": benchmark.mean_dice(as_transform(forward), row),
+        "dice": sum(dices) / 2,
+        "dice_forward": dices[0],
         "seconds": seconds,
         "folded": sum(found.voxels for found in composed.settled.folding),
         "trip_mm": (there.mean_mm + back.mean_mm) / 2,
@@ -179,11 +186,12 @@ def variants(pair: Pair, aligned: Aligned, method: Method) -> dict[str, tuple[li
     return out
 
 
-def ordered(scans: list[dict[str, str]]) -> Iterator[dict[str, str]]:
-    """All ordered pairs; among the first, each scan is moving and fixed about as often."""
-    for ahead in range(1, len(scans)):
-        for k, moving in enumerate(scans):
-            fixed = scans[(k + ahead) % len(scans)]
+def every(scans: list[dict[str, str]]) -> Iterator[dict[str, str]]:
+    """Each pair once; among the first, each scan is moving and fixed about as often."""
+    count = len(scans)
+    for ahead in range(1, count // 2 + 1):
+        for k, moving in enumerate(scans[: count // 2] if 2 * ahead == count else scans):
+            fixed = scans[(k + ahead) % count]
             yield {
                 "moving": moving["image"], "moving_labels": moving["labels"],
                 "fixed": fixed["image"], "fixed_labels": fixed["labels"],
@@ -263,7 +271,7 @@ def main() -> None:
     scans = [{k: str(args.scans.parent / row[k]) for k in ("image", "labels")} for row in rows]
     args.work.mkdir(parents=True, exist_ok=True)
     presets, console = args.presets.split(","), Console()
-    pairs = list(ordered(scans))[: args.pairs]
+    pairs = list(every(scans))[: args.pairs]
     for number, row in enumerate(pairs if not args.table else [], 1):
         for preset in presets:
             console.print(f"pair {number} of {len(pairs)}, {preset} ...")

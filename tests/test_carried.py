@@ -24,13 +24,14 @@ def a_pair() -> Carried:
     draw = torch.Generator().manual_seed(0)
     size = GRID.size[::-1]
     pair, maps, counts = (torch.rand(2, c, *size, generator=draw) for c in (1, 2, 1))
-    scene = Scene(GRID, pair, maps, counts, pair[:, :0], None, alike=True)
+    blur = (1.5, 0.0, 0.25)
+    scene = Scene(GRID, pair, maps, counts, pair[:, :0], None, alike=True, blur=blur)
     labels = np.zeros(size, np.uint16)
     labels[1:4, 1:4, 2:5] = 300
     content = labels > 0
     affine = (np.diag([1.1, 0.9, 1.0]), np.array([1.0, 2.0, 3.0]))
     return Carried(
-        "a -> b", scene, affine, GRID, GRID, (content, ~content), labels, labels, (300, 9), 1.25,
+        "a -> b", scene, affine, GRID, GRID, (content, ~content), labels, labels, (300, 9),
         {"reading": 0.5},
     )  # fmt: skip
 
@@ -51,7 +52,7 @@ def test_a_pair_comes_back(tmp_path: Path) -> None:
         (*back.affine, *back.contents, back.moving_labels, back.fixed_labels), strict=True,
     ):  # fmt: skip
         np.testing.assert_array_equal(one, two)
-    assert (back.name, back.ids, back.smoothness) == (pair.name, pair.ids, pair.smoothness)
+    assert (back.name, back.ids, back.scene.blur) == (pair.name, pair.ids, pair.scene.blur)
     assert dict(back.seconds) == dict(pair.seconds)
 
 

@@ -173,7 +173,7 @@ def test_a_carried_pair_comes_to_what_register_finds(kit: Kit) -> None:
     words = ["register", "-m", scans[0], "-f", scans[1], "-o", str(out), "--model", model]
     assert cli.run([*words, "--preset", "fast", "--quiet"]) == 0
     pair = load_pair(kit.folder / "pack" / "content" / "pair-01.xz", torch.device("cpu"))
-    method = Method.of(load_networks(model, torch.device("cpu")), "fast", pair.smoothness)
+    method = Method.of(load_networks(model, torch.device("cpu")), "fast")
     totals, settled = register_carried(pair, method)
     field = sitk.ReadImage(str(out / "forward_field.nii.gz"), sitk.sitkVectorFloat64)
     written = np.moveaxis(sitk.GetArrayFromImage(field), -1, 0)

@@ -63,7 +63,7 @@ def test_the_field_is_smoothed_widely_only_where_the_images_say_nothing() -> Non
     u = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(2))
     say = torch.zeros(1, 1, *SIZE)
     say[..., 11:] = 1
-    out = smoothed_where_flat(u, say, 0.6)
+    out = smoothed_where_flat(u, say, (0.6,) * 3)
     narrow, wide = (separable(u, gaussian(u, SIZE, sigma)) for sigma in (0.6, WIDE_SIGMA))
     torch.testing.assert_close(out[..., 11:], narrow[..., 11:])
     torch.testing.assert_close(out[..., :11], wide[..., :11])

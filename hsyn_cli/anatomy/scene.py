@@ -23,7 +23,7 @@ from hsyn_cli.anatomy.intensity import (
 from hsyn_cli.anatomy.lesions import beside, product, without
 from hsyn_cli.anatomy.organs import Chains, Images, Look, Masks, Organ
 from hsyn_cli.anatomy.tensors import Scene
-from hsyn_cli.anatomy.thick import thinned
+from hsyn_cli.anatomy.thick import blur_along, slice_vector, thinned
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_parts, working_grid
 
@@ -46,7 +46,7 @@ class Subjects:
         regions: the parts to register, if the organ limits them.
         lesions: where an image shows what the other one cannot have.
         others: views and intensities of further channels of both images.
-        thick: whether an image has thick slices, which the views have not.
+        slices: the vectors across the thick slices of both images, which the views have not.
         alike: whether both images have one contrast in each channel.
         even: whether both are sampled so that noise and blur do not depend on the place of voxels.
     """
@@ -58,7 +58,7 @@ class Subjects:
     organ: Organ
     lesions: Masks = (None, None)
     others: tuple[tuple[Images, Greys], ...] = ()
-    thick: bool = False
+    slices: tuple[Array, Array] = (np.zeros(3), np.zeros(3))
     alike: bool = False
     even: bool = False
 
@@ -179,7 +179,8 @@ class Subjects:
         counts = None if counts is None else counts.to(device)
         shows = None if shows is None else shows.to(device)
         pair, maps, others = (v.to(device) for v in (pair, maps, others))
-        return Scene(grid, pair, maps, counts, others, shows, self.alike)
+        blur = blur_along(grid, self.slices, transform)
+        return Scene(grid, pair, maps, counts, others, shows, self.alike, blur)
 
 
 def _all(mask: sitk.Image | None, like: sitk.Image) -> sitk.Image:
@@ -212,7 +213,7 @@ def prepare_subjects(
         organ.check(look.grey, f"the {role} image")
     given = (organ.prepare(images[0], looks[0]), organ.prepare(images[1], looks[1]))
     views = (thinned(given[0], mm), thinned(given[1], mm))
-    thick = any(view is not image for view, image in zip(views, given, strict=True))
+    slices = (slice_vector(Grid.of(given[0]), mm), slice_vector(Grid.of(given[1]), mm))
     further = [
         (thinned(organ.prepare(moving, looks[0]), mm), thinned(organ.prepare(fixed, looks[1]), mm))
         for moving, fixed in others
@@ -226,7 +227,7 @@ def prepare_subjects(
         return moving, fixed
 
     regions, channels = organ.regions(masks, looks), tuple((v, greys(v)) for v in further)
-    return Subjects(views, greys(views), masks, regions, organ, lesions, channels, thick)
+    return Subjects(views, greys(views), masks, regions, organ, lesions, channels, slices)
 
 
 def pair_box(

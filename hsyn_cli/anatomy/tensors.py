@@ -22,6 +22,7 @@ class Scene:
         shows: (2, 1, ...), 0 beyond the border of a cut image, and in its lesion, where it does not
             show what the other one may have; None: it shows all.
         alike: as of `Subjects`.
+        blur: SD in mm along z, y, x of what a voxel of thick slices shows as one, see `thick`.
     """
 
     grid: Grid
@@ -31,6 +32,7 @@ class Scene:
     others: Tensor
     shows: Tensor | None = None
     alike: bool = False
+    blur: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def stands_in(self) -> Tensor | None:

@@ -12,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 import SimpleITK as sitk
 
-from hsyn_cli.space import Array, Grid
+from hsyn_cli.space import Array, Grid, affine_parts
 
 THICK = 2.0  # times the width of the voxels; thinner slices stay
 MOST_PARTS = 12  # of a slice
-SMOOTHER = 1.25  # fields; a field on thick slices cannot be the inverse of a rougher one
+BLUR = 0.25  # of the thickness of slices; the SD of the Gaussian along them for fields
 MOST_VOXELS = 3e7
 
 
@@ -29,9 +29,7 @@ def thinned(image: sitk.Image, mm: float) -> sitk.Image:
         mm: the working voxel; finer parts are of no use.
     """
     grid = Grid.of(image)
-    wide = [k for k in range(3) if k != grid.normal]
-    axis = max(wide, key=lambda k: grid.spacing[k])
-    ratio = grid.spacing[axis] / max(mm, *(grid.spacing[k] for k in wide if k != axis))
+    axis, ratio = _slices(grid, mm)
     parts = min(round(ratio), MOST_PARTS, int(MOST_VOXELS // image.GetNumberOfPixels()))
     if ratio <= THICK or parts < 2:
         return image
@@ -43,6 +41,37 @@ def thinned(image: sitk.Image, mm: float) -> sitk.Image:
     fine[flat] = low
     out = sitk.GetImageFromArray(np.ascontiguousarray(np.moveaxis(fine, 0, 2 - axis)))
     return _parted(grid, axis, parts).stamp(out)
+
+
+def slice_vector(grid: Grid, mm: float) -> Array:
+    """(3,) mm LPS, from one side of a thick slice to the other one; 0 without thick slices."""
+    axis, ratio = _slices(grid, mm)
+    vector: Array = grid.axes[:, axis] * grid.spacing[axis] * (ratio > THICK)
+    return vector
+
+
+def blur_along(
+    grid: Grid, vectors: tuple[Array, Array], affine: sitk.AffineTransform
+) -> tuple[float, float, float]:
+    """SD in mm along z, y, x of `grid` of what the slices of two images show as one.
+
+    A field cannot tell more. A rougher one on thick slices has no field on them as its inverse.
+
+    Args:
+        vectors: of moving and fixed, see `slice_vector`.
+        affine: fixed point -> moving point.
+    """
+    of_moving, of_fixed = vectors
+    brought = np.linalg.solve(affine_parts(affine)[0], of_moving)
+    x, y, z = BLUR * np.abs(grid.axes.T @ np.stack([brought, of_fixed], axis=1)).max(1)
+    return float(z), float(y), float(x)
+
+
+def _slices(grid: Grid, mm: float) -> tuple[int, float]:
+    """The axis across the thickest slices, and their thickness in widths of voxels."""
+    wide = [k for k in range(3) if k != grid.normal]
+    axis = max(wide, key=lambda k: grid.spacing[k])
+    return axis, grid.spacing[axis] / max(mm, *(grid.spacing[k] for k in wide if k != axis))
 
 
 def _parted(grid: Grid, axis: int, parts: int) -> Grid:

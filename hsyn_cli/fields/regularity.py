@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ WIDE_SIGMA = 1.6  # voxels; of the field where the images say nothing
 MOST_DIFFUSION = 1 / 6  # square voxels; above it, the finest waves would grow
 
 
-def smoothed_where_flat(u: Tensor, say: Tensor, sigma: float) -> Tensor:
+def smoothed_where_flat(
+    u: Tensor, say: Tensor, sigma: Sequence[float], blur: Sequence[float] = (0.0, 0.0, 0.0)
+) -> Tensor:
     """Smooth fields (B, 3, Z, Y, X) by `sigma` voxels where `say` is 1, by WIDE_SIGMA where 0.
 
     Where the images have little contrast, forces follow noise. There the field follows what
@@ -21,8 +24,11 @@ def smoothed_where_flat(u: Tensor, say: Tensor, sigma: float) -> Tensor:
 
     Args:
         say: (B, 1, Z, Y, X), how much the images say about the field.
+        sigma: along z, y, x.
+        blur: voxels along z, y, x by which the images are too blurred; WIDE_SIGMA grows by it.
     """
-    narrow, wide = (separable(u, gaussian(u, u.shape[2:], s)) for s in (sigma, WIDE_SIGMA))
+    most = [math.hypot(WIDE_SIGMA, s) for s in blur]
+    narrow, wide = (separable(u, gaussian(u, u.shape[2:], s)) for s in (sigma, most))
     return torch.lerp(wide, narrow, say)
 
 

@@ -84,13 +84,17 @@ def box_operator(like: Tensor, window: int | Sequence[int]) -> Operator:
     return z, y, x
 
 
-def gaussian(u: Tensor, size: tuple[int, ...] | torch.Size, sigma: float) -> Operator:
+def gaussian(
+    u: Tensor, size: tuple[int, ...] | torch.Size, sigma: float | Sequence[float]
+) -> Operator:
     """Operator for `separable`: smooth `u` and sample it on `size` (Z, Y, X) voxels, cell-centred.
 
-    `sigma` is in voxels of u.
+    `sigma` is in voxels of u. A sequence gives it along z, y, x.
     """
+    sigmas = (sigma,) * 3 if isinstance(sigma, int | float) else sigma
     z, y, x = (
-        _gaussian_matrix(a, b, sigma, u.device) for a, b in zip(u.shape[-3:], size, strict=True)
+        _gaussian_matrix(a, b, s, u.device)
+        for a, b, s in zip(u.shape[-3:], size, sigmas, strict=True)
     )
     return z, y, x
 

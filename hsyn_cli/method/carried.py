@@ -44,7 +44,6 @@ class Carried:
         contents: (Z, Y, X) masks on `fixed` and on `moving`.
         moving_labels, fixed_labels: (Z, Y, X) ids on these grids.
         ids: those that count.
-        smoothness: the factor for thick slices.
         seconds: of what was done before, on another machine.
     """
 
@@ -57,7 +56,6 @@ class Carried:
     moving_labels: Labels
     fixed_labels: Labels
     ids: tuple[int, ...]
-    smoothness: float
     seconds: Mapping[str, float]
 
 
@@ -66,7 +64,7 @@ def save_pair(pair: Carried, path: Path) -> None:
     scene = pair.scene
     grids = {"working": scene.grid, "moving": pair.moving, "fixed": pair.fixed}
     about = {
-        "name": pair.name, "ids": pair.ids, "smoothness": pair.smoothness, "alike": scene.alike,
+        "name": pair.name, "ids": pair.ids, "alike": scene.alike, "blur": scene.blur,
         "seconds": dict(pair.seconds), "affine": [part.tolist() for part in pair.affine],
         "grids": {name: asdict(grid) for name, grid in grids.items()},
     }  # fmt: skip
@@ -93,9 +91,10 @@ def load_pair(path: Path, device: torch.device) -> Carried:
             _mask(arrays[f"content{k}"], grids[name]) for k, name in enumerate(("fixed", "moving"))
         )
         return Carried(
-            about["name"], Scene(grids["working"], alike=about["alike"], **tensors), (a, t),
-            grids["moving"], grids["fixed"], (fixed, moving), arrays["moving_labels"],
-            arrays["fixed_labels"], tuple(about["ids"]), about["smoothness"], about["seconds"],
+            about["name"],
+            Scene(grids["working"], alike=about["alike"], blur=tuple(about["blur"]), **tensors),
+            (a, t), grids["moving"], grids["fixed"], (fixed, moving), arrays["moving_labels"],
+            arrays["fixed_labels"], tuple(about["ids"]), about["seconds"],
         )  # fmt: skip
     except (OSError, EOFError, lzma.LZMAError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"pair {path} cannot be read: {error!r}", "pack it again") from error

@@ -30,7 +30,7 @@ def halfway_fields(scene: Scene, method: Method) -> Halves:
     """SN-Net's levels, as many as the preset runs. Raises WeightsError for fields of no numbers."""
     sn = method.networks.sn
     maps = torch.cat((scene.others, scene.maps), dim=1)
-    where = Where(scene.counts, scene.stands_in)
+    where = Where(scene.counts, scene.stands_in, scene.blur)
     halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, maps, where))
     u = sampling.resize_linear(halves, sampling.shrunk(scene.pair.shape[2:], FIELD_STRIDE))
     if not torch.isfinite(u).all():
@@ -51,8 +51,9 @@ def refine(
         images = torch.cat((images[:, :1], scene.others, images[:, 1:], scene.maps), dim=1)
     return_memory()
     u = refinement.refine(
-        halves.u, images, scene.spacing, preset.refinement, Where(scene.counts, scene.stands_in),
-        sn.config, share_done, method.organ.rim, sn.channels,
+        halves.u, images, scene.spacing, preset.refinement,
+        Where(scene.counts, scene.stands_in, scene.blur), sn.config, share_done, method.organ.rim,
+        sn.channels,
     )  # fmt: skip
     refined = Halves(scene, u)
     return replace(refined, u=folds.taper(u, round(preset.margin * method.spacing / refined.voxel)))

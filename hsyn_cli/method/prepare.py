@@ -16,7 +16,6 @@ from hsyn_cli.anatomy.placement import place
 from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.scene import ROLES, Subjects, prepare_subjects
 from hsyn_cli.anatomy.size import scaled_affine
-from hsyn_cli.anatomy.thick import SMOOTHER
 from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.config import presets
 from hsyn_cli.devices import choose_device
@@ -199,7 +198,7 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
         return pair, method, aligned
     notes = tuple(filter(None, (note,)))
     subjects = replace(subjects, alike=alike, even=settings.even)
-    return sized, smoother_if_thick(method, subjects), Aligned(subjects, affine, notes, shown)
+    return sized, method, Aligned(subjects, affine, notes, shown)
 
 
 def may_match(method: Method, settings: Settings) -> bool:
@@ -207,15 +206,6 @@ def may_match(method: Method, settings: Settings) -> bool:
     free = settings.similarity == AUTO and method.networks.checkpoint.name == organs.NONE
     deforms = settings.transform == "deformable"
     return free and deforms and not method.similarity.same_contrast
-
-
-def smoother_if_thick(method: Method, subjects: Subjects) -> Method:
-    """The method for thick slices, if an image has such; see `anatomy.thick`."""
-    if not subjects.thick:
-        return method
-    sn = method.networks.sn
-    sn.config = sn.config.smoother(SMOOTHER)
-    return replace(method, preset=method.preset.smoother(SMOOTHER))
 
 
 def grid_for(subjects: Subjects, affine: sitk.AffineTransform, method: Method) -> Grid:

@@ -152,8 +152,7 @@ def give_one_contrast(
     subjects, weights, note = found
     chosen = replace(settings, weights=NONE, similarity=prepare.NETWORKS_FOR, channels=weights)
     features = method.networks.sn.features
-    method = prepare.choose(pair, chosen, features)
-    method = prepare.smoother_if_thick(method, subjects).on(settings.device)
+    method = prepare.choose(pair, chosen, features).on(settings.device)
     return replace(aligned, subjects=subjects, notes=(*aligned.notes, note)), method
 
 

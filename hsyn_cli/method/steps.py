@@ -68,6 +68,7 @@ def pull(
     lacks = where.lacks(u, voxel)
     pair = pair if steps.tissue else pair[:, : len(channels)]
     of_step = gaussian(pair, pair.shape[2:], steps.step_sigma)
+    blur = [mm / voxel for mm in where.blur]
     to_moving, to_fixed = (1.0, -1.0) if config.symmetric else (2.0, 0.0)
     voxels = _lively(_brightest(pair, channels), u, voxel)
     motion, usual = torch.zeros_like(u[: len(u) // 2]), None
@@ -87,7 +88,7 @@ def pull(
         del force
         for half, way in zip(u.chunk(2), (to_moving, to_fixed), strict=True):
             compose_into(half, way * motion, voxel, voxels)
-        _smooth(u, steps, None if usual is None else _say(contrast, *usual, steps.calm))
+        _smooth(u, steps, None if usual is None else _say(contrast, *usual, steps.calm), blur)
         step_done()
     if config.symmetric:
         centre(u, voxel)
@@ -124,15 +125,16 @@ def _parts(fields: Tensor) -> Sequence[Tensor]:
     return fields.chunk(fields.shape[1] if fields[0, 0].numel() > SLAB else 1, dim=1)
 
 
-def _smooth(u: Tensor, steps: Steps, say: Tensor | None) -> None:
+def _smooth(u: Tensor, steps: Steps, say: Tensor | None, blur: Sequence[float]) -> None:
     """Smooth half-way fields after a step, in place; see `fields.regularity` for `say`."""
-    of_field = gaussian(u, u.shape[2:], steps.field_sigma)
+    sigma = [math.hypot(steps.field_sigma, s) for s in blur]
+    of_field = gaussian(u, u.shape[2:], sigma)
     for half in u.chunk(2):
         for part in _parts(half):
             if say is None:
                 part.copy_(separable(part, of_field))
             else:
-                part.copy_(smoothed_where_flat(part, say, steps.field_sigma))
+                part.copy_(smoothed_where_flat(part, say, sigma, blur))
         if steps.diffusion:
             half.copy_(less_divergence(half, steps.diffusion))
 

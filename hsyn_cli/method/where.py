@@ -1,4 +1,4 @@
-"""Where two images pull, and where the one stands in for the other. Ours."""
+"""What two images can tell: where, how finely, and where the one stands in. Ours."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ class Where:
         shows: 0 where an image does not show what the other one may have there: beyond its border,
             in its lesion. The other one, as warped so far, stands in, so both have one contrast.
             None: each shows all, or they differ in contrast.
+        blur: SD in mm along z, y, x of what a thick slice shows as one; fields are smoothed by it.
     """
 
     counts: Tensor | None = None
     shows: Tensor | None = None
+    blur: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Where:
         """The same on another grid."""
         counts, shows = (None if v is None else change(v) for v in (self.counts, self.shows))
-        return Where(counts, shows)
+        return Where(counts, shows, self.blur)
 
     def weight(self, u: Tensor, voxel: float) -> Tensor | None:
         """How much both images count in the mean space of `u`, (B, 1 or N, Z, Y, X)."""
