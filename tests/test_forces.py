@@ -91,6 +91,16 @@ def test_steps_in_one_direction_move_the_moving_image_alone() -> None:
     assert u[0, 0, 12, 12, 12] == pytest.approx(-2.0, abs=0.6)
 
 
+def test_doubt_calms_what_follows_noise_and_little_of_what_follows_shapes() -> None:
+    torch.manual_seed(0)
+    pair = torch.cat((ball(11), ball(13))) + 0.05 * torch.randn(2, 1, 24, 24, 24) + 0.2
+    zero, steps = torch.zeros(2, 3, 24, 24, 24), Steps(10, calm=0.05)
+    sure, unsure = (pull(pair, zero, 1.0, steps, where=Where(doubt=k)) for k in (0.0, 2.0))
+    noise, shape = (..., slice(2, 6)), (0, 0, 12, 12, 12)
+    assert unsure[noise].square().mean() < 0.8 * sure[noise].square().mean()
+    assert unsure[shape] == pytest.approx(sure[shape].item(), rel=0.15)
+
+
 def test_momentum_brings_images_together_in_fewer_steps_and_stays_symmetric() -> None:
     pair, zero = torch.cat((ball(10), ball(14))), torch.zeros(2, 3, 24, 24, 24)
     plain, faster = (pull(pair, zero, 1.0, Steps(5, momentum=share)) for share in (0.0, 0.5))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from samples import DIRECTIONS, EXAMPLES
 
 from hsyn_cli.anatomy.intensity import cut_faces, read_intensities
 from hsyn_cli.anatomy.organs import find
-from hsyn_cli.anatomy.thick import thinned
+from hsyn_cli.anatomy.thick import BLUR, blur_along, slice_vector, thinned
+from hsyn_cli.config.architecture import Steps
 from hsyn_cli.method.register import register
-from hsyn_cli.space import Grid
+from hsyn_cli.method.steps import pull
+from hsyn_cli.method.where import Where
+from hsyn_cli.space import Grid, affine_from
 
 MM = 3.0
 
@@ -148,3 +154,33 @@ def test_thick_slices_have_inverse_fields(brains: dict[str, sitk.Image]) -> None
         assert facts.inverse_error_moving.mean_mm < 0.15
         assert facts.folding.voxels == 0
         assert facts.problems == ()
+
+
+def test_fields_are_smoothed_across_the_slices_of_either_image() -> None:
+    thin = Grid.of(smooth_image())
+    across_z, across_x = (
+        Grid.of(sitk.BinShrink(smooth_image(), factors)) for factors in ((1, 1, 6), (5, 1, 1))
+    )
+    assert not slice_vector(thin, 1.0).any()
+    assert not slice_vector(across_z, 6.0).any(), "the working voxels are as thick"
+    vectors = (slice_vector(across_z, 1.0), slice_vector(across_x, 1.0))
+    same = affine_from(np.eye(3), np.zeros(3))
+    assert blur_along(thin, vectors, same) == pytest.approx((BLUR * 6, 0, BLUR * 5), abs=1e-6)
+    quarter = thin.axes @ np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]]) @ thin.axes.T
+    turned = affine_from(quarter, np.zeros(3))  # brings the slices of z to x
+    assert blur_along(thin, vectors, turned) == pytest.approx((0, 0, BLUR * 6), abs=1e-6)
+
+
+def test_steps_leave_no_detail_across_thick_slices() -> None:
+    torch.manual_seed(0)
+    pair = torch.rand(2, 1, 16, 16, 16)
+    start, steps = torch.zeros(2, 3, 16, 16, 16), Steps(3)
+    plain, blurred = (
+        pull(pair, start, 1.0, steps, where=Where(blur=(mm, 0.0, 0.0))) for mm in (0.0, 1.5)
+    )
+    rough = [
+        [math.sqrt(u.diff(dim=k).square().mean()) for k in (2, 3, 4)] for u in (plain, blurred)
+    ]
+    (z0, y0, x0), (z1, y1, x1) = rough
+    assert z1 / y1 < 0.6 * z0 / y0
+    assert x1 / y1 == pytest.approx(x0 / y0, rel=0.1)

@@ -48,6 +48,7 @@ class Subjects:
         others: views and intensities of further channels of both images.
         slices: the vectors across the thick slices of both images, which the views have not.
         alike: whether both images have one contrast in each channel.
+        doubt: see `method.where.Where`; images that were given one contrast bring noise with it.
         even: whether both are sampled so that noise and blur do not depend on the place of voxels.
     """
 
@@ -60,6 +61,7 @@ class Subjects:
     others: tuple[tuple[Images, Greys], ...] = ()
     slices: tuple[Array, Array] = (np.zeros(3), np.zeros(3))
     alike: bool = False
+    doubt: float = 0.0
     even: bool = False
 
     @cached_property
@@ -180,7 +182,7 @@ class Subjects:
         shows = None if shows is None else shows.to(device)
         pair, maps, others = (v.to(device) for v in (pair, maps, others))
         blur = blur_along(grid, self.slices, transform)
-        return Scene(grid, pair, maps, counts, others, shows, self.alike, blur)
+        return Scene(grid, pair, maps, counts, others, shows, self.alike, blur, self.doubt)
 
 
 def _all(mask: sitk.Image | None, like: sitk.Image) -> sitk.Image:

@@ -23,6 +23,7 @@ class Scene:
             show what the other one may have; None: it shows all.
         alike: as of `Subjects`.
         blur: SD in mm along z, y, x of what a voxel of thick slices shows as one, see `thick`.
+        doubt: as of `Subjects`.
     """
 
     grid: Grid
@@ -33,6 +34,7 @@ class Scene:
     shows: Tensor | None = None
     alike: bool = False
     blur: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    doubt: float = 0.0
 
     @property
     def stands_in(self) -> Tensor | None:

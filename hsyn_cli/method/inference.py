@@ -26,12 +26,15 @@ from hsyn_cli.method.working import Halves, Inverted, Method, WorkingFields
 FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
 
 
+def where_of(scene: Scene) -> Where:
+    return Where(scene.counts, scene.stands_in, scene.blur, scene.doubt)
+
+
 def halfway_fields(scene: Scene, method: Method) -> Halves:
     """SN-Net's levels, as many as the preset runs. Raises WeightsError for fields of no numbers."""
     sn = method.networks.sn
     maps = torch.cat((scene.others, scene.maps), dim=1)
-    where = Where(scene.counts, scene.stands_in, scene.blur)
-    halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, maps, where))
+    halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, maps, where_of(scene)))
     u = sampling.resize_linear(halves, sampling.shrunk(scene.pair.shape[2:], FIELD_STRIDE))
     if not torch.isfinite(u).all():
         raise WeightsError(
@@ -51,9 +54,8 @@ def refine(
         images = torch.cat((images[:, :1], scene.others, images[:, 1:], scene.maps), dim=1)
     return_memory()
     u = refinement.refine(
-        halves.u, images, scene.spacing, preset.refinement,
-        Where(scene.counts, scene.stands_in, scene.blur), sn.config, share_done, method.organ.rim,
-        sn.channels,
+        halves.u, images, scene.spacing, preset.refinement, where_of(scene), sn.config, share_done,
+        method.organ.rim, sn.channels,
     )  # fmt: skip
     refined = Halves(scene, u)
     return replace(refined, u=folds.taper(u, round(preset.margin * method.spacing / refined.voxel)))

@@ -20,7 +20,7 @@ from hsyn_cli.fields.slabs import ON_GPU, each_slab
 from hsyn_cli.fields.smoothing import box_operator, gaussian, resize_smooth, separable
 from hsyn_cli.method import similarity
 from hsyn_cli.method.forces import forces
-from hsyn_cli.method.where import Where, stand_in
+from hsyn_cli.method.where import Where, stand_in, told, usual_contrast
 
 Part = tuple[slice, slice, slice]  # of a grid, along z, y, x
 PLAIN = SNNetConfig()
@@ -29,9 +29,6 @@ SLAB = 400_000  # voxels of one image in one slab
 LARGE = 8_000_000  # voxels of a grid; on larger ones, each step starts with little memory kept
 NEAR = 6  # voxels around content in which the forces of all steps act
 MOST = 0.7  # of the grid; a list of more voxels saves nothing
-FLAT = 0.15  # of the voxels inside; their contrast is noise
-MANY = 200_000  # voxels that tell a quantile
-INSIDE = 0.1  # of the range; darker voxels do not count for the median contrast
 
 
 @torch.no_grad()
@@ -81,14 +78,15 @@ def pull(
             force *= weight[:, :1]
             contrast *= weight[:, :1]
         if steps.calm and usual is None:
-            usual = _usual(contrast, _brightest(seen, channels))
+            noise, middle = usual_contrast(contrast, _brightest(seen, channels))
+            usual = noise, steps.calm * middle + where.doubt * noise
         del seen
         for moved, pulled in zip(_parts(motion), _parts(force), strict=True):
             moved.mul_(steps.momentum).add_(separable(pulled, of_step))
         del force
         for half, way in zip(u.chunk(2), (to_moving, to_fixed), strict=True):
             compose_into(half, way * motion, voxel, voxels)
-        _smooth(u, steps, None if usual is None else _say(contrast, *usual, steps.calm), blur)
+        _smooth(u, steps, None if usual is None else told(contrast, *usual), blur)
         step_done()
     if config.symmetric:
         centre(u, voxel)
@@ -232,27 +230,6 @@ def _lively(pair: Tensor, u: Tensor, voxel: float) -> Voxels | None:
     full = (warp(pair, u, voxel) > 0).any(0, keepdim=True).float()
     near = separable(full, box_operator(full, 2 * NEAR + 1))[0, 0] > 1e-6
     return Voxels.of(near) if near.count_nonzero() < MOST * near.numel() else None
-
-
-def _usual(contrast: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """The contrast of noise and the median above it, inside each pair's images.
-
-    The `FLAT` share of the voxels with the least contrast is taken to show nothing but noise. Both
-    are (B, 1, 1, 1, 1).
-    """
-    moving, fixed = seen.chunk(2)
-    inside = moving + fixed > 2 * INSIDE
-    values = [c[i] if i.any() else c.max()[None] for c, i in zip(contrast, inside, strict=True)]
-    shares = contrast.new_tensor((FLAT, 0.5))
-    found = [torch.quantile(v[:: len(v) // MANY + 1], shares) for v in values]
-    noise, middle = torch.stack(found, dim=1).view(2, -1, 1, 1, 1, 1)
-    return noise, (middle - noise).clamp_min_(1e-12)
-
-
-def _say(contrast: Tensor, noise: Tensor, usual: Tensor, calm: float) -> Tensor:
-    """How much the images say about the field, 0 to 1, see `Steps.calm`. Changes `contrast`."""
-    contrast.sub_(noise).clamp_min_(0)
-    return contrast.div_(contrast + calm * usual)
 
 
 def _deep(images: Tensor) -> int:
