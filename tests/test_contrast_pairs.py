@@ -56,3 +56,23 @@ def test_the_gain_over_the_first_model_is_told(
         assert scores["none"] == pytest.approx([5 / 6, 5 / 6])
         assert scores["good"] == pytest.approx([1.0, 1.0])
     assert "+0.1667, 0.0000" in capsys.readouterr().out
+
+
+def test_how_far_a_field_is_from_the_turn_of_one_map() -> None:
+    brain = sitk.GetImageFromArray(np.ones((12, 10, 8), np.int16))
+    brain.SetDirection((0, -1, 0, 1, 0, 0, 0, 0, 1))
+    brain.SetOrigin((3.0, 4.0, -5.0))
+    moved, pose = contrasts.turned(brain)
+    index = (7, 2, 9)
+    there = moved.TransformIndexToPhysicalPoint(index)
+    here = brain.TransformIndexToPhysicalPoint(index)
+    assert pose.TransformPoint(here) == pytest.approx(there)
+    true = sitk.TransformToDisplacementField(
+        pose, sitk.sitkVectorFloat64, brain.GetSize(), brain.GetOrigin(), brain.GetSpacing(),
+        brain.GetDirection(),
+    )  # fmt: skip
+    assert contrasts.apart(true, pose, brain) == pytest.approx(0, abs=1e-9)
+    values = sitk.GetArrayFromImage(true) + np.array([0.3, 0.0, -0.4])
+    off = sitk.GetImageFromArray(values, isVector=True)
+    off.CopyInformation(true)
+    assert contrasts.apart(off, pose, brain) == pytest.approx(0.5)
