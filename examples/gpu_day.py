@@ -5,9 +5,9 @@
 
 CARRIED holds parts.json and parts that gpu_pack.py made, brought in one call or several. WORK
 keeps what is done: a call goes on where the last one ended, was killed, or ran out of time. The
-steps are parity, timings, memory, training and evaluation. --out gets results.json, table.md and
-all checkpoints. Exit codes: 0, all is done; 3, parts or time were missing, call again; 1, something
-failed, see the table. The guide gpu-day says more.
+steps are parity, timings, memory, training and evaluation. After each of them, --out gets
+results.json, table.md and all checkpoints. Exit codes: 0, all is done; 3, parts or time were
+missing, call again; 1, something failed, see the table. The guide gpu-day says more.
 """
 
 from __future__ import annotations
@@ -225,7 +225,6 @@ STEPS: dict[str, Callable[[Day], None]] = {
 def hand_out(day: Day) -> None:
     """Write the table; copy it, the results and the checkpoints to --out."""
     atomic.write_text(day.work / "table.md", table(day.results))
-    say((day.work / "table.md").read_text())
     if day.args.out is None:
         return
     day.args.out.mkdir(parents=True, exist_ok=True)
@@ -264,7 +263,8 @@ def main() -> None:
         for name in STEPS:
             if name in steps and not over:
                 over = run_step(day, name)
-        hand_out(day)
+                hand_out(day)  # a call that is killed later leaves what is done so far
+        say((day.work / "table.md").read_text())
     except (HsynError, OSError) as error:
         parser.error(str(error))
     failed = any("failed" in unit for unit in day.results["units"].values())

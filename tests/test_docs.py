@@ -243,6 +243,19 @@ def test_guides_fit_a_terminal_of_80_columns(
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.parametrize("topic", GUIDE)
+def test_commands_of_guides_can_be_copied_from_a_terminal(
+    topic: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["guide", topic]) == 0
+    printed = capsys.readouterr().out.replace(" \\\n", " ")
+    told = [" ".join(line.split()) for line in printed.splitlines()]
+    blocks = re.findall(r"^```sh\n(.*?)^```", GUIDE[topic], flags=re.DOTALL | re.MULTILINE)
+    lines = "".join(blocks).replace(" \\\n", " ").splitlines()
+    commands = [" ".join(line.split()) for line in lines if max(map(len, line.split())) < 72]
+    assert [command for command in commands if command not in told] == []
+
+
 def test_an_unknown_guide(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["guide", "fieldz"]) == 2
     captured = capsys.readouterr()

@@ -144,6 +144,9 @@ def test_the_day_from_parts_to_a_checkpoint(kit: Kit, capsys: pytest.CaptureFixt
     kit.kill_after("pace/tiny", "--steps", "parity,training")
     assert kit.units["parity/default/pair-01"] == before
     assert "training/tiny" not in kit.units
+    handed = json.loads((kit.folder / "out" / "results.json").read_text())["units"]
+    assert handed["parity/default/pair-01"] == before  # though the call was killed
+    assert (kit.folder / "out" / "table.md").is_file()
 
     rest = kit.run()
     assert rest.returncode == 0, rest.stderr

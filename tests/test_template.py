@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import groups
@@ -20,6 +21,7 @@ import torch
 
 import hsyn_cli
 from hsyn_cli.cohort.batch import Work
+from hsyn_cli.cohort.supervisor import News
 from hsyn_cli.cohort.tasks import Outcome, Task
 from hsyn_cli.config.template import Settings
 from hsyn_cli.errors import BatchError, OutputError
@@ -80,10 +82,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(folder: Path) -> Iterator[Template]:
+def news() -> list[News]:
+    """What `made` tells of pairs."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path, news: list[News]) -> Iterator[Template]:
+    tell = Tell(pairs=lambda: nullcontext(lambda tally: news.append))
     with pytest.MonkeyPatch.context() as patch:
         groups.here(patch)
-        yield template_files(scans(folder), folder / "tpl", QUICK, ALONE)
+        yield template_files(scans(folder), folder / "tpl", QUICK, ALONE, tell)
 
 
 def scans(folder: Path) -> list[Path]:
@@ -117,6 +126,12 @@ def contents(out: Path) -> dict[str, str]:
         for path in sorted(out.rglob(pattern))
         if "work" not in path.relative_to(out).parts
     }
+
+
+def test_a_pair_that_ended_is_told_once(made: Template, news: list[News]) -> None:
+    ended = [event.status.id for event in news if event.kind == "ended"]
+    assert sorted(ended) == sorted(3 * [entry["id"] for entry in made.record["subjects"]])
+    assert not [event for event in news if event.kind == "found"]  # none is of an earlier run
 
 
 def test_all_files_that_the_record_names_are_there_and_work_holds_no_fields(made: Template) -> None:

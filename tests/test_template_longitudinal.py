@@ -25,6 +25,7 @@ from hsyn_cli.fields.images import as_transform
 from hsyn_cli.template import carry, rounds, visits, within
 from hsyn_cli.template.build import Template
 from hsyn_cli.template.longitudinal import longitudinal_files
+from hsyn_cli.template.page.words import scans
 from hsyn_cli.template.run import Run
 from hsyn_cli.template.stages import Stage
 from hsyn_cli.template.within import Study
@@ -102,6 +103,19 @@ def test_every_visit_has_its_files_and_its_entry(made: Template) -> None:
     (line,) = made.record["warnings"]
     assert line.startswith("two has one scan, which is its own template")
     assert not values(made.out / "visits/two/sub-2/within_log_jacobian.nii.gz").any()
+
+
+def test_the_table_on_the_page_lists_the_same_visits(made: Template, tmp_path: Path) -> None:
+    listed = tmp_path / "subjects.csv"
+    listed.write_text(scans(made.record))
+    first, second = visits.read(made.out.parent / "subjects.csv"), visits.read(listed)
+    assert [(one.id, one.subject, one.names) for one in second] == [
+        (one.id, one.subject, one.names) for one in first
+    ]
+    hashes = [
+        [visit.sha256 for one in people for visit in one.visits] for people in (first, second)
+    ]
+    assert hashes[0] == hashes[1]
 
 
 def test_the_fields_are_those_of_their_parts_composed(made: Template) -> None:

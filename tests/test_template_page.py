@@ -24,7 +24,7 @@ from hsyn_cli.config.template import Settings
 from hsyn_cli.errors import OutputError
 from hsyn_cli.results.page import volumes as page_volumes
 from hsyn_cli.space import Grid
-from hsyn_cli.template import page
+from hsyn_cli.template import carry, page
 from hsyn_cli.template.build import template_files
 from hsyn_cli.template.page import pictures, plots, subjects, words
 from hsyn_cli.template.page.pictures import Pictures, Volumes
@@ -50,7 +50,8 @@ def longitudinal() -> dict[str, Any]:
     }  # fmt: skip
 
     def visit(name: str, **more: Any) -> dict[str, Any]:
-        return {"id": name, "visit": name, "within": within, "problems": [], **more}
+        scans = {"scans": [f"/scans/{name}.nii.gz"], "mask": None}
+        return {"id": name, "visit": name, **scans, "within": within, "problems": [], **more}
 
     later = visit("month 12", within={**within, "log_det_mean": -0.02}, problems=["it folds"])
     told = templates.record(2)
@@ -143,6 +144,7 @@ def test_the_visits_of_a_longitudinal_template_have_a_section(tmp_path: Path) ->
     assert words.headline(told).startswith(
         "Left out: sub-000 lost. Not to be trusted: sub-000 month 12. Template of 2 subjects"
     )
+    assert all(f"visits/SUBJECT/VISIT/{file}" in text for file in carry.FILES.values())
     assert page.stands(tmp_path / "tpl", told)
     assert not page.stands(tmp_path / "tpl", templates.record(2))  # the page before the visits
     assert "Visits" not in written(tmp_path / "other", templates.record(2))
@@ -214,6 +216,13 @@ def test_the_command_on_the_page_has_all_settings_and_its_list_all_scans(tmp_pat
         "id": "sub-001", "scan": "/scans/sub-001.nii.gz", "scan_2": "/scans/sub-001, T2.nii.gz",
         "mask": "/m.nii.gz",
     }  # fmt: skip
+
+
+def test_the_command_of_a_longitudinal_template_takes_its_table_of_visits() -> None:
+    line = words.again(longitudinal(), "x")
+    assert "hsyn template --longitudinal subjects.csv -o x " in line
+    assert "scans.csv" not in line
+    assert "hsyn template scans.csv -o x " in words.again(templates.record(2), "x")
 
 
 def test_values_lie_in_a_plot_where_the_scale_says() -> None:

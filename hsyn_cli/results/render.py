@@ -21,11 +21,15 @@ def verdict(fold: Folding, *, max_folding: float | None = None) -> Text:
     """Text on the amount of folding: green for none, red above `max_folding` percent."""
     from rich.text import Text
 
-    amount = "none" if fold.voxels == 0 else f"{fold.voxels} voxels ({fold.percent:.2g} %)"
+    amount = "none" if fold.voxels == 0 else f"{_voxels(fold.voxels)} ({fold.percent:.2g} %)"
     style = (
         "green" if fold.voxels == 0 else "yellow" if fold.percent <= (max_folding or 0.0) else "red"
     )
-    return Text(f"{amount}; by the stricter corner rule {fold.corner_voxels} voxels", style)
+    return Text(f"{amount}; by the stricter corner rule {_voxels(fold.corner_voxels)}", style)
+
+
+def _voxels(count: int) -> str:
+    return f"{count} voxel{'s' if count != 1 else ''}"
 
 
 def least_determinant(fold: Folding, of: str = "") -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ def _end(run: Run, stages: Sequence[Stage], ended: str, warnings: Sequence[str])
         return Template(run.out, told, before=True)
     last, before, number = stages[-1], stages[-2], int(stages[-1].entry["round"])
     jobs = rounds.jobs_of_round(run, before, number)
-    register(run, last.folder, jobs)  # some may have been removed
+    again = replace(run, tell=run.tell.once_more())
+    register(again, last.folder, jobs)  # some may have been removed
     if not run.leads:
         wait(run, last.folder, lambda: record.find(run, key) is not None)
         return Template(run.out, record.find(run, key) or {}, before=False)

@@ -32,6 +32,10 @@ def _silent_steps() -> Iterator[Progress]:
     yield lambda step, fraction: None
 
 
+def _but_found(take: Callable[[News], None]) -> Callable[[News], None]:
+    return lambda news: None if news.kind == "found" else take(news)
+
+
 @dataclass(frozen=True)
 class Tell:
     """Who is told what: the name of a stage, its pairs, and the steps of its averages."""
@@ -39,6 +43,16 @@ class Tell:
     stage: Callable[[str], None] = lambda text: None
     pairs: Callable[[], AbstractContextManager[Start]] = _silent_pairs
     steps: Callable[[], AbstractContextManager[Progress]] = _silent_steps
+
+    def once_more(self) -> Tell:
+        """The same for pairs that were told of: nothing of those that need not run."""
+
+        @contextlib.contextmanager
+        def pairs() -> Iterator[Start]:
+            with self.pairs() as start:
+                yield lambda tally: _but_found(start(tally))
+
+        return replace(self, pairs=pairs)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ TEMPLATE = "Template"
 )  # fmt: skip
 @option(
     "--frame", type=click.Choice(["affine", "rigid"]), default=USUAL.frame, show_default=True,
-    metavar="KIND", heading=TEMPLATE, help="What aligns the scans before the first round.",
+    metavar="KIND", heading=TEMPLATE,
+    help="affine or rigid: what aligns the scans before the first round.",
 )  # fmt: skip
 @option(
     "--spacing", type=click.FloatRange(min=0, min_open=True), metavar="MM", heading=TEMPLATE,
@@ -79,7 +80,8 @@ TEMPLATE = "Template"
 )  # fmt: skip
 @option(
     "--leave-out", is_flag=True, heading=TEMPLATE,
-    help="Go on without scans whose registration fails; the exit code is then 11.",
+    help="Go on without scans whose registration fails; the exit code is then 11. What cannot be "
+    "read is not left out: it ends the run with 3.",
 )  # fmt: skip
 @preset_option
 @option(

@@ -143,11 +143,13 @@ def use(out: str) -> str:
 
 def again(record: Record, out: str) -> str:
     """The list of the scans, and the command that makes the template of it."""
-    command = shlex.join(["hsyn", "template", "scans.csv", "-o", out, *options(record)])
-    listed = paste("scans.csv", scans(record))
+    name, flag = (
+        ("subjects.csv", ["--longitudinal"]) if "longitudinal" in record else ("scans.csv", [])
+    )
+    command = shlex.join(["hsyn", "template", *flag, name, "-o", out, *options(record)])
     return (
-        f"{paste('The command', command)}<details><summary>scans.csv, the list of its scans"
-        f"</summary>{listed}</details>"
+        f"{paste('The command', command)}<details><summary>{name}, the list of its scans"
+        f"</summary>{paste(name, scans(record))}</details>"
     )
 
 
@@ -165,16 +167,27 @@ def options(record: Record) -> list[str]:
 
 def scans(record: Record) -> str:
     """The scans in the template as the list that `hsyn template` reads."""
-    masked = any(entry.get("mask") for entry in record["subjects"])
-    count = record["channels"]
+    named = _named(record)
+    masked = any(entry.get("mask") for _, entry in named)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    names = ["id", "scan", *(f"scan_{k}" for k in range(2, count + 1)), *(["mask"] * masked)]
-    writer.writerow(names)
-    for entry in sorted(record["subjects"], key=lambda entry: entry["id"]):
-        mask = [entry["mask"]] if masked else []
-        writer.writerow([entry["id"], *entry["scans"], *mask])
+    channels = (f"scan_{k}" for k in range(2, record["channels"] + 1))
+    writer.writerow([*named[0][0], "scan", *channels, *(["mask"] * masked)])
+    for names, entry in named:
+        writer.writerow([*names.values(), *entry["scans"], *([entry["mask"]] if masked else [])])
     return stream.getvalue().rstrip("\n")
+
+
+def _named(record: Record) -> list[tuple[dict[str, str], Record]]:
+    """What a list calls each scan, {column: name}, and its entry: of each visit, if there are."""
+    if "longitudinal" not in record:
+        entries = sorted(record["subjects"], key=lambda entry: str(entry["id"]))
+        return [({"id": entry["id"]}, entry) for entry in entries]
+    return [
+        ({"subject": subject["subject"], "visit": visit["visit"]}, visit)
+        for subject in record["longitudinal"]["subjects"]
+        for visit in subject["visits"]
+    ]
 
 
 def all_tables(record: Record) -> str:
@@ -191,6 +204,8 @@ def all_tables(record: Record) -> str:
     files = [*record["outputs"].values(), "template.json"]
     outputs = [(file, _told(file)) for file in files]
     outputs += [(f"subjects/ID/{name}", told) for name, told in OF_A_SUBJECT.items()]
+    if "longitudinal" in record:
+        outputs += [(f"visits/SUBJECT/VISIT/{name}", told) for name, told in OF_A_VISIT.items()]
     return (
         table("Settings", ("", ""), _settings(record))
         + table("Grid of the template", ("", ""), place.items())
@@ -205,6 +220,13 @@ OF_A_SUBJECT = {
     "affine.mat": "the affine map nearest to the forward field",
     "warped.nii.gz": "the scan in template space",
     "log_jacobian.nii.gz": "logarithm of the forward field's determinant",
+}
+OF_A_VISIT = {
+    "forward_field.nii.gz": "on the template's grid: brings the visit to the template",
+    "inverse_field.nii.gz": "on the visit's grid: brings the template to the visit",
+    "warped.nii.gz": "the visit in template space",
+    "total_log_jacobian.nii.gz": "the visit against the template",
+    "within_log_jacobian.nii.gz": "its change against the subject's mean, on the template's grid",
 }
 
 
