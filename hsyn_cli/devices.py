@@ -168,6 +168,16 @@ def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return values.to(device, non_blocking=device.type == "cuda")
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was given. A CPU has, when a call returns."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def device_name(device: torch.device) -> str:
     """The name of the device in the report."""
     import torch

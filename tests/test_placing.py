@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from pretend import pretending
 from rich.console import Console
 from stand_ins import FACTS, assembled
 
@@ -33,7 +35,7 @@ from hsyn_cli.cohort.rows import Row
 from hsyn_cli.cohort.speed import Speed
 from hsyn_cli.cohort.supervisor import News
 from hsyn_cli.cohort.tasks import Task
-from hsyn_cli.method import inference, placing, prepare, turns
+from hsyn_cli.method import clock, inference, placing, prepare, turns
 from hsyn_cli.method import register as method
 from hsyn_cli.method.result import DeviceMemory
 from hsyn_cli.results.faults import known
@@ -115,6 +117,33 @@ def test_a_pair_that_does_not_fit_runs_on_the_cpu(card: Given, plain: Any) -> No
         "card", facts.device_memory.needed_mb, 200.0, None, placing.SHORT
     )
     assert same(found, plain)
+
+
+def test_a_step_lasts_until_the_device_has_done_it(
+    card: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host goes on before that; the CPU, in the steps before, is never waited for."""
+    begun: list[torch.device] = []
+
+    def work(device: torch.device) -> None:
+        begun.append(device)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(clock, "wait_for", work)
+    card(5000.0)
+    found, _ = registered(preset="fast")
+    assert begun == [CARD] * 8
+    seconds = found.facts.seconds
+    of_device = set(seconds) - {"checks", "load networks", "affine", "device memory"}
+    assert len(of_device) == 8
+    assert min(seconds[step] for step in of_device) >= 0.2
+
+
+def test_the_host_waits_for_a_gpu_and_not_for_a_cpu() -> None:
+    for name in ("cuda", "cpu"):
+        with pretending() as record:
+            devices.wait_for(torch.device(name))
+        assert [kind for kind, _ in record.waits] == ["synchronize"] * (name == "cuda")
 
 
 def test_who_never_fits_waits_for_nobody(card: Given, tmp_path: Path) -> None:

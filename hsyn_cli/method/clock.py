@@ -6,8 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from hsyn_cli.devices import return_memory
+from hsyn_cli.devices import return_memory, wait_for
+
+if TYPE_CHECKING:
+    import torch
 
 Progress = Callable[[str, float], None]  # the step's name and the share of the work done
 
@@ -23,13 +27,18 @@ SECONDS_PER_WORK = 1.9  # of the refinement, see `Preset.work`
 class Clock:
     """Times the steps and passes on progress. A step that runs again adds to its seconds.
 
-    After each step, the memory that it freed goes back to the system.
+    A step ends when its device has done all of it. After each step, the memory that it freed goes
+    back to the system.
+
+    Attributes:
+        device: that computes; None: the CPU alone.
     """
 
     progress: Progress
     work: float
     seconds: dict[str, float] = field(default_factory=dict)
     done: float = 0.0
+    device: torch.device | None = None
 
     @contextmanager
     def step(self, name: str) -> Iterator[Callable[[float], None]]:
@@ -41,6 +50,8 @@ class Clock:
         begun = time.monotonic()
         try:
             yield lambda part: self.progress(name, (self.done + part * share) / total)
+            if self.device is not None:
+                wait_for(self.device)
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - begun
             self.done += share

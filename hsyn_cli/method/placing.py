@@ -51,7 +51,9 @@ def placed(
             found = foreseen(device, needed, free)
         tell(need_line(found))
         if not found.left:
+            clock.device = device
             result, peak = _on_device(run, method, settings)
+            clock.device = None
             found = replace(found, peak_mb=peak, left="" if result else FULL)
     notes = left_lines(found)
     for line in notes:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hsyn_cli.config.training import Training
+from hsyn_cli.devices import wait_for
 from hsyn_cli.errors import UsageError
 from hsyn_cli.training.objective import Parts
 from hsyn_cli.training.phases import Networks, Phase
@@ -173,14 +174,9 @@ def seconds_per_step(
     """Time steps of the phase after one step to warm up; the weights do not change."""
     _free(phase, networks)
     step(phase, None, 0, batch)
-    _wait(device)
+    wait_for(device)
     begun = time.monotonic()
     for number in range(1, steps + 1):
         step(phase, None, number, batch)
-    _wait(device)
+    wait_for(device)
     return (time.monotonic() - begun) / steps
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
