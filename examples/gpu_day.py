@@ -43,6 +43,7 @@ PRESETS = ("default", "fast")
 PARITY_PAIRS, TIMED_PAIRS = 3, 2
 SAY_EVERY = 20.0  # seconds
 AGAIN = 3  # exit code: call again
+GIVEN = "given.json"  # in the folder of a training: its config as given
 
 
 class TimeOver(Exception):
@@ -73,6 +74,14 @@ class Day:
         cores = {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
         self.results |= {"packed": json.loads(about), "torch": torch.__version__, **cores}
         self.pairs = sorted(self.content.glob("pair-*.xz"))[: args.pairs]
+        if len({config.stem for config in args.config}) < len(args.config):
+            raise UsageError("several configs have one name", "give each a name of its own")
+        for config in args.config:
+            run = RunFolder(args.work / "train" / config.stem)
+            begun = run.folder / GIVEN
+            if run.config.exists() and begun.read_bytes() != config.read_bytes():
+                text = f"{config} has changed since its training began in {run.folder}"
+                raise UsageError(text, "give it another name, or name a new WORK")
 
     @property
     def model(self) -> str:
@@ -120,6 +129,8 @@ def train(day: Day, config: Path, key: str) -> None:
     if not caches:
         raise UsageError(f"no cache was packed for {config}", "pack with this --config")
     run.folder.mkdir(parents=True, exist_ok=True)
+    if not resumed:
+        atomic.copy(config, run.folder / GIVEN)
     if not run.cache.exists():
         run.cache.symlink_to(caches[0].resolve(), target_is_directory=True)
     with Session(run.folder, day.device.type, day.args.threads) as session:
@@ -141,7 +152,8 @@ def train(day: Day, config: Path, key: str) -> None:
     paces = {n: statistics.median(float(r["steps_per_second"]) for r in records if r["name"] == n)
              for n in last}  # fmt: skip
     done = {n: [int(r["step"]), int(r["steps"])] for n, r in last.items()}
-    about = {"finished": finished, "steps": done, "steps_per_second": paces, "validation": scores}
+    about = {"finished": finished, "steps": done, "steps_per_second": paces, "validation": scores,
+             "config": json.loads(run.config.read_text())}  # fmt: skip
     day.keep(key, about)
     say(f"{key}: {'finished' if finished else 'goes on in the next call'}")
     if not finished:
@@ -163,11 +175,15 @@ def evaluation(day: Day) -> None:
 
 def carried_in(carried: Path, work: Path) -> bool:
     """Take in the parts that lie in `carried`, and unpack them once all are there."""
+    own, given = work / "parts.json", carried / "parts.json"
+    if own.exists() and given.exists() and own.read_bytes() != given.read_bytes():
+        raise UsageError(f"{work} is of other parts than {given} lists", "name a new WORK")
     if (work / "content").exists():
         return True
     kept = work / "parts"
     kept.mkdir(parents=True, exist_ok=True)
-    listed, missing = json.loads((carried / "parts.json").read_text()), []
+    atomic.copy(given, own)
+    listed, missing = json.loads(own.read_text()), []
     for part in listed:
         for path in (kept / part["name"], carried / part["name"]):
             if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == part["sha256"]:
@@ -223,17 +239,16 @@ STEPS: dict[str, Callable[[Day], None]] = {
 
 
 def hand_out(day: Day) -> None:
-    """Write the table; copy it, the results and the checkpoints to --out."""
+    """Write the table; copy it, the results and the checkpoints to --out: few files."""
     atomic.write_text(day.work / "table.md", table(day.results))
-    if day.args.out is None:
+    if (out := day.args.out) is None:
         return
-    day.args.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     for path in (day.path, day.work / "table.md"):
-        shutil.copy(path, day.args.out / path.name)
-    for run in map(RunFolder, sorted(day.work.glob("train/*"))):
-        for path in (run.checkpoint, run.config):
-            if path.exists():
-                shutil.copy(path, day.args.out / f"{run.folder.name}{path.suffix}")
+        if path.exists():
+            atomic.copy(path, out / path.name)
+    for path in day.work.glob("train/*/checkpoint.safetensors"):
+        atomic.copy(path, out / f"{path.parent.name}{path.suffix}")
 
 
 def main() -> None:
@@ -247,7 +262,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="for each config, as in hsyn train")
     parser.add_argument("--pairs", type=int, help="the first so many pairs; default: all")
     parser.add_argument("--repeats", type=int, default=5, help="of timings; default: %(default)s")
-    parser.add_argument("--device", default="auto", help="auto, cuda or cpu")
+    parser.add_argument("--device", default="cuda", help="cuda or cpu; default: %(default)s")
     parser.add_argument("--threads", type=int, help="CPU threads; default: all")
     parser.add_argument("--out", type=Path, help="folder for the table and the checkpoints")
     args = parser.parse_args()

@@ -18,7 +18,7 @@ from torch import nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from hsyn_cli.devices import convolution_type, forget_peak_memory, peak_memory_mb
+from hsyn_cli.devices import convolution_type, forget_peak_memory, peak_memory_mb, wait_for
 from hsyn_cli.errors import UsageError
 from hsyn_cli.fields.totals import Totals
 from hsyn_cli.method.carried import Carried, dices, load_pair, register_carried
@@ -41,12 +41,6 @@ PRECISIONS = {
 IN_FIELDS = ("half-way fields", "refinement")  # parts in which what is no network is forces
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 class Timer:
     """Seconds by part; those of the U-Nets in it are counted apart."""
 
@@ -59,20 +53,20 @@ class Timer:
         self.hooks += [net.register_forward_hook(self._end) for net in unets]
 
     def _begin(self, *details: Any) -> None:
-        wait(self.device)
+        wait_for(self.device)
         self.begun = time.perf_counter()
 
     def _end(self, *details: Any) -> None:
-        wait(self.device)
+        wait_for(self.device)
         self.of_nets[self.within] += time.perf_counter() - self.begun
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Time one part."""
-        wait(self.device)
+        wait_for(self.device)
         self.within, begun = name, time.perf_counter()
         yield
-        wait(self.device)
+        wait_for(self.device)
         self.seconds[name] += time.perf_counter() - begun
 
     def told(self) -> dict[str, float]:
@@ -123,17 +117,18 @@ def host_waits(device: torch.device, work: Callable[[], object]) -> dict[str, An
 def kernels(device: torch.device, work: Callable[[], object]) -> dict[str, Any]:
     """The share of time per kernel (per operator on a CPU), the longest first.
 
-    `launches`: how many there were. `busy`: the share of the seconds in which the device worked.
+    `launches`: how many there were. `busy`: the share of the seconds in which the device worked,
+    without the profiler, which slows the host.
     """
     on_cuda = device.type == "cuda"
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+    begun = time.perf_counter()
     work()
-    wait(device)
+    wait_for(device)
+    seconds = time.perf_counter() - begun
     with profile(activities=kinds, acc_events=True) as found:
-        begun = time.perf_counter()
         work()
-        wait(device)
-        seconds = time.perf_counter() - begun
+        wait_for(device)
     spent: dict[str, float] = defaultdict(float)
     launches = 0
     for event in found.key_averages():
@@ -141,6 +136,8 @@ def kernels(device: torch.device, work: Callable[[], object]) -> dict[str, Any]:
             continue  # the operators that launched the kernels
         spent[event.key] += event.self_device_time_total if on_cuda else event.self_cpu_time_total
         launches += event.count
+    if not launches:
+        raise RuntimeError("the profiler saw no kernel")
     whole = sum(spent.values()) or 1.0
     longest = sorted(spent, key=spent.__getitem__, reverse=True)[:TOP]
     shares = {name: spent[name] / whole for name in longest}
@@ -242,10 +239,10 @@ def seconds_of(pair: Carried, method: Method, device: torch.device, repeats: int
     """Of each of several whole runs."""
     seconds = []
     for _ in range(repeats):
-        wait(device)
+        wait_for(device)
         begun = time.perf_counter()
         register_carried(pair, method)
-        wait(device)
+        wait_for(device)
         seconds.append(time.perf_counter() - begun)
     return seconds
 

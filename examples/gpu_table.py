@@ -135,11 +135,14 @@ def evaluation(units: Units, shipped: str) -> Iterator[Row]:
     newest = {(name, preset): sha256 for name, sha256, preset in keys}
     for (name, preset), sha256 in newest.items():
         found = of(units, "evaluation", name, sha256, preset)
-        scores = [unit["dice"] for unit in found]
-        text = f"{statistics.fmean(scores):.4f}"
-        base = [unit["dice"] for unit in of(units, "evaluation", shipped, "shipped", preset)]
-        if name != shipped and len(base) == len(scores):
-            more = [one - other for one, other in zip(scores, base, strict=True)]
+        scores, base = (
+            {key.split("/")[-1]: unit["dice"] for key, unit in units.items()
+             if key.split("/")[:4] == ["evaluation", *which, preset]}
+            for which in ((name, sha256), (shipped, "shipped"))
+        )  # fmt: skip
+        text = f"{statistics.fmean(scores.values()):.4f}"
+        if name != shipped and scores.keys() == base.keys():
+            more = [scores[pair] - base[pair] for pair in scores]
             error = statistics.stdev(more) / len(more) ** 0.5 if len(more) > 1 else math.nan
             text += f" ({statistics.fmean(more):+.4f}, standard error {error:.4f})"
         what = f"{name}, {preset}, {len(found)} pairs"

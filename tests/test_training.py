@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from hsyn_cli.devices import convolution_type
 from hsyn_cli.fields.sampling import compose, downsample
 from hsyn_cli.method import losses
 from hsyn_cli.method.sn_net import SNNet
-from hsyn_cli.training import loop, runs
+from hsyn_cli.training import loop, processes, runs
 from hsyn_cli.training import phases as training_phases
 from hsyn_cli.training.cache import Cache
 from hsyn_cli.training.objective import crop_pair, pair_loss, random_field, stage_loss
@@ -460,3 +461,14 @@ def test_a_step_with_gradients_that_are_no_numbers_is_skipped(cache: Cache) -> N
 def test_training_that_diverges_is_told(cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(runs.UsageError, match="diverged"):
         train(cache, replace(TINY, smooth=math.nan), tmp_path)
+
+
+def test_processes_wait_for_the_one_that_prepares_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes some seconds a subject. NCCL gives up after ten minutes."""
+    given: dict[str, timedelta] = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(
+        processes.dist, "init_process_group", lambda backend, **more: given.update(more)
+    )
+    processes.join(torch.device("cuda"))
+    assert given["timeout"] >= timedelta(hours=12)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+PATIENCE = timedelta(days=1)  # NCCL's ten minutes are too short for one to prepare all the data
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -20,7 +23,7 @@ def join(device: torch.device) -> tuple[int, int]:
         # Imported later, it would keep the group in its defaults: the group's threads would then
         # outlive `leave`, and now and then abort the process at its end.
         importlib.import_module("torch.distributed.nn.functional")
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return rank_and_world()
 
 

@@ -35,6 +35,7 @@ def answers(capability: tuple[int, int]) -> dict[str, Callable[..., Any]]:
         "device_count": 1,
         "current_device": 0,
         "set_device": None,
+        "set_sync_debug_mode": None,
         "get_device_name": "pretend",
         "get_device_properties": properties,
         "get_device_capability": capability,
