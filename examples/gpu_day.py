@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure and train on a machine with a GPU, torch, numpy and safetensors, without SimpleITK.
 
-    PYTHONPATH=. python3 examples/gpu_day.py CARRIED WORK --until 540 --out "$OUT"
+    PYTHONPATH=. python3 examples/gpu_day.py CARRIED WORK --until 500 --out "$OUT"
 
 CARRIED holds parts.json and parts that gpu_pack.py made, brought in one call or several. WORK
 keeps what is done: a call goes on where the last one ended, was killed, or ran out of time. The
