@@ -126,17 +126,17 @@ class Session:
 
     def load_data(self, data: Path | None, progress: Progress) -> Cache:
         """Load the cache of the run, or make it from `data`, and set up networks and pairs."""
-        if not (self.run.cache / "cache.json").exists():
-            if data is None:
-                raise UsageError(
-                    "--data is missing", "give the images; this run has no cache of them yet"
-                )
-            if self.rank == 0:
-                from hsyn_cli.training.data import build_cache, collect
+        lacking = not (self.run.cache / "cache.json").exists()
+        if lacking and data is None:
+            raise UsageError(
+                "--data is missing", "give the images; this run has no cache of them yet"
+            )
+        if lacking and data is not None and self.rank == 0:
+            from hsyn_cli.training.data import build_cache, collect
 
-                use_threads(self._threads)
-                build_cache(collect(data), self.training, self.run.cache, progress)
-            processes.barrier()
+            use_threads(self._threads)
+            build_cache(collect(data), self.training, self.run.cache, progress)
+        processes.barrier()
         self.cache = load_cache(self.run.cache)
         if self.cache.made_with != settings(self.training):
             raise UsageError(
