@@ -26,7 +26,7 @@ SMOOTH = 1.5  # bins, the sigma of a Gaussian
 CONTENT = 0.05  # of the range; darker voxels may be background
 LEAST_RATIO = 0.2  # the correlation ratio that a match needs
 UNMATCHED = "the images differ in contrast, and neither tells enough of the other for a match"
-DOUBT = 1.0  # see `where.Where`; a matched image has noise of its own contrast
+DOUBT = 2.0  # see `where.Where`; a matched image has noise of its own contrast
 EVEN = 0.5  # of the median slope; where an image is as steep, voxels count half
 
 
