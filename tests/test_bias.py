@@ -135,3 +135,19 @@ def test_too_little_to_tell_stays_as_it_is(size: tuple[int, int, int], value: fl
     values[0, 0, 0] = 3 * value
     image = sitk.GetImageFromArray(values)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(without_bias(image)), values)
+
+
+def test_a_masked_lesion_does_not_count_for_the_field() -> None:
+    image = times(onion(), field(onion(), 0.7))
+    values = sitk.GetArrayFromImage(image)
+    z, y, x = np.meshgrid(*(2.0 * np.arange(n) - 110 for n in values.shape), indexing="ij")
+    inside = (x - 40) ** 2 + y**2 + z**2 < 30**2
+    ill = Grid.of(image).stamp(sitk.GetImageFromArray(np.where(inside, 400, values)))
+    lesion = Grid.of(image).stamp(sitk.GetImageFromArray(inside.astype(np.uint8)))
+    healthy, plain, masked = (
+        sitk.GetArrayFromImage(v)
+        for v in (without_bias(image), without_bias(ill), without_bias(ill, lesion))
+    )
+    away = ~inside & (values > 20)
+    off, bad = (np.log(v[away] / healthy[away]).std() for v in (masked, plain))  # but for a factor
+    assert off < 0.3 * bad

@@ -9,7 +9,7 @@ import torch
 from numpy.polynomial.legendre import legvander
 from torch import Tensor
 
-from hsyn_cli.anatomy.intensity import read_intensities
+from hsyn_cli.anatomy.intensity import read_intensities, without
 from hsyn_cli.space import Grid, shrink_factors
 
 LOOK_MM = 4.0  # voxel size of the estimate
@@ -24,15 +24,15 @@ LEAST_CONTENT_VOXELS, MOST_VOXELS = 1000, 60_000
 UNSURE = 0.06  # deviation of an estimate without any bias field, in log intensity
 
 
-def without_bias(image: sitk.Image) -> sitk.Image:
+def without_bias(image: sitk.Image, lesion: sitk.Image | None = None) -> sitk.Image:
     """`image` divided by its bias field, float32.
 
     If the field is too weak to be distinguished from anatomy, the intensities stay as they are.
     Otherwise the estimate is shrunk by the share that its own error explains (James and Stein
-    1961), so a weak estimate does no harm.
+    1961), so a weak estimate does no harm. A lesion tells nothing of the field.
     """
     image = sitk.Cast(image, sitk.sitkFloat32)
-    estimate = _log_bias(image)
+    estimate = _log_bias(image, lesion)
     if estimate is None:
         return image
     field, deviation, low = estimate
@@ -46,17 +46,20 @@ def without_bias(image: sitk.Image) -> sitk.Image:
     return image + sitk.Maximum(image - low, 0.0) * (gain - 1.0)
 
 
-def _log_bias(image: sitk.Image) -> tuple[sitk.Image, float, float] | None:
+def _log_bias(
+    image: sitk.Image, lesion: sitk.Image | None
+) -> tuple[sitk.Image, float, float] | None:
     """The log bias field on LOOK_MM voxels, its deviation in the content, and the grey value zero.
 
     None if there is too little content. Van Leemput et al., IEEE TMI 18(10), 1999: intensities are
     a mixture of Gaussians times a polynomial, and each is fitted in turn to what the other leaves.
     Sizes of tensors: N voxels, K classes, P terms.
     """
-    small = sitk.BinShrink(image, shrink_factors(Grid.of(image), LOOK_MM))
+    factors = shrink_factors(Grid.of(image), LOOK_MM)
+    small = sitk.BinShrink(image, factors)
     if small.GetNumberOfPixels() < LEAST_CONTENT_VOXELS:
         return None
-    grey = read_intensities(small)
+    grey = read_intensities(without(small, lesion))
     low, high = grey.low, grey.high
     values = torch.from_numpy(sitk.GetArrayFromImage(small)).double()
     values.sub_(low).div_(max(high - low, 1e-12))
@@ -67,6 +70,11 @@ def _log_bias(image: sitk.Image) -> tuple[sitk.Image, float, float] | None:
     ]
     eroded = sitk.BinaryErode(content, radius, sitk.sitkBall)
     inside = torch.from_numpy(sitk.GetArrayFromImage(eroded)) != 0
+    if lesion is not None:
+        share = sitk.Resample(
+            sitk.BinShrink(sitk.Cast(lesion != 0, sitk.sitkFloat32), factors), small
+        )
+        inside &= torch.from_numpy(sitk.GetArrayFromImage(share)) == 0
     if inside.sum() < LEAST_CONTENT_VOXELS:
         return None
     index = inside.nonzero(as_tuple=True)

@@ -189,3 +189,15 @@ def widened(mask: Tensor, voxels: float) -> Tensor:
         )
         mask = F.max_pool3d(mask, window, stride=1, padding=border)
     return mask
+
+
+def without(view: sitk.Image, lesion: sitk.Image | None) -> sitk.Image:
+    """A view whose lesion has its darkest value, so that it does not widen the range of greys."""
+    import SimpleITK as sitk
+
+    if lesion is None:
+        return view
+    like = sitk.Resample(
+        lesion != 0, view, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8
+    )
+    return sitk.Mask(view, like == 0, float(sitk.GetArrayViewFromImage(view).min()))

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import math
 
-import SimpleITK as sitk
 import torch
 from torch import Tensor
 
 from hsyn_cli.anatomy.intensity import resample_mask, widened
 from hsyn_cli.anatomy.organs import Chains, Masks
 from hsyn_cli.space import Grid
-
-
-def without(view: sitk.Image, lesion: sitk.Image | None) -> sitk.Image:
-    """A view whose lesion has its darkest value, so that it does not widen the range of greys."""
-    if lesion is None:
-        return view
-    like = sitk.Resample(
-        lesion != 0, view, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8
-    )
-    return sitk.Mask(view, like == 0, float(sitk.GetArrayViewFromImage(view).min()))
 
 
 def beside(lesions: Masks, grid: Grid, chains: Chains, edge: int) -> Tensor | None:

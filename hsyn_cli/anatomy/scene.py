@@ -19,8 +19,9 @@ from hsyn_cli.anatomy.intensity import (
     resample_image,
     resample_mask,
     widened,
+    without,
 )
-from hsyn_cli.anatomy.lesions import beside, product, without
+from hsyn_cli.anatomy.lesions import beside, product
 from hsyn_cli.anatomy.organs import Chains, Images, Look, Masks, Organ
 from hsyn_cli.anatomy.tensors import Scene
 from hsyn_cli.anatomy.thick import blur_along, slice_vector, thinned
@@ -213,13 +214,15 @@ def prepare_subjects(
     """
     for role, look in zip(ROLES, looks, strict=True):
         organ.check(look.grey, f"the {role} image")
-    given = (organ.prepare(images[0], looks[0]), organ.prepare(images[1], looks[1]))
+
+    def prepared(both: Images) -> Images:
+        moving, fixed = map(organ.prepare, both, looks, lesions)
+        return moving, fixed
+
+    given = prepared(images)
     views = (thinned(given[0], mm), thinned(given[1], mm))
     slices = (slice_vector(Grid.of(given[0]), mm), slice_vector(Grid.of(given[1]), mm))
-    further = [
-        (thinned(organ.prepare(moving, looks[0]), mm), thinned(organ.prepare(fixed, looks[1]), mm))
-        for moving, fixed in others
-    ]
+    further = [(thinned(moving, mm), thinned(fixed, mm)) for moving, fixed in map(prepared, others)]
 
     def greys(both: Images) -> Greys:
         moving, fixed = (

@@ -87,7 +87,9 @@ class Organ:
         """The grey values of a prepared image that become 0 and 1."""
         return read_intensities(image, percentile)
 
-    def prepare(self, image: sitk.Image, look: Look) -> sitk.Image:
+    def prepare(
+        self, image: sitk.Image, look: Look, lesion: sitk.Image | None = None
+    ) -> sitk.Image:
         """`image` as the later steps use it."""
         return image
 

@@ -48,14 +48,16 @@ class Brain(Organ):
             return None
         return Look(BRAIN if litres <= HEAD_LITRES else HEAD, grey)
 
-    def prepare(self, image: sitk.Image, look: Look) -> sitk.Image:
+    def prepare(
+        self, image: sitk.Image, look: Look, lesion: sitk.Image | None = None
+    ) -> sitk.Image:
         """A skull-stripped brain without its bias field, float32; any other image unchanged.
 
         The tissue around a brain would pass for a bias field.
         """
         from hsyn_cli.anatomy.bias import without_bias
 
-        return without_bias(image) if look.kind == BRAIN else image
+        return without_bias(image, lesion) if look.kind == BRAIN else image
 
     def unsuited(self, images: Images) -> str:
         if min(float(np.prod(image.GetSpacing())) for image in images) >= COARSE_MM**3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from hsyn_cli.anatomy.organs import Images, Look, Organ
@@ -17,11 +18,18 @@ class Anything(Organ):
 
     prepared_as = "anything, brains without bias"
 
-    def prepare(self, image: sitk.Image, look: Look) -> sitk.Image:
-        """A skull-stripped brain of any contrast without its bias field; else unchanged."""
+    def prepare(
+        self, image: sitk.Image, look: Look, lesion: sitk.Image | None = None
+    ) -> sitk.Image:
+        """A skull-stripped brain of any contrast without its bias field; else unchanged.
+
+        On coarse voxels, which show several tissues each, anatomy would pass for a bias field.
+        """
+        from hsyn_cli.anatomy.organs.brain import COARSE_MM
         from hsyn_cli.anatomy.organs.brain import ORGAN as BRAIN
 
-        return BRAIN.prepare(image, look)
+        coarse = math.prod(image.GetSpacing()) >= COARSE_MM**3
+        return image if coarse else BRAIN.prepare(image, look, lesion)
 
     def unit(self, extents: Extents) -> float:
         from hsyn_cli.anatomy.size import unit_of
