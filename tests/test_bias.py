@@ -151,3 +151,13 @@ def test_a_masked_lesion_does_not_count_for_the_field() -> None:
     away = ~inside & (values > 20)
     off, bad = (np.log(v[away] / healthy[away]).std() for v in (masked, plain))  # but for a factor
     assert off < 0.3 * bad
+
+
+def test_the_mask_of_a_lesion_may_have_a_smaller_grid() -> None:
+    image = times(onion(), field(onion(), 0.7))
+    mask = sitk.Cast(image > 0, sitk.sitkUInt8)
+    x, y, _ = mask.GetSize()
+    plane = sitk.RegionOfInterest(mask, [x, y, 1], [0, 0, 50])
+    whole = sitk.Paste(mask * 0, plane, plane.GetSize(), [0, 0, 0], [0, 0, 50])
+    one, other = (sitk.GetArrayFromImage(without_bias(image, v)) for v in (plane, whole))
+    np.testing.assert_array_equal(one, other)

@@ -29,7 +29,10 @@ def without_bias(image: sitk.Image, lesion: sitk.Image | None = None) -> sitk.Im
 
     If the field is too weak to be distinguished from anatomy, the intensities stay as they are.
     Otherwise the estimate is shrunk by the share that its own error explains (James and Stein
-    1961), so a weak estimate does no harm. A lesion tells nothing of the field.
+    1961), so a weak estimate does no harm.
+
+    Args:
+        lesion: a mask, 0 outside, on any grid. Its voxels do not count for the estimate.
     """
     image = sitk.Cast(image, sitk.sitkFloat32)
     estimate = _log_bias(image, lesion)
@@ -71,10 +74,10 @@ def _log_bias(
     eroded = sitk.BinaryErode(content, radius, sitk.sitkBall)
     inside = torch.from_numpy(sitk.GetArrayFromImage(eroded)) != 0
     if lesion is not None:
-        share = sitk.Resample(
-            sitk.BinShrink(sitk.Cast(lesion != 0, sitk.sitkFloat32), factors), small
+        own = sitk.Resample(
+            lesion != 0, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkFloat32
         )
-        inside &= torch.from_numpy(sitk.GetArrayFromImage(share)) == 0
+        inside &= torch.from_numpy(sitk.GetArrayFromImage(sitk.BinShrink(own, factors))) == 0
     if inside.sum() < LEAST_CONTENT_VOXELS:
         return None
     index = inside.nonzero(as_tuple=True)

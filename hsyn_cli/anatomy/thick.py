@@ -16,7 +16,7 @@ from hsyn_cli.space import Array, Grid, affine_parts
 
 THICK = 2.0  # times the width of the voxels; thinner slices stay
 MOST_PARTS = 12  # of a slice
-BLUR = 0.25  # of the thickness of slices; the SD of the Gaussian along them for fields
+BLUR = 0.25  # of the thickness of slices; the SD of the Gaussian across them for fields
 MOST_VOXELS = 3e7
 
 

@@ -27,6 +27,7 @@ FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' siz
 
 
 def where_of(scene: Scene) -> Where:
+    """What the images of a scene can tell the force steps."""
     return Where(scene.counts, scene.stands_in, scene.blur, scene.doubt)
 
 

@@ -90,7 +90,7 @@ class Organ:
     def prepare(
         self, image: sitk.Image, look: Look, lesion: sitk.Image | None = None
     ) -> sitk.Image:
-        """`image` as the later steps use it."""
+        """`image` as the later steps use it; a `lesion` does not count for what they estimate."""
         return image
 
     def unsuited(self, images: Images) -> str:
