@@ -1,11 +1,14 @@
 """The fit of two fields to each other, on maps of every size and turn."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from samples import DIRECTIONS, smooth_field, turned
 
-from hsyn_cli.fields import mutual
+from hsyn_cli.fields import mutual, ways
 from hsyn_cli.fields.grids import affine_displacement
 from hsyn_cli.fields.inverse import fixed_point_inverse
 from hsyn_cli.fields.marked import marked, marked_on
@@ -75,21 +78,35 @@ def test_far_steps_lower_the_largest_errors_and_touch_nothing_else() -> None:
     forward, fixed, inverse, moving = pair(np.eye(3))
     forward[0, :, 12, 12, 12] += 0.8
     trips = RoundTrips.of(forward, fixed, inverse, moving, contents(), np.eye(3))
-    worst, start = trips.errors()[0].max_mm, forward.clone()
-    first, second = trips.sides()
-    near = first.measure(second) <= 0.1
-    trips.fit(4, far=True)
-    assert trips.errors()[0].max_mm < worst
-    x, y, z = (torch.tensor(part[3:-3, 3:-3, 3:-3]) for part in np.indices(SIZE[::-1])[::-1])
-    flat = torch.stack((z, y, x)).flatten(1)[:, near] if near.any() else torch.zeros(3, 0).long()
-    z, y, x = flat
-    assert torch.equal(forward[0][:, z, y, x], start[0][:, z, y, x])
+    worst, (first, second) = trips.errors()[0].max_mm, trips.sides()
+    start, far = first.own.clone(), torch.zeros(1, 1, *first.own.shape[2:])
+    far.view(-1)[first.voxels[first.measure(second) > 0.1].long()] = 1
+    trips.fit_far(4)
+    assert trips.errors()[0].max_mm < min(worst, 0.4)
+    beside = F.max_pool3d(far, 3, stride=1, padding=1)[0, 0] > 0
+    assert (~beside).any()
+    assert torch.equal(first.own[0][:, ~beside], start[0][:, ~beside])
+
+
+def test_where_steps_do_not_help_the_fields_become_smoother(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worst = []
+    for limit in (mutual.WORST, math.inf):
+        monkeypatch.setattr(mutual, "WORST", limit)
+        forward, fixed, inverse, moving = pair(np.eye(3))
+        for k, sign in enumerate((1, -1, 1, -1)):  # folds
+            forward[0, 0, 10:14, 10:14, 11 + k] += 2 * sign
+        trips = RoundTrips.of(forward, fixed, inverse, moving, contents(), np.eye(3))
+        trips.fit_far(5)
+        worst.append(max(error.max_mm for error in trips.errors()))
+    assert worst[0] < 0.8 * worst[1]
 
 
 def test_a_fit_in_small_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for part in (mutual.PART, 700):
-        monkeypatch.setattr(mutual, "PART", part)
+    for part in (ways.PART, 700):
+        monkeypatch.setattr(ways, "PART", part)
         forward, fixed, inverse, moving = pair(TURNS["turned"])
         RoundTrips.of(forward, fixed, inverse, moving, contents(), TURNS["turned"]).fit(3)
         found.append((forward, inverse))

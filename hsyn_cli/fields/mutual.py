@@ -13,71 +13,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hsyn_cli.devices import return_memory, to_device
 from hsyn_cli.fields.grids import ErrorStats
-from hsyn_cli.fields.marked import marked, marked_on
+from hsyn_cli.fields.repair import soften
 from hsyn_cli.fields.sampling import length, sample_grid
 from hsyn_cli.fields.slabs import each_slab
+from hsyn_cli.fields.ways import Mask, Ways, points_at_once
 from hsyn_cli.space import Array, Box, Grid
 
 RATE, MOMENTUM = 0.3, 0.3
 OTHERS = 0.7  # how much the round trips that end in a voxel count for it, beside its own
 GREW, SLOWER = 1.2, 0.7  # a voxel whose squared residual grows by that factor gets a lower rate
 FAR = 0.1  # mm; voxels that are off by more get more steps
-PART = 16_000  # points in one call; their temporaries stay in the cache
-PART_ELSEWHERE = 500_000  # the same on a GPU
+WORST = 0.25  # mm; fields become smoother around voxels that are off by more
 
-Mask = NDArray[np.bool_]
 Contents = tuple[Mask, Mask]
-
-
-@dataclass(frozen=True)
-class Ways:
-    """The ways p -> p + u(p) from voxels of one grid, in voxels (x, y, z) of the other grid.
-
-    Attributes:
-        voxels: (N, 3) indices of the points p in their own grid.
-        starts, ends: (N, 3), p and p + u(p) in voxels of the other grid.
-        per_mm: (3, 3), from mm to voxels of the other grid; it multiplies from the right.
-    """
-
-    voxels: Tensor
-    starts: Tensor
-    ends: Tensor
-    per_mm: Tensor
-
-    @classmethod
-    def of(cls, u: Tensor, grid: Grid, other: Grid, content: Mask) -> Ways:
-        """Those from `content` (Z, Y, X) that stay inside `other`."""
-        to_index = np.linalg.inv(other.index_to_point)
-        shift = to_index @ (np.array(grid.origin) - np.array(other.origin))
-        matrix = torch.from_numpy((to_index @ grid.index_to_point).T).float()
-        per_mm = to_device(torch.from_numpy(to_index.T.copy()).float(), u.device)
-        last = to_device(torch.tensor(other.size) - 1, u.device)
-        # The points of a slice are off its plane by rounding.
-        room = torch.where(last == 0, 0.5, 0.0)
-        matrix, offset = (to_device(v, u.device) for v in (matrix, torch.from_numpy(shift).float()))
-        planes = max(1, _part(u.device) // content[0].size)
-        parts = {}
-
-        def work(first: int, end: int) -> None:  # the indices of a whole image are large
-            slab = content[first:end]
-            on_cpu = u.device.type == "cpu"
-            flat, (z, y, x) = marked(slab) if on_cpu else marked_on(slab, u.device)
-            voxels = torch.stack((x, y, z.add_(first)), 1)
-            starts = torch.addmm(offset, voxels.float(), matrix)
-            steps = u[0, :, first:end].flatten(1).gather(1, flat.expand(3, -1))
-            ends = torch.addmm(starts, steps.T, per_mm)
-            inside = ((ends >= -room) & (ends <= last + room)).all(1).nonzero()[:, 0]
-            parts[first] = [of.index_select(0, inside) for of in (voxels.int(), starts, ends)]
-
-        each_slab(work, len(content), planes, u.device)
-        found = (parts[first] for first in sorted(parts))
-        voxels, starts, ends = (torch.cat(part) for part in zip(*found, strict=True))
-        return cls(voxels, starts, ends, per_mm)
 
 
 @dataclass(frozen=True)
@@ -142,11 +94,22 @@ class Side(Start):
         """The same field with some of the round trips."""
         return replace(self, voxels=self.voxels[which], starts=self.starts[which])
 
+    def calm(self, worst: Tensor) -> None:
+        """Blend the field with its local means around the voxels `worst`, (N,) flat indices.
+
+        Where a field nearly folds, steps alone do not bring the round trips to an end. Only the
+        voxels of the round trips change.
+        """
+        counts = torch.zeros(len(self.rows), dtype=torch.bool, device=self.rows.device)
+        counts[self.voxels.long()] = True
+        soften(self.rows[:, :3].T, worst.long(), self.own.shape[2:], counts)
+
     def each_part(self, work: Callable[[slice], None]) -> None:
         """Call `work` on the round trips, some at a time."""
         device = self.rows.device
         if len(self.voxels):
-            each_slab(lambda a, b: work(slice(a, b)), len(self.voxels), _part(device), device)
+            at_once = points_at_once(device)
+            each_slab(lambda a, b: work(slice(a, b)), len(self.voxels), at_once, device)
 
     def arrivals(self, part: slice, values: Tensor) -> Tensor:
         """Values (1, C, Z, Y, X) of the other side where the field leads to, (N, C)."""
@@ -243,29 +206,32 @@ class RoundTrips:
         first, second = self.starts
         return first.side(), second.side()
 
-    def fit(self, steps: int, *, far: bool = False, moves: bool = True) -> None:
+    def fit(self, steps: int, *, moves: bool = True) -> None:
         """Fit both fields to each other, in place.
 
         Damped gradient steps lower the sums of |inverse(forward(p)) - p|^2 / 2 over p and of
         |forward(inverse(q)) - q|^2 / 2 over q. The fields take turns.
 
         Args:
-            far: only where the error is above FAR. moves: False keeps the forward field as it is.
+            moves: False keeps the forward field as it is.
         """
+        sides = self.sides()
+        sides[1].measure(sides[0])
+        _step(sides, sides, steps, moves)
+        _write(sides)
+
+    def fit_far(self, steps: int, *, moves: bool = True) -> None:
+        """As `fit`, only where the error is above FAR; then once more, after `Side.calm`."""
         sides = first, second = self.sides()
-        back = second.measure(first)
-        if far:
-            there = first.measure(second)
-            first, second = first.only(there > FAR), second.only(back > FAR)
-        ahead, behind = Mover.of(first), Mover.of(second)
-        for _ in range(steps):
-            if moves:
-                ahead.step(sides[1])
-            else:
-                first.measure(sides[1])
-            behind.step(sides[0])
-        for side in sides:
-            side.own.copy_(side.stack[:, :3])
+        for again in (False, True):
+            far = first.measure(second) > FAR, second.measure(first) > FAR
+            parts = first.only(far[0]), second.only(far[1])
+            _step(parts, sides, steps, moves)
+            if not again:
+                off = parts[0].measure(second), parts[1].measure(first)
+                for k in (0, 1) if moves else (1,):
+                    sides[k].calm(parts[k].voxels[off[k] > WORST])
+        _write(sides)
 
     def errors(self) -> tuple[ErrorStats, ErrorStats]:
         """The errors of the round trips from p and from q; NaN where none counts."""
@@ -273,9 +239,20 @@ class RoundTrips:
         return error_stats(first.measure(second)), error_stats(second.measure(first))
 
 
-def _part(device: torch.device) -> int:
-    """Points in one call."""
-    return PART if device.type == "cpu" else PART_ELSEWHERE
+def _step(parts: tuple[Side, Side], sides: tuple[Side, Side], steps: int, moves: bool) -> None:
+    """Steps on the round trips of `parts`, which are some of those of `sides`."""
+    ahead, behind = map(Mover.of, parts)
+    for _ in range(steps):
+        if moves:
+            ahead.step(sides[1])
+        else:
+            parts[0].measure(sides[1])
+        behind.step(sides[0])
+
+
+def _write(sides: tuple[Side, Side]) -> None:
+    for side in sides:
+        side.own.copy_(side.stack[:, :3])
 
 
 def _box(grid: Grid, *indices: Tensor) -> Box:

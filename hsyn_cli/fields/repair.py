@@ -58,15 +58,42 @@ def mend(field: Tensor, low: Tensor, spacing: Spacing, least: float, rounds: int
         if not len(todo):
             break
         reach = _reach(count)
-        near = _widened(todo, size, place, reach)
-        changed = _widened(near, size, place, reach)
-        marks[0, near] = 1
-        weight, mean = (_means(v, changed, size, reach) for v in (marks, flat))
-        marks[0, near] = 0
-        flat[:, changed] = torch.lerp(flat[:, changed], mean, weight)
+        changed = _softened(flat, todo, size, place, marks, reach)
         sides = [changed + step for axis in range(3) for step in _steps(changed, size, axis)]
         beside = _distinct(torch.cat(sides), place)
         todo = beside[corner_determinant_at(field, beside, spacing) < least]
+
+
+def soften(flat: Tensor, voxels: Tensor, size: torch.Size, counts: Tensor) -> None:
+    """Blend a field with its own 3^3 mean around some voxels, in place; one round of `mend`.
+
+    Args:
+        flat: (3, Z * Y * X). voxels: flat indices. size: (Z, Y, X).
+        counts: (Z * Y * X,), of bool; False keeps a voxel as it is.
+    """
+    place = torch.empty(size.numel(), dtype=torch.int32, device=flat.device)
+    marks = torch.zeros(1, size.numel(), device=flat.device)
+    _softened(flat, voxels, size, place, marks, 1, counts)
+
+
+def _softened(
+    flat: Tensor,
+    voxels: Tensor,
+    size: torch.Size,
+    place: Tensor,
+    marks: Tensor,
+    reach: int,
+    counts: Tensor | None = None,
+) -> Tensor:
+    """As `soften`, and the voxels that changed. place, marks (zeros): scratch."""
+    near = _widened(voxels, size, place, reach)
+    changed = _widened(near, size, place, reach)
+    changed = changed if counts is None else changed[counts[changed]]
+    marks[0, near] = 1
+    weight, mean = (_means(v, changed, size, reach) for v in (marks, flat))
+    marks[0, near] = 0
+    flat[:, changed] = torch.lerp(flat[:, changed], mean, weight)
+    return changed
 
 
 def _reach(count: int) -> int:

@@ -37,7 +37,7 @@ def fitted(
     contents = (np.ones(grid.size[::-1], bool), marks >= 0)
     trips = RoundTrips.of(d, grid, e, target, contents, linear)
     trips.fit(STEPS, moves=False)
-    trips.fit(2 * STEPS, far=True, moves=False)
+    trips.fit_far(STEPS, moves=False)
     there, _ = trips.errors()
     residual = torch.from_numpy(marks).where(
         torch.from_numpy(marks < 0), _residual(d, grid, e, target)

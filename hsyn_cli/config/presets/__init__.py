@@ -44,7 +44,7 @@ class Preset:
     finer: float = 1.0
     margin: float = 8.0
     halfway_floor: float = 0.25
-    fit: int = 4
+    fit: int = 5
 
     def depth(self, levels: Sequence[Level]) -> int:
         """Number of SN-Net's levels that run, at least one."""
