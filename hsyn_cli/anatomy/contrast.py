@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from hsyn_cli.anatomy.intensity import resample_image
+from hsyn_cli.anatomy.intensity import resample_image, resample_mask
 from hsyn_cli.anatomy.scene import Subjects
 from hsyn_cli.space import Grid
 
@@ -43,26 +43,30 @@ class Shown:
     overlap: float
 
     @classmethod
-    def in_values(cls, moving: Values, fixed: Values) -> Shown:
-        """Of aligned grey values in [0, 1], on coarse voxels."""
+    def in_values(cls, moving: Values, fixed: Values, middle: Values | None = None) -> Shown:
+        """Of aligned grey values in [0, 1], on coarse voxels.
+
+        `middle`: 0 where they do not count for the correlation.
+        """
         contents = (moving > DARKEST, fixed > DARKEST)
         common, least = (contents[0] & contents[1]).sum(), min(v.sum() for v in contents)
-        return cls(
-            relation(moving, fixed), information(moving, fixed), float(common / max(least, 1))
-        )
+        part = (moving, fixed) if middle is None else (moving * middle, fixed * middle)
+        return cls(relation(*part), information(moving, fixed), float(common / max(least, 1)))
 
     @classmethod
     def of(cls, subjects: Subjects, affine: sitk.AffineTransform) -> Shown:
         """Of two images that `affine` aligns, fixed point -> moving point.
 
-        Two images in Hounsfield units have the same contrast by definition.
+        Two images in Hounsfield units have the same contrast by definition. Of heads, the middle
+        tells the contrast, because fat and skin follow rules of their own.
         """
         grid = subjects.grid(affine, look_mm(Grid.of(subjects.views[1])), 0.0, 1)
         sides = zip(subjects.views, (affine, None), subjects.grey, strict=True)
         moving, fixed = (
             resample_image(view, grid, chain, grey)[0, 0].numpy() for view, chain, grey in sides
         )
-        found = cls.in_values(moving, fixed)
+        middle = subjects.middle and resample_mask(subjects.middle, grid)[0, 0].numpy()
+        found = cls.in_values(moving, fixed, middle)
         same = all(grey.hounsfield for grey in subjects.grey)
         return replace(found, correlation=1.0) if same else found
 

@@ -51,6 +51,7 @@ class Subjects:
         alike: whether both images have one contrast in each channel.
         doubt: see `method.where.Where`; images that were given one contrast bring noise with it.
         even: whether both are sampled so that noise and blur do not depend on the place of voxels.
+        middle: of the fixed image, if both images have one; see `Organ.middle`.
     """
 
     views: Images
@@ -64,6 +65,7 @@ class Subjects:
     alike: bool = False
     doubt: float = 0.0
     even: bool = False
+    middle: sitk.Image | None = None
 
     @cached_property
     def channels(self) -> tuple[Subjects, ...]:
@@ -232,7 +234,11 @@ def prepare_subjects(
         return moving, fixed
 
     regions, channels = organ.regions(masks, looks), tuple((v, greys(v)) for v in further)
-    return Subjects(views, greys(views), masks, regions, organ, lesions, channels, slices)
+    middles = [organ.middle(view, look) for view, look in zip(images, looks, strict=True)]
+    middle = None if any(part is None for part in middles) else middles[1]
+    return Subjects(
+        views, greys(views), masks, regions, organ, lesions, channels, slices, middle=middle
+    )
 
 
 def pair_box(

@@ -60,9 +60,13 @@ class Match:
 Matches = tuple[Match, ...]
 
 
-def matches(moving: Values, fixed: Values) -> Matches:
-    """The matches of two roughly registered images in [0, 1] that tell enough, the best first."""
+def matches(moving: Values, fixed: Values, counts: Values | None = None) -> Matches:
+    """The matches of two roughly registered images in [0, 1] that tell enough, the best first.
+
+    `counts`: the weight of each voxel; None: all the same.
+    """
     even = _even(moving) * _even(fixed)
+    even = even if counts is None else even * counts
     found = [
         Match(which, *regression(image, other, even))
         for which, (image, other) in enumerate(((moving, fixed), (fixed, moving)))
@@ -72,7 +76,10 @@ def matches(moving: Values, fixed: Values) -> Matches:
 
 
 def matched(
-    subjects: Subjects, weights: Sequence[float], seen: Sequence[tuple[Values, Values]]
+    subjects: Subjects,
+    weights: Sequence[float],
+    seen: Sequence[tuple[Values, Values]],
+    counts: Values | None = None,
 ) -> tuple[Subjects, tuple[float, ...], str] | None:
     """The subjects with all channels in one contrast each, their weights, and what to tell.
 
@@ -81,13 +88,15 @@ def matched(
 
     Args:
         seen: each channel of both images, moving first, roughly registered, in [0, 1].
+        counts: the weight of each voxel; None: all the same.
     """
     channels: list[Subjects] = []
     shares: list[float] = []
     ratios: list[float] = []
     for channel, weight, (moving, fixed) in zip(subjects.channels, weights, seen, strict=True):
-        found = matches(moving, fixed) if weight else ()
-        if not weight or (len(seen) > 1 and relates(moving, fixed)):
+        found = matches(moving, fixed, counts) if weight else ()
+        inside = (moving, fixed) if counts is None else (moving * counts, fixed * counts)
+        if not weight or (len(seen) > 1 and relates(*inside)):
             parts = [channel]
         elif found:
             parts = [one.applied(channel) for one in found]

@@ -120,6 +120,10 @@ class Organ:
         """The part of `image` that the affine step aligns."""
         return image
 
+    def middle(self, image: sitk.Image, look: Look) -> sitk.Image | None:
+        """A mask of what the affine step aligns once it has aligned the whole; None: no more."""
+        return None
+
     def maps(self, regions: Images | None, grid: Grid, chains: Chains) -> Tensor | None:
         """(2, C, Z, Y, X) maps in [0, 1] beside the images on `grid`, moving first, or None."""
         return None

@@ -59,6 +59,12 @@ class Brain(Organ):
 
         return without_bias(image, lesion) if look.kind == BRAIN else image
 
+    def middle(self, image: sitk.Image, look: Look) -> sitk.Image | None:
+        """About the brain of a whole head, because scalps and necks differ more."""
+        from hsyn_cli.anatomy import depth
+
+        return depth.middle(image, look.grey) if look.kind == HEAD else None
+
     def unsuited(self, images: Images) -> str:
         if min(float(np.prod(image.GetSpacing())) for image in images) >= COARSE_MM**3:
             return f"the voxels are {COARSE_MM:g} mm or more"

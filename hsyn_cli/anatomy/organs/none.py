@@ -31,6 +31,11 @@ class Anything(Organ):
         coarse = math.prod(image.GetSpacing()) >= COARSE_MM**3
         return image if coarse else BRAIN.prepare(image, look, lesion)
 
+    def middle(self, image: sitk.Image, look: Look) -> sitk.Image | None:
+        from hsyn_cli.anatomy.organs.brain import ORGAN as BRAIN
+
+        return BRAIN.middle(image, look)
+
     def unit(self, extents: Extents) -> float:
         from hsyn_cli.anatomy.size import unit_of
 
