@@ -7,6 +7,7 @@ from samples import DIRECTIONS
 
 from hsyn_cli.anatomy import organs
 from hsyn_cli.anatomy.bias import without_bias
+from hsyn_cli.anatomy.depth import middle
 from hsyn_cli.space import Grid
 
 Values = np.ndarray
@@ -73,10 +74,20 @@ def test_a_strong_bias_field_is_taken_out(
 
 
 @pytest.mark.parametrize("organ", ["brain", "none"])
-def test_whole_heads_keep_theirs(organ: str) -> None:
+def test_the_middle_of_a_head_tells_its_bias_field(organ: str) -> None:
     """The same picture, of 4.2 litres and of 1.4: skin and bone would pass for bias."""
-    head = times(onion(), field(onion(), 0.7))
-    assert evenly_lit(head, organ) is head
+    image = onion()
+    head = times(image, field(image, 0.7))
+    part = middle(head, organs.look(head).grey)
+    assert part is not None
+    inside = sitk.GetArrayFromImage(part) != 0
+    clean, before, after = (
+        sitk.GetArrayFromImage(v) for v in (image, head, evenly_lit(head, organ))
+    )
+    tissue = inside & (clean > 20)
+    drifts = [float(np.log(v[tissue] / clean[tissue]).std()) for v in (before, after)]
+    assert drifts[1] < 0.5 * drifts[0]
+    np.testing.assert_array_equal(after, sitk.GetArrayFromImage(without_bias(head, None, part)))
     brain = sitk.Image(head)
     brain.SetSpacing([0.7 * s for s in head.GetSpacing()])
     lit, known = (
@@ -84,6 +95,22 @@ def test_whole_heads_keep_theirs(organ: str) -> None:
     )
     np.testing.assert_array_equal(lit, known)
     assert np.abs(lit / np.maximum(sitk.GetArrayFromImage(brain), 1) - 1).max() > 0.2
+
+
+def test_what_lies_outside_the_part_does_not_count() -> None:
+    image = times(onion(), field(onion(), 0.7))
+    part = sitk.Image(image.GetSize(), sitk.sitkUInt8)
+    part.CopyInformation(image)
+    x, y, z = (n // 5 for n in image.GetSize())
+    part[x : 4 * x, y : 4 * y, z : 4 * z] = 1
+    spoiled = sitk.Mask(image, part, 90.0)
+    spoiled = sitk.Mask(spoiled, sitk.Not(image == 0) | part, 0.0)
+    one, other = (
+        sitk.GetArrayFromImage(without_bias(v, None, part) / sitk.Maximum(v, 1.0))
+        for v in (image, spoiled)
+    )
+    inside = (sitk.GetArrayFromImage(part) != 0) & (sitk.GetArrayFromImage(image) > 20)
+    np.testing.assert_allclose(one[inside], other[inside], rtol=0.05)
 
 
 def test_what_has_none_stays_as_it_is() -> None:

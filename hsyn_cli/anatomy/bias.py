@@ -24,7 +24,9 @@ LEAST_CONTENT_VOXELS, MOST_VOXELS = 1000, 60_000
 UNSURE = 0.06  # deviation of an estimate without any bias field, in log intensity
 
 
-def without_bias(image: sitk.Image, lesion: sitk.Image | None = None) -> sitk.Image:
+def without_bias(
+    image: sitk.Image, lesion: sitk.Image | None = None, part: sitk.Image | None = None
+) -> sitk.Image:
     """`image` divided by its bias field, float32.
 
     If the field is too weak to be distinguished from anatomy, the intensities stay as they are.
@@ -33,9 +35,10 @@ def without_bias(image: sitk.Image, lesion: sitk.Image | None = None) -> sitk.Im
 
     Args:
         lesion: a mask, 0 outside, on any grid. Its voxels do not count for the estimate.
+        part: a mask on the grid of `image`. Only its voxels count for the estimate.
     """
     image = sitk.Cast(image, sitk.sitkFloat32)
-    estimate = _log_bias(image, lesion)
+    estimate = _log_bias(image, lesion, part)
     if estimate is None:
         return image
     field, deviation, low = estimate
@@ -50,7 +53,7 @@ def without_bias(image: sitk.Image, lesion: sitk.Image | None = None) -> sitk.Im
 
 
 def _log_bias(
-    image: sitk.Image, lesion: sitk.Image | None
+    image: sitk.Image, lesion: sitk.Image | None, part: sitk.Image | None
 ) -> tuple[sitk.Image, float, float] | None:
     """The log bias field on LOOK_MM voxels, its deviation in the content, and the grey value zero.
 
@@ -73,11 +76,13 @@ def _log_bias(
     ]
     eroded = sitk.BinaryErode(content, radius, sitk.sitkBall)
     inside = torch.from_numpy(sitk.GetArrayFromImage(eroded)) != 0
-    if lesion is not None:
-        own = sitk.Resample(
-            lesion != 0, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkFloat32
-        )
-        inside &= torch.from_numpy(sitk.GetArrayFromImage(sitk.BinShrink(own, factors))) == 0
+    for mask, all_of_it in ((lesion, 0), (part, 1)):
+        if mask is not None:
+            own = sitk.Resample(
+                mask != 0, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkFloat32
+            )
+            share = sitk.GetArrayFromImage(sitk.BinShrink(own, factors))
+            inside &= torch.from_numpy(share) == all_of_it
     if inside.sum() < LEAST_CONTENT_VOXELS:
         return None
     index = inside.nonzero(as_tuple=True)

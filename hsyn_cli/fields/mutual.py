@@ -102,7 +102,9 @@ class Side(Start):
         """
         counts = torch.zeros(len(self.rows), dtype=torch.bool, device=self.rows.device)
         counts[self.voxels.long()] = True
-        soften(self.rows[:, :3].T, worst.long(), self.own.shape[2:], counts)
+        flat = self.rows[:, :3].T.contiguous()
+        changed = soften(flat, worst.long(), self.own.shape[2:], counts)
+        self.rows[changed, :3] = flat[:, changed].T
 
     def each_part(self, work: Callable[[slice], None]) -> None:
         """Call `work` on the round trips, some at a time."""

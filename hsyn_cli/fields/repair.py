@@ -64,16 +64,18 @@ def mend(field: Tensor, low: Tensor, spacing: Spacing, least: float, rounds: int
         todo = beside[corner_determinant_at(field, beside, spacing) < least]
 
 
-def soften(flat: Tensor, voxels: Tensor, size: torch.Size, counts: Tensor) -> None:
+def soften(flat: Tensor, voxels: Tensor, size: torch.Size, counts: Tensor) -> Tensor:
     """Blend a field with its own 3^3 mean around some voxels, in place; one round of `mend`.
 
+    Returns the flat indices of the voxels that changed.
+
     Args:
-        flat: (3, Z * Y * X). voxels: flat indices. size: (Z, Y, X).
+        flat: (3, Z * Y * X), contiguous. voxels: flat indices. size: (Z, Y, X).
         counts: (Z * Y * X,), of bool; False keeps a voxel as it is.
     """
     place = torch.empty(size.numel(), dtype=torch.int32, device=flat.device)
     marks = torch.zeros(1, size.numel(), device=flat.device)
-    _softened(flat, voxels, size, place, marks, 1, counts)
+    return _softened(flat, voxels, size, place, marks, 1, counts)
 
 
 def _softened(

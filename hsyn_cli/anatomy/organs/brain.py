@@ -33,7 +33,7 @@ class Brain(Organ):
 
     checkpoint = "brain-t1"
     kinds = (BRAIN, HEAD)
-    prepared_as = "brains without bias"
+    prepared_as = "brains and heads without bias"
 
     def recognise(self, image: sitk.Image, grey: Intensities) -> Look | None:
         import SimpleITK as sitk
@@ -51,13 +51,16 @@ class Brain(Organ):
     def prepare(
         self, image: sitk.Image, look: Look, lesion: sitk.Image | None = None
     ) -> sitk.Image:
-        """A skull-stripped brain without its bias field, float32; any other image unchanged.
+        """A brain or head without its bias field, float32; any other image unchanged.
 
-        The tissue around a brain would pass for a bias field.
+        The tissue around the brain of a head would pass for a bias field, so its middle tells it.
         """
         from hsyn_cli.anatomy.bias import without_bias
 
-        return without_bias(image, lesion) if look.kind == BRAIN else image
+        if look.kind == BRAIN:
+            return without_bias(image, lesion)
+        middle = self.middle(image, look)
+        return image if middle is None else without_bias(image, lesion, middle)
 
     def middle(self, image: sitk.Image, look: Look) -> sitk.Image | None:
         """About the brain of a whole head, because scalps and necks differ more."""

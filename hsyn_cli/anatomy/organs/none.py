@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 class Anything(Organ):
     """Lengths follow from its size and its voxels, whatever it shows."""
 
-    prepared_as = "anything, brains without bias"
+    prepared_as = "anything, brains and heads without bias"
 
     def prepare(
         self, image: sitk.Image, look: Look, lesion: sitk.Image | None = None
     ) -> sitk.Image:
-        """A skull-stripped brain of any contrast without its bias field; else unchanged.
+        """A brain or head of any contrast without its bias field; else unchanged.
 
         On coarse voxels, which show several tissues each, anatomy would pass for a bias field.
         """
