@@ -12,6 +12,7 @@ libraries of a GPU keep beside them cannot be counted here.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hsyn_cli.config import presets
-from hsyn_cli.fields import folding, mutual, slabs, smoothing
+from hsyn_cli.fields import folding, regularity, slabs, smoothing, ways
 from hsyn_cli.method import memory, steps
 from hsyn_cli.method import register as method
 
@@ -76,9 +77,10 @@ def compare(moving: Any, fixed: Any, **options: Any) -> tuple[dict[str, float], 
 
     live = Live()
     as_on_a_gpu = (
-        (method, "placed", placed), (mutual, "PART", mutual.PART_ELSEWHERE), (slabs, "KEPT", 0),
+        (method, "placed", placed), (ways, "PART", ways.PART_ELSEWHERE), (slabs, "KEPT", 0),
         (steps, "SLAB", slabs.ON_GPU), (steps, "_content", steps._whole),
         (folding, "DETERMINANT_SLAB", slabs.ON_GPU), (smoothing, "BLOCK", 1 << 20),
+        (smoothing, "LARGE", math.inf), (regularity, "LARGE", math.inf),
     )  # fmt: skip
     forget_matrices()
     try:

@@ -43,30 +43,33 @@ def less_divergence(u: Tensor, diffusion: float) -> Tensor:
     differences, once of either side, so that the finest waves count and no side is preferred. At
     the border, differences that lack a neighbour are 0.
     """
-    steps, depth, out = math.ceil(diffusion / MOST_DIFFUSION), u.shape[2], torch.empty_like(u)
+    steps = math.ceil(diffusion / MOST_DIFFUSION)
+    if u.requires_grad or u.device.type != "cpu" or u[0, 0].numel() < LARGE or not steps:
+        return _diffused(u, diffusion, steps)
+    depth, out = u.shape[2], torch.empty_like(u)
 
     def work(first: int, last: int) -> None:
         low, high = max(first - steps, 0), min(last + steps, depth)  # a step reaches one voxel far
-        part = u[:, :, low:high]
-        for _ in range(steps):
-            part = _diffused(part, diffusion / (2 * steps))
+        part = _diffused(u[:, :, low:high], diffusion, steps)
         out[:, :, first:last] = part[:, :, first - low : last - low]
 
-    whole = u.requires_grad or u.device.type != "cpu" or u[0, 0].numel() < LARGE
-    each_slab(work, depth, depth if whole else DEEP, u.device)
+    each_slab(work, depth, DEEP, u.device)
     return out
 
 
-def _diffused(u: Tensor, half: float) -> Tensor:
-    """A step of `less_divergence`, over twice `half` square voxels."""
-    out = u.clone()
-    for k in range(2):
-        div = _difference(u[:, 0], 3, k)
-        for part in (1, 2):
-            div += _difference(u[:, part], 3 - part, k)
-        for part in range(3):
-            out[:, part].add_(_difference(div, 3 - part, 1 - k), alpha=half)
-    return out
+def _diffused(u: Tensor, diffusion: float, steps: int) -> Tensor:
+    """`less_divergence` at once."""
+    for _ in range(steps):
+        out = u.clone()
+        for k in range(2):
+            div = _difference(u[:, 0], 3, k)
+            for part in (1, 2):
+                div += _difference(u[:, part], 3 - part, k)
+            for part in range(3):
+                change = _difference(div, 3 - part, 1 - k)
+                out[:, part].add_(change, alpha=diffusion / (2 * steps))
+        u = out
+    return u
 
 
 def _difference(u: Tensor, axis: int, behind: int) -> Tensor:
