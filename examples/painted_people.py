@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import benchmark
@@ -46,32 +47,47 @@ def picture(labels: sitk.Image, kind: str, seed: tuple[int, ...]) -> sitk.Image:
     return painted(labels, rng, values | outside)
 
 
+def kept(image: sitk.Image, path: Path) -> None:
+    """Write an image; a half-written one has another name."""
+    beside = path.with_name(f"new-{path.name}")
+    sitk.WriteImage(image, str(beside))
+    beside.replace(path)
+
+
 def written(paths: list[Path], look: str, kinds: list[str], work: Path) -> list[dict[str, str]]:
     """The pairs of one look and one pair of contrasts, as a row of benchmark.py's tables each."""
     rows = []
-    for k, pair in enumerate(itertools.pairwise(paths)):
+    for pair in itertools.pairwise(paths):
         row = {}
         for role, path, kind in zip(("moving", "fixed"), pair, kinds, strict=True):
-            only = work / f"{path.name[:-7]}-labels.nii.gz"
+            name = path.name.removesuffix(".nii.gz")
+            only, file = (
+                work / f"{name}-labels.nii.gz",
+                work / f"{name}-{look}-{kind}-{role}.nii.gz",
+            )
             if not only.exists():
-                sitk.WriteImage(brain(path, None), str(only))
-            file = work / f"{look}-{'-'.join(kinds)}-{k}-{role}.nii.gz"
+                kept(brain(path, None), only)
             if not file.exists():
-                head = picture(
-                    sitk.ReadImage(str(path)), kind, (k, role == "fixed", CONTRASTS.index(kind))
+                seed = (zlib.crc32(name.encode()), role == "fixed", CONTRASTS.index(kind))
+                head = picture(sitk.ReadImage(str(path)), kind, seed)
+                kept(
+                    head if look == "head" else sitk.Mask(head, sitk.ReadImage(str(only)) > 0), file
                 )
-                shown = head if look == "head" else sitk.Mask(head, sitk.ReadImage(str(only)) > 0)
-                sitk.WriteImage(shown, str(file))
             row |= {role: str(file), f"{role}_labels": str(only)}
         rows.append(row)
     return rows
 
 
 def dice(method: str, pair: dict[str, str], arguments: argparse.Namespace) -> float:
+    """The mean Dice, of a result that hsyn calls doubtful, too."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         out.mkdir()
-        benchmark.register(method, pair, out, arguments)
+        try:
+            benchmark.register(method, pair, out, arguments)
+        except RuntimeError:
+            if not (out / "report.json").exists():
+                raise
         field = sitk.ReadImage(str(out / "forward_field.nii.gz"), sitk.sitkVectorFloat64)
         return benchmark.mean_dice(sitk.DisplacementFieldTransform(field), pair)
 
@@ -106,7 +122,7 @@ def main() -> None:
             found: dict[str, list[float]] = {method: [] for method in methods}
             for k, row in enumerate(rows):
                 for method in methods:
-                    key = f"{look} {kinds} {paths[k].name} {method}"
+                    key = f"{look} {kinds} {paths[k].name} to {paths[k + 1].name} {method}"
                     if key not in scores:
                         scores[key] = dice(method, row, arguments)
                         saved.write_text(json.dumps(scores, indent=1) + "\n")

@@ -263,15 +263,15 @@ def keep_freed_memory() -> None:
         mallopt(M_ARENA_MAX, 1)
 
 
-def return_memory() -> None:
+def return_memory(least: int = MUCH) -> None:
     """Return freed memory to the system, where the C library is glibc and it holds much.
 
     It keeps what was freed in pieces. Later, larger blocks do not fit into these. Fresh pages take
-    time, so a process of less than `MUCH` keeps them.
+    time, so a process of less than `least` bytes keeps them.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError, ValueError, IndexError):
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        if pages * os.sysconf("SC_PAGE_SIZE") > MUCH:
+        if pages * os.sysconf("SC_PAGE_SIZE") > least:
             ctypes.CDLL(None).malloc_trim(0)
 
 

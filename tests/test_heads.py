@@ -10,10 +10,11 @@ from samples import EXAMPLES, voxel_points
 from hsyn_cli.anatomy import organs
 from hsyn_cli.anatomy.contrast import Shown
 from hsyn_cli.anatomy.depth import middle
-from hsyn_cli.anatomy.intensity import read_intensities
 from hsyn_cli.anatomy.organs.brain import HEAD
 from hsyn_cli.anatomy.placement import place
 from hsyn_cli.anatomy.scene import Subjects, prepare_subjects
+from hsyn_cli.method.matching import regression
+from hsyn_cli.method.prepare import look
 from hsyn_cli.space import Grid, affine_from, affine_parts
 
 GRID = Grid((56, 60, 68), (4.0, 4.0, 4.0), (-112.0, -120.0, -168.0), tuple(np.eye(3).ravel()))
@@ -50,14 +51,14 @@ def subjects_of(moving: sitk.Image, fixed: sitk.Image, organ: str = "brain") -> 
 
 def test_the_middle_of_a_head_is_its_brain(scan: sitk.Image) -> None:
     image, brain = head(scan, np.zeros(3))
-    found = middle(image, read_intensities(image))
+    found = middle(image)
     assert found is not None
     inside = sitk.GetArrayViewFromImage(found) != 0
     assert (inside & brain).sum() > 0.85 * brain.sum()
     neck = voxel_points(GRID)[..., 2] < -108
     assert (inside & neck).sum() == 0
     dark = image * 0
-    assert middle(dark, read_intensities(dark)) is None
+    assert middle(dark) is None
 
 
 @pytest.mark.parametrize("organ", ["brain", "none"])
@@ -65,7 +66,7 @@ def test_the_affine_of_heads_follows_their_brains(scan: sitk.Image, organ: str) 
     (moving, _), (fixed, brain) = head(scan, SHIFT), head(scan, np.zeros(3))
     subjects, points = subjects_of(moving, fixed, organ), voxel_points(GRID)[brain]
     off = []
-    for one in (subjects, replace(subjects, middle=None)):
+    for one in (subjects, replace(subjects, middles=None)):
         affine, _ = place(one, "rigid", None, seed=0, finest_mm=4.0)
         a, t = affine_parts(affine)
         off.append(np.linalg.norm(points @ a.T + t - points - SHIFT, axis=1).mean())
@@ -77,11 +78,59 @@ def test_a_head_and_a_brain_have_no_middle_in_common(scan: sitk.Image) -> None:
     image, _ = head(scan, np.zeros(3))
     looks = organs.look(scan), organs.look(image)
     subjects = prepare_subjects((scan, image), (None, None), looks, organs.find("none"), 99.5)
-    assert subjects.middle is None
+    assert subjects.middles is None
 
 
 def test_skin_does_not_tell_the_contrast(scan: sitk.Image) -> None:
     (moving, _), (fixed, _) = head(scan, np.zeros(3), 1), head(scan, np.zeros(3), 2)
     subjects, still = subjects_of(moving, fixed), affine_from(np.eye(3), np.zeros(3))
-    found = [Shown.of(one, still) for one in (subjects, replace(subjects, middle=None))]
+    found = [Shown.of(one, still) for one in (subjects, replace(subjects, middles=None))]
     assert found[0].correlation > found[1].correlation + 0.2
+
+
+@pytest.mark.parametrize("search", ["near", "full"])
+def test_masks_and_a_full_search_do_not_keep_brains_from_being_aligned(
+    scan: sitk.Image, search: str
+) -> None:
+    (moving, _), (fixed, brain) = head(scan, SHIFT), head(scan, np.zeros(3))
+    everywhere, points = sitk.Cast(fixed >= 0, sitk.sitkUInt8), voxel_points(GRID)[brain]
+    lesion = sitk.Cast(sitk.Abs(fixed * 0), sitk.sitkUInt8)
+    lesion[20:24, 30:34, 40:44] = 1
+    subjects = replace(
+        subjects_of(moving, fixed), masks=(everywhere, everywhere), lesions=(None, lesion)
+    )
+    affine, _ = place(subjects, "rigid", None, seed=0, finest_mm=4.0, search=search)
+    a, t = affine_parts(affine)
+    assert np.linalg.norm(points @ a.T + t - points - SHIFT, axis=1).mean() < 1.5
+
+
+def test_middles_that_tell_nothing_leave_the_affine_of_the_whole(scan: sitk.Image) -> None:
+    image, _ = head(scan, np.zeros(3))
+    full = sitk.Cast(image > 0, sitk.sitkFloat32) * 100
+    looks = (organs.look(full), organs.look(full))
+    subjects = prepare_subjects((full, full), (None, None), looks, organs.find("none"), 99.5)
+    affine, _ = place(subjects, "affine", None, seed=0, finest_mm=4.0, same_contrast=False)
+    np.testing.assert_allclose(affine_parts(affine)[0], np.eye(3), atol=0.05)
+
+
+def test_heads_keep_their_size_without_networks(scan: sitk.Image) -> None:
+    (moving, _), (fixed, _) = head(scan, SHIFT), head(scan, np.zeros(3))
+    pair = look(moving, fixed, None, None)
+    assert pair.sized(organs.find("none")).unit == 1
+
+
+def test_where_the_middle_tells_too_little_all_content_tells_the_contrast() -> None:
+    grey = np.random.default_rng(0).uniform(0.2, 0.9, (12, 12, 12)).astype(np.float32)
+    empty = np.zeros_like(grey)
+    assert not Shown.in_values(grey, 1.1 - grey, empty).same_contrast
+    assert Shown.in_values(grey, grey, empty).same_contrast
+
+
+def test_grey_values_that_the_middle_lacks_look_like_the_nearest_it_has() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0.1, 0.6, (16, 16, 16)).astype(np.float32)
+    inside = np.ones_like(image)
+    image[:4], inside[:4] = 0.95, 0
+    values, ratio = regression(image, 0.8 - image / 2, inside)
+    assert ratio > 0.95
+    assert values[-4] == pytest.approx(values[38], abs=0.03)

@@ -48,6 +48,7 @@ def align(
     grey: tuple[Intensities | None, Intensities | None] = (None, None),
     same_contrast: bool = True,
     search: Search = "near",
+    middle: sitk.Image | None = None,
 ) -> sitk.AffineTransform:
     """Affine or rigid transform, or translation, fixed point -> moving point.
 
@@ -62,6 +63,8 @@ def align(
         grey: intensities of the moving and the fixed image, if known.
         same_contrast: whether both images show a tissue in the same way.
         search: "full" also finds poses that are turned by up to 180 degrees.
+        middle: a mask of the part of the fixed image that is aligned last, as well as its masks
+            allow.
 
     Raises:
         GeometryError: the images have too few voxels in common. UsageError: an unknown `kind`.
@@ -91,8 +94,18 @@ def align(
         transform, _ = best_pose(*levels[SEARCH_MM], masks, kind, other, same_contrast)
     else:
         transform = start if kind == "affine" else _nearest(start, kind, fixed)
-    for mm, share in stages:
-        refined = _refined(transform, *levels[mm], masks, kind, same_contrast, (mm, share), seed)
+    plan = [(stage, masks) for stage in (stages if middle is None else stages[:1])]
+    if middle is not None:
+        inside = middle if masks[0] is None else sitk.And(middle, _as_ones(masks[0], middle))
+        plan += [(stage, (inside, masks[1])) for stage in stages]
+    for k, (stage, where) in enumerate(plan):
+        found = (transform, *levels[stage[0]], where, kind, same_contrast, stage, seed)
+        try:
+            refined = _refined(*found)
+        except GeometryError:
+            if not k:
+                raise
+            break  # the middles do not meet, or have one grey value
         if refined is None:  # a slab can turn inside out, and a tiny image can get lost
             break
         transform = refined
@@ -187,6 +200,12 @@ def left_out(start: sitk.Transform, kind: Kind) -> str:
     word = "a translation" if kind == "translation" else "rigid"
     told = f"the alignment is {word}, so it starts from the initial transform"
     return f"{told}, without {' and '.join(lost)}" if lost else ""
+
+
+def _as_ones(mask: sitk.Image, like: sitk.Image) -> sitk.Image:
+    """A mask as ones on another grid."""
+    same = sitk.Transform(like.GetDimension(), sitk.sitkIdentity)
+    return sitk.Resample(mask != 0, like, same, sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
 
 
 def _robust(image: sitk.Image, grey: Intensities | None) -> sitk.Image:

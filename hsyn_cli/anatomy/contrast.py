@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from hsyn_cli.anatomy.intensity import resample_image, resample_mask
+from hsyn_cli.anatomy.intensity import resample_image
 from hsyn_cli.anatomy.scene import Subjects
 from hsyn_cli.space import Grid
 
@@ -50,8 +50,9 @@ class Shown:
         """
         contents = (moving > DARKEST, fixed > DARKEST)
         common, least = (contents[0] & contents[1]).sum(), min(v.sum() for v in contents)
-        part = (moving, fixed) if middle is None else (moving * middle, fixed * middle)
-        return cls(relation(*part), information(moving, fixed), float(common / max(least, 1)))
+        middle = np.ones_like(moving) if middle is None else middle
+        found = relation_in(middle, moving, fixed)
+        return cls(found, information(moving, fixed), float(common / max(least, 1)))
 
     @classmethod
     def of(cls, subjects: Subjects, affine: sitk.AffineTransform) -> Shown:
@@ -65,8 +66,8 @@ class Shown:
         moving, fixed = (
             resample_image(view, grid, chain, grey)[0, 0].numpy() for view, chain, grey in sides
         )
-        middle = subjects.middle and resample_mask(subjects.middle, grid)[0, 0].numpy()
-        found = cls.in_values(moving, fixed, middle)
+        middle = subjects.middle_on(grid, affine)
+        found = cls.in_values(moving, fixed, None if middle is None else middle[0, 0].numpy())
         same = all(grey.hounsfield for grey in subjects.grey)
         return replace(found, correlation=1.0) if same else found
 
@@ -76,9 +77,10 @@ class Shown:
         return self.correlation >= LEAST
 
 
-def relates(moving: Values, fixed: Values) -> bool:
-    """Whether aligned grey values in [0, 1] are those of one contrast, see `relation`."""
-    return relation(moving, fixed) >= LEAST
+def relates(moving: Values, fixed: Values, middle: Values | None = None) -> bool:
+    """Whether aligned grey values in [0, 1] are those of one contrast, see `relation_in`."""
+    middle = np.ones_like(moving) if middle is None else middle
+    return relation_in(middle, moving, fixed) >= LEAST
 
 
 def relation(moving: Values, fixed: Values) -> float:
@@ -94,6 +96,13 @@ def relation(moving: Values, fixed: Values) -> float:
     dark = [np.percentile(image[image > DARKEST], DARK) for image in (moving, fixed)]
     tissue = (moving > dark[0]) & (fixed > dark[1])
     return min(_correlation(moving[part], fixed[part]) for part in (content, tissue))
+
+
+def relation_in(middle: Values, moving: Values, fixed: Values) -> float:
+    """`relation` where `middle` is not 0; of all content if too little of it lies there."""
+    inside = (middle > 0) & (moving > DARKEST) & (fixed > DARKEST)
+    part = inside if inside.sum() >= FEW else np.ones_like(inside)
+    return relation(moving * part, fixed * part)
 
 
 def information(moving: Values, fixed: Values) -> float:

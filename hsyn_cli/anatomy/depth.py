@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from hsyn_cli.anatomy.intensity import BRIGHT, Intensities
+from hsyn_cli.anatomy.intensity import BRIGHT, Intensities, read_intensities
 from hsyn_cli.space import Grid
 
 LOOK_MM = 3.0  # voxels of the look, for 1.5 litres; as large a share of other bodies
@@ -45,12 +45,13 @@ def brighter_inside(image: sitk.Image, grey: Intensities) -> float:
     return inner / outer if outer > 0 else float("nan")
 
 
-def middle(image: sitk.Image, grey: Intensities) -> sitk.Image | None:
+def middle(image: sitk.Image) -> sitk.Image | None:
     """A mask of about the brain in a whole head, on the grid of the head; None: it shows nothing.
 
-    It is what lies deeper than `SCALP_MM`, and within `BRAIN_MM` of the deepest point: necks are
+    It is what lies deeper than `SCALP_MM`, and within `BRAIN_MM` of the deepest points: necks are
     thinner than the head is at its brain. No grey value within counts, so all contrasts will do.
     """
+    grey = read_intensities(image)
     small = _small(image, grey, HEAD_MM)
     body = small > grey.low + BRIGHT * (grey.high - grey.low)
     body = sitk.BinaryFillhole(sitk.BinaryMorphologicalClosing(body, [CLOSED] * 3))
@@ -58,9 +59,8 @@ def middle(image: sitk.Image, grey: Intensities) -> sitk.Image | None:
     deep = _depths(parts == 1)
     if not (deep > SCALP_MM).any():
         return None
-    z, y, x = (int(k) for k in np.unravel_index(deep.argmax(), deep.shape))
     places = Grid.of(small).points(np.argwhere(deep > SCALP_MM)[:, ::-1].astype(float))
-    centre = np.array(small.TransformIndexToPhysicalPoint((x, y, z)))
+    centre = places[deep[deep > SCALP_MM] > deep.max() - HEAD_MM].mean(0)
     inside = np.zeros(deep.shape, np.uint8)
     inside[deep > SCALP_MM] = np.linalg.norm(places - centre, axis=1) < BRAIN_MM
     mask = Grid.of(small).stamp(sitk.GetImageFromArray(inside))

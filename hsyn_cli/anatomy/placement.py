@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import SimpleITK as sitk
 
-from hsyn_cli.anatomy.affine import STAGES_MM, align, left_out
+from hsyn_cli.anatomy.affine import align, left_out
 from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.scene import Subjects
 from hsyn_cli.errors import GeometryError
@@ -30,7 +28,7 @@ def place(
 ) -> tuple[sitk.AffineTransform, str]:
     """The affine, fixed point -> moving point, and a note or none; see `align`.
 
-    Of two images with a `middle`, that of the fixed one is aligned last.
+    Of two images with `middles`, that of the fixed one is aligned last.
 
     If the contents hardly overlap in space, their centres are brought together first, as the note
     tells. A `start` is taken as far as `kind` allows; the note tells what is left out. The place of
@@ -48,16 +46,12 @@ def place(
     if shift is not None:
         moving = _shifted(moving, -shift)
         moving_mask = None if moving_mask is None else _shifted(moving_mask, -shift)
-    middle = None if subjects.counted != (None, None) else subjects.middle
-    part = partial(
-        align, fixed, moving, kind, seed=seed, grey=subjects.grey, same_contrast=same_contrast
-    )
-    affine = part(
-        fixed_mask=fixed_mask, moving_mask=moving_mask, start=start, other=other, search=search,
-        finest_mm=finest_mm if middle is None else STAGES_MM[0],
+    affine = align(
+        fixed, moving, kind, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask,
+        start=start, other=other, finest_mm=finest_mm, grey=subjects.grey,
+        same_contrast=same_contrast, search=search,
+        middle=None if subjects.middles is None else subjects.middles[1],
     )  # fmt: skip
-    if middle is not None:
-        affine = part(fixed_mask=middle, start=affine, finest_mm=finest_mm)
     if shift is None:
         return affine, "" if start is None else left_out(start, kind)
     a, t = affine_parts(affine)

@@ -51,7 +51,7 @@ class Subjects:
         alike: whether both images have one contrast in each channel.
         doubt: see `method.where.Where`; images that were given one contrast bring noise with it.
         even: whether both are sampled so that noise and blur do not depend on the place of voxels.
-        middle: of the fixed image, if both images have one; see `Organ.middle`.
+        middles: of both images, if both have one; see `Organ.middle`.
     """
 
     views: Images
@@ -65,7 +65,7 @@ class Subjects:
     alike: bool = False
     doubt: float = 0.0
     even: bool = False
-    middle: sitk.Image | None = None
+    middles: Images | None = None
 
     @cached_property
     def channels(self) -> tuple[Subjects, ...]:
@@ -110,6 +110,13 @@ class Subjects:
         if self.regions is not None:
             box = grown_box(whole, whole, box, self.organ.near_mm)
         return working_grid(whole, box, spacing, margin, multiple)
+
+    def middle_on(self, grid: Grid, transform: sitk.AffineTransform) -> Tensor | None:
+        """(1, 1, Z, Y, X): 1 in both `middles`, that of the moving image through `transform`."""
+        if self.middles is None:
+            return None
+        moving, fixed = self.middles
+        return resample_mask(moving, grid, transform) * resample_mask(fixed, grid)
 
     def finer_than(self, mm: float) -> bool:
         """Whether the images have enough detail for working voxels of `mm`.
@@ -234,10 +241,12 @@ def prepare_subjects(
         return moving, fixed
 
     regions, channels = organ.regions(masks, looks), tuple((v, greys(v)) for v in further)
-    middles = [organ.middle(view, look) for view, look in zip(images, looks, strict=True)]
-    middle = None if any(part is None for part in middles) else middles[1]
+    of_moving, of_fixed = (
+        organ.middle(view, look) for view, look in zip(images, looks, strict=True)
+    )
+    middles = None if of_moving is None or of_fixed is None else (of_moving, of_fixed)
     return Subjects(
-        views, greys(views), masks, regions, organ, lesions, channels, slices, middle=middle
+        views, greys(views), masks, regions, organ, lesions, channels, slices, middles=middles
     )
 
 

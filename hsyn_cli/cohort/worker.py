@@ -59,7 +59,7 @@ def main() -> None:
         tell({"step": "starting", "fraction": 0.0})
         with _log(Path(task.log)):
             outcome = carry_out(task, tell)
-        devices.return_memory()
+        devices.return_memory(0)
         tell({"outcome": dataclasses.asdict(outcome)})
 
 

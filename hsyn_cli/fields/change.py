@@ -9,8 +9,8 @@ import torch
 
 from hsyn_cli.fields.folding import determinants, inner, log_determinant
 from hsyn_cli.fields.grids import along_axes
+from hsyn_cli.fields.marked import Mask
 from hsyn_cli.fields.totals import Totals
-from hsyn_cli.fields.ways import Mask
 from hsyn_cli.space import Array
 
 NAN = float("nan")

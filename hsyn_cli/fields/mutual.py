@@ -17,10 +17,11 @@ from torch import Tensor
 
 from hsyn_cli.devices import return_memory, to_device
 from hsyn_cli.fields.grids import ErrorStats
+from hsyn_cli.fields.marked import Mask
 from hsyn_cli.fields.repair import soften
 from hsyn_cli.fields.sampling import length, sample_grid
 from hsyn_cli.fields.slabs import each_slab
-from hsyn_cli.fields.ways import Mask, Ways, points_at_once
+from hsyn_cli.fields.ways import Ways, points_at_once
 from hsyn_cli.space import Array, Box, Grid
 
 RATE, MOMENTUM = 0.3, 0.3
@@ -100,6 +101,8 @@ class Side(Start):
         Where a field nearly folds, steps alone do not bring the round trips to an end. Only the
         voxels of the round trips change.
         """
+        if not len(worst):
+            return
         counts = torch.zeros(len(self.rows), dtype=torch.bool, device=self.rows.device)
         counts[self.voxels.long()] = True
         flat = self.rows[:, :3].T.contiguous()

@@ -87,7 +87,7 @@ def _softened(
     reach: int,
     counts: Tensor | None = None,
 ) -> Tensor:
-    """As `soften`, and the voxels that changed. place, marks (zeros): scratch."""
+    """As `soften`; counts: None counts all. place, marks (zeros): scratch."""
     near = _widened(voxels, size, place, reach)
     changed = _widened(near, size, place, reach)
     changed = changed if counts is None else changed[counts[changed]]

@@ -15,10 +15,10 @@ from torch import Tensor
 from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.folding import Folding, determinants, measure_folding
 from hsyn_cli.fields.grids import ErrorStats, affine_displacement, along_axes, resample_field
+from hsyn_cli.fields.marked import Mask
 from hsyn_cli.fields.mutual import Contents, RoundTrips
 from hsyn_cli.fields.repair import unfolded
 from hsyn_cli.fields.sampling import rotate
-from hsyn_cli.fields.ways import Mask
 from hsyn_cli.space import Array, Box, Grid
 
 Affine = tuple[Array, Array]  # (A, t), point -> A @ point + t, in mm LPS

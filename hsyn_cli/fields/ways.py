@@ -6,18 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hsyn_cli.devices import to_device
-from hsyn_cli.fields.marked import marked, marked_on
+from hsyn_cli.fields.marked import Mask, marked, marked_on
 from hsyn_cli.fields.slabs import each_slab
 from hsyn_cli.space import Grid
 
 PART = 16_000  # points in one call; their temporaries stay in the cache
 PART_ELSEWHERE = 500_000  # the same on a GPU
-
-Mask = NDArray[np.bool_]
 
 
 def points_at_once(device: torch.device) -> int:

@@ -27,6 +27,7 @@ CONTENT = 0.05  # of the range; darker voxels may be background
 LEAST_RATIO = 0.2  # the correlation ratio that a match needs
 UNMATCHED = "the images differ in contrast, and neither tells enough of the other for a match"
 DOUBT = 2.0  # see `where.Where`; a matched image has noise of its own contrast
+LEAST_WEIGHT = 1e-5  # of all voxels; fewer do not tell what a grey value looks like
 EVEN = 0.5  # of the median slope; where an image is as steep, voxels count half
 
 
@@ -95,8 +96,7 @@ def matched(
     ratios: list[float] = []
     for channel, weight, (moving, fixed) in zip(subjects.channels, weights, seen, strict=True):
         found = matches(moving, fixed, counts) if weight else ()
-        inside = (moving, fixed) if counts is None else (moving * counts, fixed * counts)
-        if not weight or (len(seen) > 1 and relates(*inside)):
+        if not weight or (len(seen) > 1 and relates(moving, fixed, counts)):
             parts = [channel]
         elif found:
             parts = [one.applied(channel) for one in found]
@@ -131,14 +131,19 @@ def regression(image: Values, other: Values, counts: Values) -> tuple[NDArray[np
     weights, sums = (
         np.bincount(bins.ravel(), part.ravel(), BINS) for part in (counts, counts * grey)
     )
-    means = _smooth(sums) / np.maximum(_smooth(weights), 1e-9)
+    total, weight = _smooth(sums), _smooth(weights)
+    known = weight > LEAST_WEIGHT * weight.sum()  # other values look as the nearest of these
+    if not known.any():
+        return np.zeros(BINS), 0.0
+    index = np.arange(BINS)
+    means = np.interp(index, index[known], total[known] / weight[known])
     both = (image > CONTENT) & (other > CONTENT) & (counts > 0)
     if not both.any():
         return means, 0.0
-    part, weight = grey[both], counts[both]
+    part, share = grey[both], counts[both]
     spread, rest = (
-        float(np.average(np.square(part - its), weights=weight))
-        for its in (np.average(part, weights=weight), means[bins[both]])
+        float(np.average(np.square(part - its), weights=share))
+        for its in (np.average(part, weights=share), means[bins[both]])
     )
     return means, 1 - rest / spread if spread else 0.0
 

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 import torch
 
 from hsyn_cli.anatomy.contrast import look_mm
-from hsyn_cli.anatomy.intensity import foreground, resample_mask
+from hsyn_cli.anatomy.intensity import foreground
 from hsyn_cli.anatomy.organs import NONE, Images
 from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.size import scaled_affine
@@ -147,7 +147,7 @@ def give_one_contrast(
     small = sampling.downsample(channels, FIELD_STRIDE)
     moving, fixed = sampling.warp(small, halves.u, halves.voxel).cpu().numpy()
     subjects, grid = aligned.subjects, halves.scene.grid
-    middle = subjects.middle and resample_mask(subjects.middle, grid)
+    middle = subjects.middle_on(grid, aligned.affine)
     counts = None if middle is None else sampling.downsample(middle, FIELD_STRIDE)[0, 0].numpy()
     found = matched(subjects, settings.channels, list(zip(moving, fixed, strict=True)), counts)
     if found is None:

@@ -109,7 +109,10 @@ class Pair:
         shown = zip(self.views, self.looks, strict=True)
         moving, fixed = (Extent.of(view.image, look.grey) for view, look in shown)
         images = (self.views[0].image, self.views[1].image)
-        unit, voxel = organ.unit((moving, fixed)), organ.voxel(images, (moving, fixed))
+        unit, voxel = (
+            organ.unit((moving, fixed), self.kinds.values()),
+            organ.voxel(images, (moving, fixed)),
+        )
         voxel = None if voxel is None else voxel / unit
         if unit == 1:
             return replace(self, voxel=voxel)

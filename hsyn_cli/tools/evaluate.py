@@ -28,9 +28,10 @@ from hsyn_cli.fields.folding import (
 )
 from hsyn_cli.fields.grids import ErrorStats, along_axes
 from hsyn_cli.fields.images import from_image
+from hsyn_cli.fields.marked import Mask
 from hsyn_cli.fields.mutual import RoundTrips
 from hsyn_cli.fields.sampling import sample_points
-from hsyn_cli.fields.ways import Mask, Ways
+from hsyn_cli.fields.ways import Ways
 from hsyn_cli.io import files
 from hsyn_cli.io.images import ImageLike, as_field, as_image, as_labels
 from hsyn_cli.io.plain import finite

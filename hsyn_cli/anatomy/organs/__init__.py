@@ -6,7 +6,7 @@ shows, and later steps use its answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -104,8 +104,11 @@ class Organ:
         """The contrast of an image of this organ, in a few words; "" if it is not judged."""
         return ""
 
-    def unit(self, extents: Extents) -> float:
-        """The mm that are one unit of length of the method, see `anatomy.size`."""
+    def unit(self, extents: Extents, kinds: Collection[str] = ()) -> float:
+        """The mm that are one unit of length of the method, see `anatomy.size`.
+
+        kinds: what the images show.
+        """
         return 1.0
 
     def voxel(self, images: Images, extents: Extents) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,7 +66,7 @@ class Brain(Organ):
         """About the brain of a whole head, because scalps and necks differ more."""
         from hsyn_cli.anatomy import depth
 
-        return depth.middle(image, look.grey) if look.kind == HEAD else None
+        return depth.middle(image) if look.kind == HEAD else None
 
     def unsuited(self, images: Images) -> str:
         if min(float(np.prod(image.GetSpacing())) for image in images) >= COARSE_MM**3:
@@ -82,7 +82,7 @@ class Brain(Organ):
             return ""
         return "not like T1" if _other_contrast(image) else "like T1"
 
-    def unit(self, extents: Extents) -> float:
+    def unit(self, extents: Extents, kinds: Collection[str] = ()) -> float:
         from hsyn_cli.anatomy.size import unit_of
 
         small = max(extent.content for extent in extents) < 1e6 * SMALL_LITRES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from hsyn_cli.anatomy.organs import Images, Look, Organ
@@ -36,10 +37,11 @@ class Anything(Organ):
 
         return BRAIN.middle(image, look)
 
-    def unit(self, extents: Extents) -> float:
+    def unit(self, extents: Extents, kinds: Collection[str] = ()) -> float:
+        from hsyn_cli.anatomy.organs.brain import HEAD
         from hsyn_cli.anatomy.size import unit_of
 
-        return unit_of(extents)
+        return 1.0 if set(kinds) == {HEAD} else unit_of(extents)
 
     def voxel(self, images: Images, extents: Extents) -> float | None:
         from hsyn_cli.anatomy.size import working_voxel
