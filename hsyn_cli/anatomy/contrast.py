@@ -77,10 +77,12 @@ class Shown:
         return self.correlation >= LEAST
 
 
-def relates(moving: Values, fixed: Values, middle: Values | None = None) -> bool:
+def relates(
+    moving: Values, fixed: Values, middle: Values | None = None, least: float = LEAST
+) -> bool:
     """Whether aligned grey values in [0, 1] are those of one contrast, see `relation_in`."""
     middle = np.ones_like(moving) if middle is None else middle
-    return relation_in(middle, moving, fixed) >= LEAST
+    return relation_in(middle, moving, fixed) >= least
 
 
 def relation(moving: Values, fixed: Values) -> float:

@@ -41,7 +41,7 @@ class Subjects:
     """A moving and a fixed image, ready to be put on a grid.
 
     Attributes:
-        views: both images, prepared for the `organ`: skull-stripped brains without bias field.
+        views: both images, prepared for the `organ`: brains and heads without bias field.
         grey: the intensities of the views.
         masks: the user's masks.
         regions: the parts to register, if the organ limits them.

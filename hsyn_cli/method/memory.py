@@ -39,6 +39,7 @@ WORKING_FIELDS = 48
 # Bytes per voxel of the images, of the boxes around their contents, and of the contents.
 TOTALS, FITTED, TRIPS = 12, 24, 34
 PART_VOXELS, PART = 500_000, 116  # voxels of a content that are fitted at once
+CALM = 21  # of one box, while its field becomes smoother where the fit does not end
 # What libraries keep beside tensors: pieces that do not fit, and the workspace of convolutions.
 # These are assumptions: no GPU has measured them yet.
 PIECES, WORKSPACE = 1.15, 250e6
@@ -184,5 +185,5 @@ def _below(level: Level) -> int:
 def _totals(count: Voxels, fit: bool) -> float:
     """Bytes of total fields, and of the round trips that fit them to each other."""
     sizes = WORKING_FIELDS * count.refined + TOTALS * count.images + FITTED * count.boxes
-    parts = PART * min(PART_VOXELS, count.content / 2)
+    parts = max(PART * min(PART_VOXELS, count.content / 2), CALM * count.boxes / 2 if fit else 0)
     return sizes + (TRIPS if fit else TRIPS / 2) * count.content + parts

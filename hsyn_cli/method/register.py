@@ -8,6 +8,7 @@ Refinement, repair and exact inversion are ours.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,8 @@ from functools import partial
 import SimpleITK as sitk
 import torch
 
-from hsyn_cli.anatomy.contrast import look_mm
+from hsyn_cli.anatomy import organs
+from hsyn_cli.anatomy.contrast import LEAST, look_mm
 from hsyn_cli.anatomy.intensity import foreground
 from hsyn_cli.anatomy.organs import NONE, Images
 from hsyn_cli.anatomy.poses import Kind, Search
@@ -33,7 +35,7 @@ from hsyn_cli.io.transforms import TransformLike
 from hsyn_cli.method import inference, prepare
 from hsyn_cli.method.clock import Clock, Progress
 from hsyn_cli.method.inference import FIELD_STRIDE
-from hsyn_cli.method.matching import UNMATCHED, matched
+from hsyn_cli.method.matching import BRAINS_RELATE, UNMATCHED, matched
 from hsyn_cli.method.measures import measured, tell
 from hsyn_cli.method.placing import Tell, placed
 from hsyn_cli.method.result import Facts, Registration
@@ -149,7 +151,9 @@ def give_one_contrast(
     subjects, grid = aligned.subjects, halves.scene.grid
     middle = subjects.middle_on(grid, aligned.affine)
     counts = None if middle is None else sampling.downsample(middle, FIELD_STRIDE)[0, 0].numpy()
-    found = matched(subjects, settings.channels, list(zip(moving, fixed, strict=True)), counts)
+    seen = list(zip(moving, fixed, strict=True))
+    least = BRAINS_RELATE if organs.of_brains(pair.kinds) else LEAST if len(seen) > 1 else math.inf
+    found = matched(subjects, settings.channels, seen, counts, least)
     if found is None:
         return replace(aligned, notes=(*aligned.notes, UNMATCHED)), method
     subjects, weights, note = found

@@ -197,6 +197,11 @@ def checkpoint_for(
     return (fits and organ.checkpoint) or NONE
 
 
+def of_brains(kinds: Mapping[str, str]) -> bool:
+    """Whether all images show brains or heads, as {role: kind}."""
+    return set(kinds.values()) <= set(find(DEFAULT).kinds)
+
+
 def why_none(kinds: Mapping[str, str], images: Images) -> str:
     """Why `checkpoint_for` finds none for images that show {role: kind}; "" if it finds one."""
     fitting = _organs_of(kinds)
