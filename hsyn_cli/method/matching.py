@@ -27,7 +27,7 @@ CONTENT = 0.05  # of the range; darker voxels may be background
 LEAST_RATIO = 0.2  # the correlation ratio that a match needs
 UNMATCHED = "the images differ in contrast, and neither tells enough of the other for a match"
 DOUBT = 2.0  # see `where.Where`; a matched image has noise of its own contrast
-LEAST_WEIGHT = 1e-5  # of all voxels; fewer do not tell what a grey value looks like
+LEAST_WEIGHT = 1e-6  # of all voxels; fewer do not tell what a grey value looks like
 BRAINS_RELATE = 0.25  # once roughly registered, brains of one contrast; of two, it is below 0
 EVEN = 0.5  # of the median slope; where an image is as steep, voxels count half
 
