@@ -7,18 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_examples import EXAMPLES, load
+from test_examples import load_with_others
 
 SKIN, BRAIN, FLUID = 502, 3, 24
 
 
 @pytest.fixture(scope="module")
 def people():
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        yield load(EXAMPLES / "painted_people.py")
-    finally:
-        sys.path.remove(str(EXAMPLES))
+    yield from load_with_others("painted_people.py")
 
 
 @pytest.fixture

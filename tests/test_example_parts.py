@@ -2,14 +2,13 @@
 
 import io
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
-from test_examples import EXAMPLES, load
+from test_examples import load_with_others
 
 from hsyn_cli.anatomy import organs
 from hsyn_cli.config import presets
@@ -20,11 +19,7 @@ from hsyn_cli.method.working import Method
 
 @pytest.fixture(scope="module")
 def parts():
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        yield load(EXAMPLES / "parts.py")
-    finally:
-        sys.path.remove(str(EXAMPLES))
+    yield from load_with_others("parts.py")
 
 
 def method(preset: str) -> Method:

@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +25,15 @@ def load(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def load_with_others(name: str) -> Iterator[ModuleType]:
+    """A script of examples/ that imports others beside it; for a fixture."""
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        yield load(EXAMPLES / name)
+    finally:
+        sys.path.remove(str(EXAMPLES))
 
 
 benchmark = load(EXAMPLES / "benchmark.py")
