@@ -197,14 +197,14 @@ def device_memory_mb(device: torch.device) -> tuple[float, float] | None:
 
     if device.type == "cuda":
         try:
-            with torch.cuda.device(device):
+            with torch.cuda.device(device):  # some of torch refuses a device without an index
                 free, total = torch.cuda.mem_get_info()
+                share = getattr(torch.cuda.memory, "get_per_process_memory_fraction", lambda: 1.0)()
         except RuntimeError as error:
             if not out_of_device_memory(error):
                 raise
             return 0.0, 0.0
         used, kept = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
-        share = getattr(torch.cuda.memory, "get_per_process_memory_fraction", lambda _: 1.0)(device)
         return max(0.0, min(free + kept, share * total) - used) / 1e6, share * total / 1e6
     if device.type == "mps":
         total = torch.mps.recommended_max_memory()

@@ -57,8 +57,8 @@ class Fixed(FeatureNet):
         super().__init__(SMALL)
         self.answer = answer
 
-    def directions(self, images: torch.Tensor) -> torch.Tensor:
-        return self.answer[..., None, None]
+    def directions_at(self, images: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+        return self.answer.mT
 
 
 def test_features_are_on_a_sphere_in_the_unit_cube() -> None:
@@ -68,6 +68,15 @@ def test_features_are_on_a_sphere_in_the_unit_cube() -> None:
     assert answer.shape == (2, 4, 8, 12, 16)
     assert 0 <= answer.min() <= answer.max() <= 1
     torch.testing.assert_close((answer - 0.5).square().sum(1), torch.full((2, 8, 12, 16), 0.25))
+
+
+def test_the_features_of_a_few_voxels_are_those_of_all() -> None:
+    torch.manual_seed(0)
+    net, images = FeatureNet(SMALL), picture((6, 10, 12), 1, batch=2)
+    voxels = torch.stack([torch.randperm(720)[:50] for _ in range(2)])
+    every = net.directions(images).flatten(2)
+    expected = torch.stack([one[:, here].T for one, here in zip(every, voxels, strict=True)])
+    torch.testing.assert_close(net.directions_at(images, voxels), expected)
 
 
 def test_twins_show_one_anatomy_in_two_contrasts(cache: Cache) -> None:

@@ -256,7 +256,7 @@ def test_the_free_memory_of_a_gpu(
     monkeypatch.setattr(cuda, "memory_reserved", lambda device: kept)
     monkeypatch.setattr(cuda, "memory_allocated", lambda device: used)
     name = "get_per_process_memory_fraction"
-    monkeypatch.setattr(cuda.memory, name, lambda device: share, raising=False)
+    monkeypatch.setattr(cuda.memory, name, lambda: share, raising=False)
     assert devices.device_memory_mb(torch.device("cuda")) == pytest.approx(told)
     assert devices.device_memory_mb(torch.device("cpu")) is None
 

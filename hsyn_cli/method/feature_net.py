@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,3 +33,17 @@ class FeatureNet(MapsNet):
     def directions(self, images: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) in [0, 1] -> unit vectors (B, F, Z, Y, X)."""
         return F.normalize(unfold(self.net(images), self.stride), dim=1)
+
+    def directions_at(self, images: Tensor, voxels: Tensor) -> Tensor:
+        """`directions` of the flat indices `voxels` (B, N) alone, (B, N, F).
+
+        A training needs few of them, and so keeps no volume of features.
+        """
+        cells, s = self.net(images), self.stride
+        (_, _, _, y, x), (_, ny, nx) = cells.shape, images.shape[2:]
+        place = (voxels // (nx * ny), voxels // nx % ny, voxels % nx)
+        cell = ((place[0] // s) * y + place[1] // s) * x + place[2] // s
+        part = ((place[0] % s) * s + place[1] % s) * s + place[2] % s
+        apart = cells.flatten(2).unflatten(1, (-1, s**3))  # (B, F, s^3, cells), see `unfold`
+        of_image = torch.arange(len(voxels), device=voxels.device)[:, None]
+        return F.normalize(apart[of_image, :, part, cell], dim=-1)

@@ -84,9 +84,8 @@ def feature_loss(
 
     `hits`: share of the voxels whose own features are the nearest of all.
     """
-    features = net.directions(twins.images).flatten(2)
-    a, b = (one[:, voxels] for one, voxels in zip(features, twins.voxels, strict=True))  # (F, N)
-    alike = a.T @ b / temperature
+    a, b = net.directions_at(twins.images, twins.voxels)  # (N, F)
+    alike = a @ b.T / temperature
     own = torch.arange(len(alike), device=alike.device)
     loss = (F.cross_entropy(alike, own) + F.cross_entropy(alike.T, own)) / 2
     hits = (alike.detach().argmax(1) == own).float().mean()

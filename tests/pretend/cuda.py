@@ -48,14 +48,21 @@ def answers(capability: tuple[int, int]) -> dict[str, Callable[..., Any]]:
         "max_memory_reserved": 0,
         "reset_peak_memory_stats": None,
         "current_stream": Stream(),
-        "get_per_process_memory_fraction": 1.0,
     }
+
+    def get_per_process_memory_fraction(device: Any = None) -> float:
+        if device is not None and torch.device(device).index is None:  # torch refuses it as well
+            raise ValueError(f"Expected a torch.device with a specified index, but got:{device}")
+        return 1.0
 
     def synchronize(device: Any = None) -> None:
         RECORD.wait("synchronize")
 
     guards = dict.fromkeys(("device", "stream"), nullcontext)
-    classes = {"synchronize": synchronize, "Stream": Stream, "Event": Stream, **guards}
+    classes = {
+        "synchronize": synchronize, "Stream": Stream, "Event": Stream, **guards,
+        "get_per_process_memory_fraction": get_per_process_memory_fraction,
+    }  # fmt: skip
     return classes | {name: _always(v) for name, v in fixed.items()}
 
 
