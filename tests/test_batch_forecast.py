@@ -103,6 +103,14 @@ def test_memory_is_that_of_a_run(make: Make, tmp_path: Path) -> None:
     assert costs.look(job.inputs, job.options).memory / 1e6 == pytest.approx(peak, rel=0.25)
 
 
+def test_libraries_of_a_device_take_memory_of_the_computer(make: Make) -> None:
+    """But the tensors of all networks are not there."""
+    plain = costs.look(make("a").inputs, {"preset": "default", "model": "none"})
+    assert dataclasses.replace(plain, on_device=1e9).memory == plain.memory + costs.DEVICE
+    large = dataclasses.replace(plain, networks=True, all_levels=True, working=1e8)
+    assert dataclasses.replace(large, on_device=1e9).memory < large.memory
+
+
 def test_a_cohort_of_several_kinds(make: Make, tmp_path: Path, steady: list[object]) -> None:
     jobs = [make(f"a{k}") for k in range(3)] + [make("b", (30, 32, 28))]
     told = forecast.forecast(jobs, tmp_path / "study", workers=2, threads=1)

@@ -184,14 +184,14 @@ def _box_of(mask: Mask) -> tuple[slice, ...] | None:
 
 def _fills_boxes(values: Values, value: float, noise: float) -> bool:
     """Whether the pieces of one value at the border are boxes."""
+    from scipy import ndimage
+
     labels = _pieces(_near(values, (value,), noise))
     at_border = np.unique(np.concatenate([face.ravel() for face in faces(labels)]))
-    voxels = box = 0
-    for label in at_border[at_border > 0]:
-        index = np.nonzero(labels == label)
-        voxels += len(index[0])
-        box += int(np.prod([np.ptp(i) + 1 for i in index]))
-    return voxels >= BOX * box
+    at_border = at_border[at_border > 0]
+    boxes = ndimage.find_objects(labels.view(np.int32))
+    box = sum(labels[boxes[label - 1]].size for label in at_border)
+    return bool(np.bincount(labels.ravel())[at_border].sum() >= BOX * box)
 
 
 def _pieces(mask: Mask) -> NDArray[np.uint32]:

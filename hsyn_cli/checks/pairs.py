@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,6 +239,8 @@ def _cost(
     wanted, _ = wanted_of(Path(), inputs, options, {})
     voxels = (Grid.of(pair.images[0]).voxel, Grid.of(pair.images[1]).voxel)
     seconds = content.seconds + costs.START
+    if device is not None and not device.left:
+        content = replace(content, on_device=device.needed_mb * MEGABYTE)
     memory = content.memory + costs.SEVERAL_THREADS * (torch.get_num_threads() > 1)
     return Cost(
         seconds * speed.now,

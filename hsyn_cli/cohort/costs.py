@@ -39,6 +39,7 @@ OTHER_CONTRAST = 1.9  # times the force of equal contrasts
 # Bytes.
 BASE = 331e6  # libraries
 SEVERAL_THREADS = 100e6  # more with two threads than with one
+DEVICE = 1270e6  # libraries of a device, as of CUDA 13 with an H200
 WORKING, WORKING_NETWORKS, WORKING_ALL_NETWORKS, WORKING_LINEAR = 190, 245, 350, 60
 REFINED_FINER = 330  # where the grid of the refinement is finer than the working grid
 PER_CHANNEL, PER_IMAGE_VOXEL = 24, 78
@@ -124,12 +125,14 @@ class Content:
         each = WORKING_LINEAR
         if self.deformable:
             each = WORKING_NETWORKS if self.networks else WORKING
-            each = WORKING_ALL_NETWORKS if self.networks and self.all_levels else each
+            here = self.networks and not self.on_device
+            each = WORKING_ALL_NETWORKS if here and self.all_levels else each
         if self.deformable and self.work and self.refined > self.working:
             each = REFINED_FINER
         each += PER_CHANNEL * (self.channels - 1)
         grid = max(self.working, self.refined) if self.deformable else self.working
-        return BASE + max(each * grid, PER_IMAGE_VOXEL * self.images)
+        libraries = BASE + (DEVICE if self.on_device else 0)
+        return libraries + max(each * grid, PER_IMAGE_VOXEL * self.images)
 
     def disk(self, wanted: Wanted, spacing: tuple[float, float]) -> float:
         """Bytes of its outputs; `spacing`: mean voxel of the moving and the fixed image in mm."""
