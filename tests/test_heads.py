@@ -74,6 +74,24 @@ def test_the_affine_of_heads_follows_their_brains(scan: sitk.Image, organ: str) 
     assert off[0] < 0.5 * off[1]
 
 
+def test_the_middles_tell_the_pose_of_heads_of_two_contrasts(scan: sitk.Image) -> None:
+    """Turned by 63 degrees; by all of the heads alone, the search ends 42 mm away."""
+    (moving, _), (fixed, brain) = head(scan, np.zeros(3), 1), head(scan, np.zeros(3))
+    turn = sitk.VersorRigid3DTransform()
+    turn.SetRotation((0.0, 1.0, 0.0), 1.1)
+    turn.SetTranslation((10.0, 20.0, -40.0))
+    wide = Grid((90, 90, 90), (4.0, 4.0, 4.0), (-180.0,) * 3, GRID.direction)
+    seen = sitk.Resample(moving, wide.empty_image(sitk.sitkFloat32), turn, sitk.sitkLinear, 0.0)
+    seen = sitk.Mask(245 - seen, seen > 5)
+    affine, _ = place(
+        subjects_of(seen, fixed, "none"), "rigid", None, seed=0, finest_mm=4.0, same_contrast=False
+    )
+    a, t = affine_parts(affine)
+    points, back = voxel_points(GRID)[brain][::50], turn.GetInverse()
+    true = np.array([back.TransformPoint(p) for p in points.tolist()])
+    assert np.linalg.norm(points @ a.T + t - true, axis=1).mean() < 1
+
+
 def test_a_head_and_a_brain_have_no_middle_in_common(scan: sitk.Image) -> None:
     image, _ = head(scan, np.zeros(3))
     looks = organs.look(scan), organs.look(image)

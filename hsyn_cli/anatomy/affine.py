@@ -18,6 +18,7 @@ from hsyn_cli.anatomy.poses import (
     Search,
     best_pose,
     best_turn,
+    better,
     cost_of,
     metric,
     optimise,
@@ -48,7 +49,7 @@ def align(
     grey: tuple[Intensities | None, Intensities | None] = (None, None),
     same_contrast: bool = True,
     search: Search = "near",
-    middle: sitk.Image | None = None,
+    middles: Masks = (None, None),
 ) -> sitk.AffineTransform:
     """Affine or rigid transform, or translation, fixed point -> moving point.
 
@@ -63,8 +64,8 @@ def align(
         grey: intensities of the moving and the fixed image, if known.
         same_contrast: whether both images show a tissue in the same way.
         search: "full" also finds poses that are turned by up to 180 degrees.
-        middle: a mask of the part of the fixed image that is aligned last, as well as its masks
-            allow.
+        middles: masks of the parts of both images that tell the pose, too, and of which that of
+            the fixed image is aligned last, as well as its masks allow.
 
     Raises:
         GeometryError: the images have too few voxels in common. UsageError: an unknown `kind`.
@@ -89,15 +90,23 @@ def align(
         turn, centre = best_turn(*levels[SEARCH_MM], masks, kind, same_contrast)
         levels = {mm: (f, turned(m, turn, centre)) for mm, (f, m) in levels.items()}
         masks = (fixed_mask, moving_mask and turned(moving_mask, turn, centre))
-    transform: sitk.Transform
-    if start is None:
-        transform, _ = best_pose(*levels[SEARCH_MM], masks, kind, other, same_contrast)
-    else:
-        transform = start if kind == "affine" else _nearest(start, kind, fixed)
+    middle, of_moving = middles
     plan = [(stage, masks) for stage in (stages if middle is None else stages[:1])]
+    within = masks
     if middle is not None:
         inside = middle if masks[0] is None else sitk.And(middle, _as_ones(masks[0], middle))
-        plan += [(stage, (inside, masks[1])) for stage in stages]
+        within = (inside, masks[1])
+        plan += [(stage, within) for stage in stages]
+    transform: sitk.Transform
+    if start is None:
+        levels_here = levels[SEARCH_MM]
+        transform, _ = best_pose(*levels_here, masks, kind, other, same_contrast)
+        if middle is not None and of_moving is not None:
+            about = (middle, turned(of_moving, turn, centre))
+            further = best_pose(*levels_here, within, kind, other, same_contrast, about=about)
+            transform = better(*levels_here, within, same_contrast, transform, further)
+    else:
+        transform = start if kind == "affine" else _nearest(start, kind, fixed)
     for k, (stage, where) in enumerate(plan):
         found = (transform, *levels[stage[0]], where, kind, same_contrast, stage, seed)
         try:

@@ -6,7 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from hsyn_cli.anatomy.affine import align, left_out
-from hsyn_cli.anatomy.poses import Kind, Search
+from hsyn_cli.anatomy.poses import Kind, Masks, Search
 from hsyn_cli.anatomy.scene import Subjects
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_from, affine_parts
@@ -28,7 +28,7 @@ def place(
 ) -> tuple[sitk.AffineTransform, str]:
     """The affine, fixed point -> moving point, and a note or none; see `align`.
 
-    Of two images with `middles`, that of the fixed one is aligned last.
+    The `middles` of both images tell the pose, too, and that of the fixed one is aligned last.
 
     If the contents hardly overlap in space, their centres are brought together first, as the note
     tells. A `start` is taken as far as `kind` allows; the note tells what is left out. The place of
@@ -46,11 +46,15 @@ def place(
     if shift is not None:
         moving = _shifted(moving, -shift)
         moving_mask = None if moving_mask is None else _shifted(moving_mask, -shift)
+    middles: Masks = (None, None)
+    if subjects.middles is not None:
+        of_moving, of_fixed = subjects.middles
+        middles = of_fixed, of_moving if shift is None else _shifted(of_moving, -shift)
     affine = align(
         fixed, moving, kind, seed=seed, fixed_mask=fixed_mask, moving_mask=moving_mask,
         start=start, other=other, finest_mm=finest_mm, grey=subjects.grey,
         same_contrast=same_contrast, search=search,
-        middle=None if subjects.middles is None else subjects.middles[1],
+        middles=middles,
     )  # fmt: skip
     if shift is None:
         return affine, "" if start is None else left_out(start, kind)

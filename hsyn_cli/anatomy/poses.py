@@ -131,10 +131,15 @@ def best_pose(
     other: Array | None,
     same_contrast: bool,
     steps: int = SEARCH_STEPS,
+    about: Masks | None = None,
 ) -> tuple[sitk.Transform, float]:
-    """The best pose after so many `steps`, and its cost."""
-    centre_f, spread_f = _moments(fixed, masks[0])
-    centre_m, spread_m = _moments(moving, masks[1])
+    """The best pose after so many `steps`, and its cost.
+
+    `about`: masks of the parts whose centres lie on each other at first; None: the `masks`.
+    """
+    of_fixed, of_moving = masks if about is None else about
+    centre_f, spread_f = _moments(fixed, of_fixed)
+    centre_m, spread_m = _moments(moving, of_moving)
     size = float(np.clip(spread_m / max(spread_f, 1e-6), 0.7, 1.4))
     scale = size if kind == "affine" else 1.0
     method = metric(*masks, same_contrast)
@@ -176,3 +181,17 @@ def best_pose(
             optimise(method, fixed, moving)
     costs = list(map(cost, best))
     return best[int(np.argmin(costs))], min(costs)
+
+
+def better(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    masks: Masks,
+    same_contrast: bool,
+    pose: sitk.Transform,
+    further: tuple[sitk.Transform, float],
+) -> sitk.Transform:
+    """The one of two poses with the lower cost inside the masks; that of `further` is known."""
+    method = metric(*masks, same_contrast)
+    method.SetInitialTransform(pose, inPlace=True)
+    return pose if cost_of(method, fixed, moving) <= further[1] else further[0]
