@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import SimpleITK as sitk
 import torch
+import torch.nn.functional as F
 from numpy.polynomial.legendre import legvander
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hsyn_cli.anatomy.intensity import read_intensities, without
@@ -16,7 +21,8 @@ LOOK_MM = 4.0  # voxel size of the estimate
 CONTENT_EDGE_MM = 8.0  # deeper inside the content, its edges have no effect
 DARKEST = 0.05  # of the range; darker voxels are background
 DEGREE = 6  # of the polynomial
-CLASSES, ROUNDS = 3, 12
+CLASSES, JOINT_CLASSES = 3, 6  # of one image, and of several images of one anatomy
+ROUNDS = 12
 LEAST_DEVIATION = 0.02  # of a class, in log intensity
 STIFFNESS = 1e-5  # penalty on high degrees
 # Voxels of the content. Of more than MOST_VOXELS, evenly spaced ones are fitted.
@@ -45,9 +51,19 @@ def without_bias(
     share = 1 - (UNSURE / max(deviation, 1e-6)) ** 2
     if share <= 0:
         return image
-    gain = sitk.Exp(field * -share)
+    return divided(image, field * share, low)
+
+
+def divided(
+    image: sitk.Image, field: sitk.Image, low: float, way: sitk.Transform | None = None
+) -> sitk.Image:
+    """`image` without a log bias field, float32; `low` is its grey value zero.
+
+    `way`: from points of the image to those of the field; None: they are the same.
+    """
+    image, way = sitk.Cast(image, sitk.sitkFloat32), way or sitk.Transform()
     gain = sitk.Resample(
-        gain, image, sitk.Transform(), sitk.sitkLinear, 1.0, sitk.sitkFloat32, True
+        sitk.Exp(field * -1.0), image, way, sitk.sitkLinear, 1.0, sitk.sitkFloat32, True
     )
     return image + sitk.Maximum(image - low, 0.0) * (gain - 1.0)
 
@@ -57,9 +73,7 @@ def _log_bias(
 ) -> tuple[sitk.Image, float, float] | None:
     """The log bias field on LOOK_MM voxels, its deviation in the content, and the grey value zero.
 
-    None if there is too little content. Van Leemput et al., IEEE TMI 18(10), 1999: intensities are
-    a mixture of Gaussians times a polynomial, and each is fitted in turn to what the other leaves.
-    Sizes of tensors: N voxels, K classes, P terms.
+    None if there is too little content.
     """
     factors = shrink_factors(Grid.of(image), LOOK_MM)
     small = sitk.BinShrink(image, factors)
@@ -86,52 +100,101 @@ def _log_bias(
     if inside.sum() < LEAST_CONTENT_VOXELS:
         return None
     index = inside.nonzero(as_tuple=True)
-    ends = [(int(i.min()), int(i.max())) for i in index]
     every = -(-len(index[0]) // MOST_VOXELS)
     index = tuple(i[::every] for i in index)
     log = values[index].log()  # (N,)
+    fields, deviations = fit(log[:, None], index, values.shape, Mixture.of_one(log))
+    out = sitk.GetImageFromArray(fields[0])
+    out.CopyInformation(small)
+    return out, float(deviations[0]), low
+
+
+def fit(
+    logs: Tensor,
+    index: Sequence[Tensor],
+    shape: Sequence[int],
+    classes: Mixture,
+    weights: Tensor | None = None,
+) -> tuple[NDArray[np.float32], Tensor]:
+    """The log bias fields (C, Z, Y, X) of C images of one anatomy, and their deviations (C,).
+
+    Van Leemput et al., IEEE TMI 18(10), 1999: intensities are a mixture of Gaussians times a
+    polynomial, and each is fitted in turn to what the other leaves. All images share the classes.
+    Sizes of tensors: N voxels, K classes, P terms.
+
+    Args:
+        logs: (N, C) logarithms of intensities. index: their z, y, x, (N,) each, in `shape`.
+        weights: (N,), of the voxels; None: all the same.
+    """
+    ends = [(int(i.min()), int(i.max())) for i in index]
     powers = itertools.product(range(DEGREE + 1), repeat=3)
     degrees = torch.tensor([d for d in powers if 0 < sum(d) <= DEGREE])  # (P, 3)
     along = [_polynomials(i, *e)[:, d] for i, e, d in zip(index, ends, degrees.T, strict=True)]
     terms = along[0] * along[1] * along[2]  # (N, P)
-    stiffness = torch.diag(degrees.square().sum(1).double() ** 2) * (STIFFNESS * len(log))
-    bias, classes = torch.zeros_like(log), _Mixture(log)
+    stiffness = torch.diag(degrees.square().sum(1).double() ** 2) * (STIFFNESS * len(logs))
+    counts = torch.ones_like(logs[:, 0]) if weights is None else weights / weights.mean()
+    bias = torch.zeros_like(logs)
     for _ in range(ROUNDS):
-        expected, precision = classes.fitted(log - bias)
-        weights = _least_squares(terms, log - expected, precision / precision.mean(), stiffness)
-        bias = terms @ weights
-        middle = bias.mean()
+        expected, precision = classes.fitted(logs - bias, counts)
+        found = []
+        for left, sure in zip((logs - expected).T, precision.T, strict=True):
+            found.append(_least_squares(terms, left, counts * sure / sure.mean(), stiffness))
+        factors = torch.stack(found, dim=1)  # (P, C)
+        bias = terms @ factors
+        middle = (counts[:, None] * bias).mean(0)
         bias -= middle
-    axes = [_polynomials(torch.arange(n), *e) for n, e in zip(values.shape, ends, strict=True)]
-    cube = log.new_zeros((DEGREE + 1,) * 3)
-    cube[tuple(degrees.T)] = weights
-    field = torch.einsum("ijk,zi,yj,xk->zyx", cube, *axes)
-    field.sub_(middle).clamp_(bias.min(), bias.max())
-    out = sitk.GetImageFromArray(field.float().numpy())
-    out.CopyInformation(small)
-    return out, float(bias.std()), low
+    axes = [_polynomials(torch.arange(n), *e) for n, e in zip(shape, ends, strict=True)]
+    cubes = logs.new_zeros(logs.shape[1], *(DEGREE + 1,) * 3)
+    at = (slice(None), *degrees.T)
+    cubes[at] = factors.T
+    fields = torch.einsum("cijk,zi,yj,xk->czyx", cubes, *axes)
+    low, high = (v[:, None, None, None] for v in (bias.min(0).values, bias.max(0).values))
+    fields = torch.minimum(torch.maximum(fields - middle[:, None, None, None], low), high)
+    return fields.float().numpy(), bias.std(0)
 
 
-class _Mixture:
-    """K Gaussians, which start on equal shares of `values`."""
+@dataclass
+class Mixture:
+    """K Gaussians of C values: means and deviations (K, C), shares (K,)."""
 
-    def __init__(self, values: Tensor) -> None:
+    means: Tensor
+    deviations: Tensor
+    shares: Tensor
+
+    @classmethod
+    def of_one(cls, values: Tensor) -> Mixture:
+        """Of one value (N,): CLASSES, which start on equal shares of the values."""
         ranks = ((torch.arange(CLASSES) + 0.5) / CLASSES * len(values)).long()
-        self.means = values.sort().values[ranks]
-        self.deviations = (values.std() / CLASSES + 0.05).expand(CLASSES)
-        self.shares = torch.full_like(self.means, 1 / CLASSES)
+        means = values.sort().values[ranks][:, None]
+        deviations = (values.std() / CLASSES + 0.05).expand(CLASSES, 1)
+        return cls(means, deviations, torch.full_like(means[:, 0], 1 / CLASSES))
 
-    def fitted(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Expected value of each voxel (N,) and its precision (N,), after three rounds of EM."""
+    @classmethod
+    def of_several(cls, values: Tensor) -> Mixture:
+        """Of several values (N, C): JOINT_CLASSES, which start on clusters (k-means)."""
+        from scipy.cluster.vq import kmeans2
+
+        scale = values.std(0).clamp_min(1e-6)
+        _, own = kmeans2((values / scale).numpy(), JOINT_CLASSES, minit="++", seed=0)
+        of = F.one_hot(torch.from_numpy(own).long(), JOINT_CLASSES).to(values.dtype)
+        counts = of.sum(0) + 1e-6
+        means = of.T @ values / counts[:, None]
+        spread = (of.T @ values.square() / counts[:, None] - means.square()).clamp_min(0)
+        return cls(means, spread.sqrt() + LEAST_DEVIATION, counts / counts.sum())
+
+    def fitted(self, values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Expected values (N, C) and their precision (N, C), after three rounds of EM."""
         for _ in range(3):
-            z = (values[:, None] - self.means) / self.deviations
-            height = (self.shares / self.deviations + 1e-9).log()
-            of = torch.softmax(height - 0.5 * z * z, dim=1)  # (N, K)
-            counts = of.sum(0) + 1e-6
-            self.means = of.T @ values / counts
-            spread = (of * (values[:, None] - self.means).square()).sum(0) / counts
+            z = (values[:, None] - self.means) / self.deviations  # (N, K, C)
+            height = (self.shares / self.deviations.prod(1) + 1e-9).log()
+            of = torch.softmax(height - 0.5 * z.square().sum(2), dim=1)  # (N, K)
+            own = of * counts[:, None]
+            sums = own.sum(0) + 1e-6
+            self.means = own.T @ values / sums[:, None]
+            apart = (values[:, None] - self.means).square()
+            spread = torch.einsum("nk,nkc->kc", own, apart) / sums[:, None]
             self.deviations = (spread + LEAST_DEVIATION**2).sqrt()
-            self.shares = counts / counts.sum()
+            self.shares = sums / sums.sum()
         precision = of @ self.deviations**-2
         return of @ (self.means / self.deviations**2) / precision, precision
 

@@ -17,6 +17,7 @@ import SimpleITK as sitk
 import torch
 
 from hsyn_cli.anatomy import organs
+from hsyn_cli.anatomy.common_bias import Seen, without_common_bias
 from hsyn_cli.anatomy.contrast import LEAST, look_mm
 from hsyn_cli.anatomy.intensity import foreground
 from hsyn_cli.anatomy.organs import NONE, Images
@@ -35,7 +36,7 @@ from hsyn_cli.io.transforms import TransformLike
 from hsyn_cli.method import inference, prepare
 from hsyn_cli.method.clock import Clock, Progress
 from hsyn_cli.method.inference import FIELD_STRIDE
-from hsyn_cli.method.matching import BRAINS_RELATE, UNMATCHED, matched
+from hsyn_cli.method.matching import BRAINS_RELATE, UNMATCHED, evenness, matched
 from hsyn_cli.method.measures import measured, tell
 from hsyn_cli.method.placing import Tell, placed
 from hsyn_cli.method.result import Facts, Registration
@@ -151,13 +152,16 @@ def give_one_contrast(
     subjects, grid = aligned.subjects, halves.scene.grid
     middle = subjects.middle_on(grid, aligned.affine)
     counts = None if middle is None else sampling.downsample(middle, FIELD_STRIDE)[0, 0].numpy()
-    seen = list(zip(moving, fixed, strict=True))
+    seen: Seen = list(zip(moving, fixed, strict=True))
+    if organs.of_brains(pair.kinds):
+        weights, voxels = evenness(seen, counts), strided(grid, FIELD_STRIDE)
+        subjects, seen = without_common_bias(subjects, seen, weights, voxels, aligned.affine)
     least = BRAINS_RELATE if organs.of_brains(pair.kinds) else LEAST if len(seen) > 1 else math.inf
     found = matched(subjects, settings.channels, seen, counts, least)
     if found is None:
         return replace(aligned, notes=(*aligned.notes, UNMATCHED)), method
-    subjects, weights, note = found
-    chosen = replace(settings, weights=NONE, similarity=prepare.NETWORKS_FOR, channels=weights)
+    subjects, shares, note = found
+    chosen = replace(settings, weights=NONE, similarity=prepare.NETWORKS_FOR, channels=shares)
     features = method.networks.sn.features
     method = prepare.choose(pair, chosen, features).on(settings.device)
     return replace(aligned, subjects=subjects, notes=(*aligned.notes, note)), method
