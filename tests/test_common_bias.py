@@ -58,19 +58,18 @@ def subjects_of(moving: sitk.Image, fixed: sitk.Image) -> Subjects:
 
 
 def test_each_image_is_divided_in_its_own_space() -> None:
-    """The moving image lies 30 mm off, and its field with it."""
+    """The moving image is turned by 90 degrees and lies 30 mm off, and its field with it."""
     fixed = onion()
     plain = other_contrast(fixed)
     moving = times(plain, field(plain, 0.2))
-    shift = np.array([30.0, -20.0, 10.0])
-    moving.SetOrigin((np.array(moving.GetOrigin()) + shift).tolist())
+    shift, turn = np.array([30.0, -20.0, 10.0]), np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    moving.SetOrigin((turn @ np.array(moving.GetOrigin()) + shift).tolist())
+    moving.SetDirection((turn @ np.reshape(moving.GetDirection(), (3, 3))).ravel().tolist())
     subjects = subjects_of(moving, fixed)
     images = [(seen(moving), seen(fixed))]
     small = Grid.of(sitk.BinShrink(fixed, [2, 2, 2]))
     counts = np.ones_like(images[0][0])
-    even, after = without_common_bias(
-        subjects, images, counts, small, affine_from(np.eye(3), shift)
-    )
+    even, after = without_common_bias(subjects, images, counts, small, affine_from(turn, shift))
     content = sitk.GetArrayViewFromImage(plain) > 10
     off = [
         np.log(sitk.GetArrayFromImage(view)[content] / sitk.GetArrayFromImage(plain)[content])
