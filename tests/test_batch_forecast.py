@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from pretend import pretending
 from rich.console import Console
 
 from hsyn_cli.cohort import costs, forecast, speed, status
@@ -103,12 +104,13 @@ def test_memory_is_that_of_a_run(make: Make, tmp_path: Path) -> None:
     assert costs.look(job.inputs, job.options).memory / 1e6 == pytest.approx(peak, rel=0.25)
 
 
-def test_libraries_of_a_device_take_memory_of_the_computer(make: Make) -> None:
-    """But the tensors of all networks are not there."""
-    plain = costs.look(make("a").inputs, {"preset": "default", "model": "none"})
-    assert dataclasses.replace(plain, on_device=1e9).memory == plain.memory + costs.DEVICE
-    large = dataclasses.replace(plain, networks=True, all_levels=True, working=1e8)
-    assert dataclasses.replace(large, on_device=1e9).memory < large.memory
+def test_libraries_of_cuda_take_memory_of_the_computer(make: Make) -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        with pretending() as _:
+            found.append(costs.look(make(device).inputs, {"model": "none", "device": device}))
+    assert found[1].memory == found[0].memory + costs.CUDA
+    assert (found[0].on_device, found[1].on_device > 0) == (0.0, True)
 
 
 def test_a_cohort_of_several_kinds(make: Make, tmp_path: Path, steady: list[object]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from samples import EXAMPLES
 from test_bias import field, onion, times
 
@@ -12,7 +13,9 @@ import hsyn_cli
 from hsyn_cli.anatomy import organs
 from hsyn_cli.anatomy.common_bias import log_fields, without_common_bias
 from hsyn_cli.anatomy.scene import Subjects, prepare_subjects
-from hsyn_cli.method import register
+from hsyn_cli.anatomy.tensors import Scene
+from hsyn_cli.method import inference, register
+from hsyn_cli.method.working import Halves
 from hsyn_cli.space import Grid, affine_from
 
 GREYS = {100.0: 55.0, 65.0: 90.0, 30.0: 30.0}  # of a tissue in another contrast
@@ -69,7 +72,7 @@ def test_each_image_is_divided_in_its_own_space() -> None:
     images = [(seen(moving), seen(fixed))]
     small = Grid.of(sitk.BinShrink(fixed, [2, 2, 2]))
     counts = np.ones_like(images[0][0])
-    even, after = without_common_bias(subjects, images, counts, small, affine_from(turn, shift))
+    even, after = without_common_bias(subjects, images, [counts], small, affine_from(turn, shift))
     content = sitk.GetArrayViewFromImage(plain) > 10
     off = [
         np.log(sitk.GetArrayFromImage(view)[content] / sitk.GetArrayFromImage(plain)[content])
@@ -90,16 +93,46 @@ def test_too_little_that_counts_changes_nothing() -> None:
     small, same = Grid.of(sitk.BinShrink(image, [2, 2, 2])), affine_from(np.eye(3), np.zeros(3))
     counts = np.zeros_like(images[0][0])
     counts[20:24, 20:24, 20:24] = 1
-    found = without_common_bias(subjects, images, counts, small, same)
-    assert found[0] is subjects
-    assert found[1] is images
+    for given in (counts, None):
+        even, after = without_common_bias(subjects, images, [given], small, same)
+        assert even.views == subjects.views
+        assert after[0] is images[0]
+
+
+def test_each_channel_is_a_pair_of_its_own() -> None:
+    """A small second channel takes nothing from the first; without a weight it stays as it is."""
+    t1 = onion()
+    blob = t1 * 0
+    blob[40:60, 40:60, 40:60] = 150
+    t2 = times(other_contrast(t1), field(t1, 0.2))
+    one = subjects_of(t1, t2)
+    both = replace(one, others=(((blob, blob), one.grey),))
+    small, same = Grid.of(sitk.BinShrink(t1, [2, 2, 2])), affine_from(np.eye(3), np.zeros(3))
+    first, second = (seen(t1), seen(t2)), (seen(blob), seen(blob))
+    ones = np.ones_like(first[0])
+    alone, _ = without_common_bias(one, [first], [ones], small, same)
+    for weights in (ones, None):
+        found, after = without_common_bias(both, [first, second], [ones, weights], small, same)
+        for view, expected in zip(found.views, alone.views, strict=True):
+            assert np.array_equal(*map(sitk.GetArrayViewFromImage, (view, expected)))
+        assert found.others[0][0] == (blob, blob)
+        assert after[1] is second
+
+
+def test_coarse_images_stay() -> None:
+    image = onion(spacing=(3.0, 3.0, 3.0))
+    subjects, values = subjects_of(image, image), seen(sitk.Expand(image, [2, 2, 2]))
+    same = affine_from(np.eye(3), np.zeros(3))
+    ones = [np.ones_like(values)]
+    even, _ = without_common_bias(subjects, [(values, values)], ones, Grid.of(image), same)
+    assert even.views == subjects.views
 
 
 @pytest.mark.slow
 def test_brains_of_two_contrasts_lose_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fixed image is inverted and has a bias field of its own."""
     moving, fixed = (
-        sitk.BinShrink(sitk.ReadImage(str(EXAMPLES / name), sitk.sitkFloat32), [3, 3, 3])
+        sitk.BinShrink(sitk.ReadImage(str(EXAMPLES / name), sitk.sitkFloat32), [2, 2, 2])
         for name in ("moving.nii.gz", "fixed.nii.gz")
     )
     values = sitk.GetArrayFromImage(fixed)
@@ -114,3 +147,21 @@ def test_brains_of_two_contrasts_lose_theirs(monkeypatch: pytest.MonkeyPatch) ->
         (note,) = [w for w in found.facts.warnings if "correlation ratio" in w]
         ratios.append(float(note.split("ratio ")[1].split(",")[0].rstrip(")")))
     assert ratios[0] > ratios[1]
+
+
+def test_what_does_not_count_does_not_tell() -> None:
+    """A mask, and what lies beyond a cut."""
+    rows = torch.ones(2, 1, 8, 8, 8)
+    rows[0, :, :3] = 0
+    rows[1, ..., 6:] = 0
+    grid = Grid((8, 8, 8), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
+    scene = Scene(
+        grid, torch.ones(2, 1, 8, 8, 8), torch.ones(2, 0, 8, 8, 8), rows, torch.ones(2, 0, 8, 8, 8)
+    )
+    found = inference.counted(Halves(scene, torch.zeros(2, 3, 4, 4, 4)))
+    expected = np.ones((4, 4, 4))
+    expected[0] = expected[..., 3] = 0
+    expected[1] *= 0.5
+    np.testing.assert_allclose(found, expected)
+    free = Halves(replace(scene, counts=None), torch.zeros(2, 3, 4, 4, 4))
+    np.testing.assert_allclose(inference.counted(free), 1)

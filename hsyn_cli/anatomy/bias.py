@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 import torch
-import torch.nn.functional as F
 from numpy.polynomial.legendre import legvander
 from numpy.typing import NDArray
 from torch import Tensor
@@ -171,16 +170,17 @@ class Mixture:
 
     @classmethod
     def of_several(cls, values: Tensor) -> Mixture:
-        """Of several values (N, C): JOINT_CLASSES, which start on clusters (k-means)."""
-        from scipy.cluster.vq import kmeans2
+        """Of several values (N, C): JOINT_CLASSES, which start on equal shares of the voxels.
 
-        scale = values.std(0).clamp_min(1e-6)
-        _, own = kmeans2((values / scale).numpy(), JOINT_CLASSES, minit="++", seed=0)
-        of = F.one_hot(torch.from_numpy(own).long(), JOINT_CLASSES).to(values.dtype)
-        counts = of.sum(0) + 1e-6
-        means = of.T @ values / counts[:, None]
-        spread = (of.T @ values.square() / counts[:, None] - means.square()).clamp_min(0)
-        return cls(means, spread.sqrt() + LEAST_DEVIATION, counts / counts.sum())
+        These follow one another along the direction in which the values vary most.
+        """
+        apart = (values - values.mean(0)) / values.std(0).clamp_min(1e-6)
+        along = torch.linalg.eigh(apart.T @ apart).eigenvectors[:, -1]
+        order = (apart @ along * along[0].sign()).argsort()
+        groups = [values[part] for part in order.chunk(JOINT_CLASSES)]
+        means = torch.stack([group.mean(0) for group in groups])
+        deviations = torch.stack([group.std(0) for group in groups]) + LEAST_DEVIATION
+        return cls(means, deviations, torch.full_like(means[:, 0], 1 / len(groups)))
 
     def fitted(self, values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Expected values (N, C) and their precision (N, C), after three rounds of EM."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hsyn_cli.anatomy.bias import DARKEST, LEAST_CONTENT_VOXELS, MOST_VOXELS, Mixture, divided, fit
 from hsyn_cli.anatomy.contrast import Values
+from hsyn_cli.anatomy.organs.brain import COARSE_MM
 from hsyn_cli.anatomy.scene import Subjects
 from hsyn_cli.space import Grid
 
@@ -25,35 +26,39 @@ Seen = Sequence[tuple[Values, Values]]
 
 
 def without_common_bias(
-    subjects: Subjects, seen: Seen, counts: Values, grid: Grid, affine: sitk.AffineTransform
+    subjects: Subjects,
+    seen: Seen,
+    counts: Sequence[Values | None],
+    grid: Grid,
+    affine: sitk.AffineTransform,
 ) -> tuple[Subjects, Seen]:
-    """The subjects without the bias fields that their images show together, and `seen` alike.
+    """The subjects without the bias fields that both images of a channel show, and `seen` alike.
 
-    If too few voxels count, both stay as they are.
+    A channel of which too few voxels count stays as it is, and so do coarse images, whose anatomy
+    would pass for a bias field.
 
     Args:
         seen: each channel of both images, moving first, (Z, Y, X) in [0, 1] on `grid`, roughly
             registered.
-        counts: the weight of each voxel in [0, 1].
+        counts: for each channel, the weight of each voxel in [0, 1]; None: the channel stays.
         affine: fixed point -> moving point. The grid lies in the fixed image's space.
     """
-    images = [image for pair in seen for image in pair]
-    fields = log_fields(images, counts)
-    if fields is None:
-        return subjects, seen
-    even = [image * np.exp(-field) for image, field in zip(images, fields, strict=True)]
-    back, shown = affine.GetInverse(), [grid.stamp(sitk.GetImageFromArray(f)) for f in fields]
-    views = [
-        (
-            divided(channel.views[0], shown[2 * k], channel.grey[0].low, back),
-            divided(channel.views[1], shown[2 * k + 1], channel.grey[1].low),
-        )
-        for k, channel in enumerate(subjects.channels)
-    ]
+    back, views, even = affine.GetInverse(), [], []
+    for channel, images, weights in zip(subjects.channels, seen, counts, strict=True):
+        coarse = max(float(np.prod(view.GetSpacing())) for view in channel.views) >= COARSE_MM**3
+        fields = None if weights is None or coarse else log_fields(images, weights)
+        if fields is None:
+            views.append(channel.views)
+            even.append(images)
+            continue
+        moving, fixed = (grid.stamp(sitk.GetImageFromArray(field)) for field in fields)
+        low = [grey.low for grey in channel.grey]
+        of_moving = divided(channel.views[0], moving, low[0], back)
+        views.append((of_moving, divided(channel.views[1], fixed, low[1])))
+        even.append((images[0] * np.exp(-fields[0]), images[1] * np.exp(-fields[1])))
     greys = [grey for _, grey in subjects.others]
     others = tuple(zip(views[1:], greys, strict=True))
-    pairs = list(zip(even[::2], even[1::2], strict=True))
-    return replace(subjects, views=views[0], others=others), pairs
+    return replace(subjects, views=views[0], others=others), even
 
 
 def log_fields(images: Sequence[Values], counts: Values) -> NDArray[np.float32] | None:

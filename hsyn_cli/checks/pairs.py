@@ -239,8 +239,8 @@ def _cost(
     wanted, _ = wanted_of(Path(), inputs, options, {})
     voxels = (Grid.of(pair.images[0]).voxel, Grid.of(pair.images[1]).voxel)
     seconds = content.seconds + costs.START
-    if device is not None and not device.left:
-        content = replace(content, on_device=device.needed_mb * MEGABYTE)
+    if device is not None and device.device.startswith("cuda"):
+        content = replace(content, libraries=costs.CUDA)
     memory = content.memory + costs.SEVERAL_THREADS * (torch.get_num_threads() > 1)
     return Cost(
         seconds * speed.now,

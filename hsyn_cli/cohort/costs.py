@@ -39,7 +39,7 @@ OTHER_CONTRAST = 1.9  # times the force of equal contrasts
 # Bytes.
 BASE = 331e6  # libraries
 SEVERAL_THREADS = 100e6  # more with two threads than with one
-DEVICE = 1270e6  # libraries of a device, as of CUDA 13 with an H200
+CUDA = 1270e6  # its libraries, as of CUDA 13 with an H200
 WORKING, WORKING_NETWORKS, WORKING_ALL_NETWORKS, WORKING_LINEAR = 190, 245, 350, 60
 REFINED_FINER = 330  # where the grid of the refinement is finer than the working grid
 PER_CHANNEL, PER_IMAGE_VOXEL = 24, 78
@@ -64,6 +64,8 @@ class Content:
         deformable: False stops after the affine step.
         bfloat16: whether the networks run in these numbers.
         on_device: bytes of tensors at the peak, on a device that is not the CPU.
+        libraries: bytes that the libraries of that device take of the computer's memory. The
+            tensors count there, too: a full device is left for the CPU.
     """
 
     moving: float
@@ -81,6 +83,7 @@ class Content:
     channels: int = 1
     bfloat16: bool = True
     on_device: float = 0.0
+    libraries: float = 0.0
 
     @property
     def images(self) -> float:
@@ -125,14 +128,12 @@ class Content:
         each = WORKING_LINEAR
         if self.deformable:
             each = WORKING_NETWORKS if self.networks else WORKING
-            here = self.networks and not self.on_device
-            each = WORKING_ALL_NETWORKS if here and self.all_levels else each
+            each = WORKING_ALL_NETWORKS if self.networks and self.all_levels else each
         if self.deformable and self.work and self.refined > self.working:
             each = REFINED_FINER
         each += PER_CHANNEL * (self.channels - 1)
         grid = max(self.working, self.refined) if self.deformable else self.working
-        libraries = BASE + (DEVICE if self.on_device else 0)
-        return libraries + max(each * grid, PER_IMAGE_VOXEL * self.images)
+        return BASE + self.libraries + max(each * grid, PER_IMAGE_VOXEL * self.images)
 
     def disk(self, wanted: Wanted, spacing: tuple[float, float]) -> float:
         """Bytes of its outputs; `spacing`: mean voxel of the moving and the fixed image in mm."""
@@ -177,7 +178,8 @@ def look(inputs: Inputs, options: Mapping[str, Any]) -> Content:
         return found
     settings = replace(settings, device=device)
     steps = memory.needed(sized, subjects, affine, method, settings)
-    return replace(found, on_device=max(steps.values()))
+    libraries = CUDA if device.type == "cuda" else 0.0
+    return replace(found, on_device=max(steps.values()), libraries=libraries)
 
 
 def device_of(options: Mapping[str, Any]) -> torch.device | None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hsyn_cli.anatomy.tensors import Scene
 from hsyn_cli.devices import return_memory
@@ -29,6 +32,14 @@ FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' siz
 def where_of(scene: Scene) -> Where:
     """What the images of a scene can tell the force steps."""
     return Where(scene.counts, scene.stands_in, scene.blur, scene.doubt)
+
+
+def counted(halves: Halves) -> NDArray[np.float32]:
+    """How much both images count in their mean space, (Z, Y, X) on the grid of the fields."""
+    where = where_of(halves.scene).changed(partial(sampling.downsample, factor=FIELD_STRIDE))
+    weight = where.weight(halves.u, halves.voxel)
+    found = torch.ones_like(halves.u[0, 0]) if weight is None else weight[0, 0]
+    return np.asarray(found.cpu().numpy())
 
 
 def halfway_fields(scene: Scene, method: Method) -> Halves:

@@ -67,7 +67,7 @@ def matches(moving: Values, fixed: Values, counts: Values | None = None) -> Matc
 
     `counts`: the weight of each voxel; None: all the same.
     """
-    even = evenness(((moving, fixed),), counts)
+    even = evenness(moving, fixed, counts)
     found = [
         Match(which, *regression(image, other, even))
         for which, (image, other) in enumerate(((moving, fixed), (fixed, moving)))
@@ -150,13 +150,10 @@ def regression(image: Values, other: Values, counts: Values) -> tuple[NDArray[np
     return means, 1 - rest / spread if spread else 0.0
 
 
-def evenness(seen: Sequence[tuple[Values, Values]], counts: Values | None = None) -> Values:
-    """The weight of each voxel: that in `counts`, and little beside the edges of any image."""
-    images = [image for pair in seen for image in pair]
-    out = np.ones_like(images[0]) if counts is None else counts
-    for image in images:
-        out = out * _even(image)
-    return out
+def evenness(moving: Values, fixed: Values, counts: Values | None = None) -> Values:
+    """The weight of each voxel: that in `counts`, and little beside the edges of both images."""
+    even: Values = _even(moving) * _even(fixed)
+    return even if counts is None else even * counts
 
 
 def _even(image: Values) -> Values:

@@ -154,8 +154,14 @@ def give_one_contrast(
     counts = None if middle is None else sampling.downsample(middle, FIELD_STRIDE)[0, 0].numpy()
     seen: Seen = list(zip(moving, fixed, strict=True))
     if organs.of_brains(pair.kinds):
-        weights, voxels = evenness(seen, counts), strided(grid, FIELD_STRIDE)
-        subjects, seen = without_common_bias(subjects, seen, weights, voxels, aligned.affine)
+        inside = inference.counted(halves)
+        inside = inside if counts is None else counts * inside
+        even = [
+            evenness(*both, inside) if weight else None
+            for both, weight in zip(seen, settings.channels, strict=True)
+        ]
+        voxels = strided(grid, FIELD_STRIDE)
+        subjects, seen = without_common_bias(subjects, seen, even, voxels, aligned.affine)
     least = BRAINS_RELATE if organs.of_brains(pair.kinds) else LEAST if len(seen) > 1 else math.inf
     found = matched(subjects, settings.channels, seen, counts, least)
     if found is None:
