@@ -103,7 +103,7 @@ def test_each_channel_is_a_pair_of_its_own() -> None:
     """A small second channel takes nothing from the first; without a weight it stays as it is."""
     t1 = onion()
     blob = t1 * 0
-    blob[40:60, 40:60, 40:60] = 150
+    blob[40:56, 40:56, 40:56] = 150
     t2 = times(other_contrast(t1), field(t1, 0.2))
     one = subjects_of(t1, t2)
     both = replace(one, others=(((blob, blob), one.grey),))

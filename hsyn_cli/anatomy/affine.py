@@ -22,6 +22,7 @@ from hsyn_cli.anatomy.poses import (
     cost_of,
     metric,
     optimise,
+    summed_in_order,
     turned,
 )
 from hsyn_cli.errors import GeometryError, UsageError
@@ -86,38 +87,39 @@ def align(
     levels = {mm: (_at_spacing(fixed, mm), _at_spacing(moving, mm)) for mm in spacings}
     masks: Masks = (fixed_mask, moving_mask)
     turn, centre = np.eye(fixed.GetDimension()), np.zeros(fixed.GetDimension())
-    if search == "full" and start is None:
-        turn, centre = best_turn(*levels[SEARCH_MM], masks, kind, same_contrast)
-        levels = {mm: (f, turned(m, turn, centre)) for mm, (f, m) in levels.items()}
-        masks = (fixed_mask, moving_mask and turned(moving_mask, turn, centre))
-    middle, of_moving = middles
-    plan = [(stage, masks) for stage in (stages if middle is None else stages[:1])]
-    within = masks
-    if middle is not None:
-        inside = middle if masks[0] is None else sitk.And(middle, _as_ones(masks[0], middle))
-        within = (inside, masks[1])
-        plan += [(stage, within) for stage in stages]
-    transform: sitk.Transform
-    if start is None:
-        levels_here = levels[SEARCH_MM]
-        transform, _ = best_pose(*levels_here, masks, kind, other, same_contrast)
-        if middle is not None and of_moving is not None:
-            about = (middle, turned(of_moving, turn, centre))
-            further = best_pose(*levels_here, within, kind, other, same_contrast, about=about)
-            transform = better(*levels_here, within, same_contrast, transform, further)
-    else:
-        transform = start if kind == "affine" else _nearest(start, kind, fixed)
-    for k, (stage, where) in enumerate(plan):
-        found = (transform, *levels[stage[0]], where, kind, same_contrast, stage, seed)
-        try:
-            refined = _refined(*found)
-        except GeometryError:
-            if not k:
-                raise
-            break  # the middles do not meet, or have one grey value
-        if refined is None:  # a slab can turn inside out, and a tiny image can get lost
-            break
-        transform = refined
+    with summed_in_order(same_contrast):
+        if search == "full" and start is None:
+            turn, centre = best_turn(*levels[SEARCH_MM], masks, kind, same_contrast)
+            levels = {mm: (f, turned(m, turn, centre)) for mm, (f, m) in levels.items()}
+            masks = (fixed_mask, moving_mask and turned(moving_mask, turn, centre))
+        middle, of_moving = middles
+        plan = [(stage, masks) for stage in (stages if middle is None else stages[:1])]
+        within = masks
+        if middle is not None:
+            inside = middle if masks[0] is None else sitk.And(middle, _as_ones(masks[0], middle))
+            within = (inside, masks[1])
+            plan += [(stage, within) for stage in stages]
+        transform: sitk.Transform
+        if start is None:
+            levels_here = levels[SEARCH_MM]
+            transform, _ = best_pose(*levels_here, masks, kind, other, same_contrast)
+            if middle is not None and of_moving is not None:
+                about = (middle, turned(of_moving, turn, centre))
+                further = best_pose(*levels_here, within, kind, other, same_contrast, about=about)
+                transform = better(*levels_here, within, same_contrast, transform, further)
+        else:
+            transform = start if kind == "affine" else _nearest(start, kind, fixed)
+        for k, (stage, where) in enumerate(plan):
+            found = (transform, *levels[stage[0]], where, kind, same_contrast, stage, seed)
+            try:
+                refined = _refined(*found)
+            except GeometryError:
+                if not k:
+                    raise
+                break  # the middles do not meet, or have one grey value
+            if refined is None:  # a slab can turn inside out, and a tiny image can get lost
+                break
+            transform = refined
     a, t = affine_parts(transform)
     found = affine_from(turn @ a, centre + turn @ (t - centre))
     return found if plane is None else plane.lifted(found, height)

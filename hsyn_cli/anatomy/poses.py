@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -42,6 +44,23 @@ def metric(
     if moving_mask is not None:
         method.SetMetricMovingMask(moving_mask)
     return method
+
+
+@contextmanager
+def summed_in_order(same_contrast: bool) -> Iterator[None]:
+    """Between contrasts, let new filters of ITK use one thread meanwhile.
+
+    Several threads sum mutual information in another order each time, so that a run would not
+    give the same result again. Correlation does not depend on it.
+    """
+    itk = sitk.ProcessObject
+    threads = itk.GetGlobalDefaultNumberOfThreads()
+    if not same_contrast:
+        itk.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        itk.SetGlobalDefaultNumberOfThreads(threads)
 
 
 def optimise(method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image) -> bool:
