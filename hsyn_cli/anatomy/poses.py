@@ -51,7 +51,8 @@ def summed_in_order(same_contrast: bool) -> Iterator[None]:
     """Between contrasts, let new filters of ITK use one thread meanwhile.
 
     Several threads sum mutual information in another order each time, so that a run would not
-    give the same result again. Correlation does not depend on it.
+    give the same result again. Correlation does not depend on it. ITK knows this number for the
+    whole process alone.
     """
     itk = sitk.ProcessObject
     threads = itk.GetGlobalDefaultNumberOfThreads()
