@@ -10,7 +10,8 @@ import SimpleITK as sitk
 import torch
 from samples import DIRECTIONS, EXAMPLES
 
-from hsyn_cli.anatomy.intensity import cut_faces, read_intensities
+from hsyn_cli.anatomy.borders import cut_faces
+from hsyn_cli.anatomy.intensity import read_intensities
 from hsyn_cli.anatomy.organs import find
 from hsyn_cli.anatomy.thick import BLUR, blur_along, slice_vector, thinned
 from hsyn_cli.config.architecture import Steps

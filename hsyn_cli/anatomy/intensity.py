@@ -80,25 +80,6 @@ def grown_box(whole: Grid, own: Grid, box: tuple[Array, Array], mm: float) -> tu
     return (there.min(0) - widths).clip(0, end), (there.max(0) + widths).clip(0, end)
 
 
-def cut_faces(image: sitk.Image, grey: Intensities) -> list[tuple[float, float]]:
-    """How much of what an image shows goes on beyond each of its faces, for the axes x, y, z.
-
-    It is the bright area of a face, as a share of the largest bright area across that axis. A slice
-    has no faces along its normal.
-    """
-    import SimpleITK as sitk
-
-    values = sitk.GetArrayViewFromImage(image)
-    bright = values > grey.low + BRIGHT * (grey.high - grey.low)
-    shares = []
-    for axis in (2, 1, 0):
-        areas = bright.sum(tuple(k for k in range(3) if k != axis))
-        most = max(int(areas.max()), 1)
-        wide = len(areas) > 1
-        shares.append((areas[0] / most, areas[-1] / most) if wide else (0.0, 0.0))
-    return shares
-
-
 def content_ends(image: sitk.Image, grey: Intensities | None = None) -> Array:
     """(N, 3) indices x, y, z of the first and last content voxel on every line along x.
 

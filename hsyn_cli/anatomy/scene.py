@@ -9,12 +9,13 @@ from functools import cached_property
 import numpy as np
 import SimpleITK as sitk
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from hsyn_cli.anatomy.borders import CUT, cut_faces, trimmed
 from hsyn_cli.anatomy.intensity import (
     Intensities,
     content_ends,
-    cut_faces,
     grown_box,
     resample_image,
     resample_mask,
@@ -29,7 +30,7 @@ from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, affine_parts, working_grid
 
 ROLES = ("moving", "fixed")
-CUT = 0.05  # of the largest area across an axis; smaller areas at the border are no cut
+ROOM = 16  # working voxels beyond a face that cuts the fixed image
 LESION_EDGE = 2  # working voxels beside a lesion that do not count where nothing stands in
 OTHERS_EDGE = 4  # working voxels inside the border of a cut channel, where the first one tells
 BYTE = sitk.sitkUInt8
@@ -106,7 +107,7 @@ class Subjects:
         whole = Grid.of(self.views[1])
         moving, fixed = self.regions or self.views
         grey = (None, None) if self.regions else self.grey
-        box = pair_box(fixed, moving, transform, whole, grey)
+        box = pair_box(fixed, moving, transform, whole, grey, self._room(spacing))
         if self.regions is not None:
             box = grown_box(whole, whole, box, self.organ.near_mm)
         return working_grid(whole, box, spacing, margin, multiple)
@@ -132,15 +133,30 @@ class Subjects:
         return all(grid.voxel < 7 / 6 * mm and most <= 2 * mm for grid, most in sides)
 
     @cached_property
-    def cut(self) -> tuple[bool, bool]:
-        """Whether the border cuts what an image shows; regions lie inside."""
+    def cuts(self) -> NDArray[np.bool_]:
+        """(2, 3, 2): whether the first and the last face across each axis cut what an image shows.
+
+        Regions lie inside.
+        """
         if self.regions is not None:
-            return False, False
-        moving, fixed = (
-            bool(max(max(ends) for ends in cut_faces(view, grey)) > CUT)
-            for view, grey in zip(self.views, self.grey, strict=True)
-        )
+            return np.zeros((2, 3, 2), bool)
+        sides = zip(self.views, self.grey, strict=True)
+        return np.array([cut_faces(view, grey) for view, grey in sides]) > CUT
+
+    @property
+    def cut(self) -> tuple[bool, bool]:
+        """Whether the border cuts what an image shows, moving first."""
+        moving, fixed = self.cuts.any((1, 2)).tolist()
         return moving, fixed
+
+    def _room(self, spacing: float) -> Array:
+        """(2, 3), in voxels: how far the working grid may go on beyond the fixed image's faces.
+
+        Where a face cuts the fixed image and the moving one goes on, the fields are as large as
+        anywhere. Without room to fall to zero they would nearly fold.
+        """
+        per_mm = ROOM * spacing / np.array(self.views[1].GetSpacing())
+        return self.cuts[1].T * per_mm
 
     def _seen(self, grid: Grid, chains: Chains) -> tuple[Tensor, Tensor | None]:
         """The first channel of both images on `grid`, and `_scanned`. Raises GeometryError."""
@@ -224,9 +240,11 @@ def prepare_subjects(
     for role, look in zip(ROLES, looks, strict=True):
         organ.check(look.grey, f"the {role} image")
 
+    regions = organ.regions(masks, looks)
+
     def prepared(both: Images) -> Images:
         moving, fixed = map(organ.prepare, both, looks, lesions)
-        return moving, fixed
+        return (moving, fixed) if regions is not None else (trimmed(moving), trimmed(fixed))
 
     given = prepared(images)
     views = (thinned(given[0], mm), thinned(given[1], mm))
@@ -240,7 +258,7 @@ def prepare_subjects(
         )
         return moving, fixed
 
-    regions, channels = organ.regions(masks, looks), tuple((v, greys(v)) for v in further)
+    channels = tuple((v, greys(v)) for v in further)
     of_moving, of_fixed = (
         organ.middle(view, look) for view, look in zip(images, looks, strict=True)
     )
@@ -256,15 +274,17 @@ def pair_box(
     transform: sitk.AffineTransform,
     whole: Grid | None = None,
     grey: tuple[Intensities | None, Intensities | None] = (None, None),
+    room: Array | float = 0.0,
 ) -> tuple[Array, Array]:
     """First and last index, on `whole`, of the box that holds the content of both images.
 
     `transform` (fixed point -> moving point) places the content of the moving image. Two aligned
     images on one grid therefore have the same box, whichever is fixed. The box ends at the border
-    of `whole`.
+    of `whole`, or up to `room` beyond it.
 
     Args:
         whole: None is the grid of `fixed`. grey: of moving and fixed image, if known.
+        room: (2, 3), in voxels of `whole` before its first and behind its last face.
     """
     whole = Grid.of(fixed) if whole is None else whole
     a, t = affine_parts(transform)
@@ -272,5 +292,6 @@ def pair_box(
     other = whole.indices((points - t) @ np.linalg.inv(a).T)
     own = whole.indices(Grid.of(fixed).points(content_ends(fixed, grey[1])))
     last = np.array(whole.size) - 1.0
-    both = np.concatenate((own, other)).clip(0, last)
+    before, behind = np.broadcast_to(room, (2, 3))
+    both = np.concatenate((own, other)).clip(-before, last + behind)
     return both.min(0), both.max(0)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hsyn_cli.anatomy.intensity import BRIGHT, Intensities, cut_faces, read_intensities
+from hsyn_cli.anatomy.borders import cut_faces, trimmed
+from hsyn_cli.anatomy.intensity import BRIGHT, Intensities, read_intensities
 from hsyn_cli.anatomy.organs import Images, Look, Organ, looks_like
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class Brain(Organ):
 
 def _slab(image: sitk.Image) -> bool:
     """Whether an image shows a part between two planes alone."""
-    return any(min(ends) > SLAB for ends in cut_faces(image, read_intensities(image)))
+    shown = trimmed(image)
+    return any(min(ends) > SLAB for ends in cut_faces(shown, read_intensities(shown)))
 
 
 def _other_contrast(image: sitk.Image) -> bool:
