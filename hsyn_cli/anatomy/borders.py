@@ -59,9 +59,7 @@ def _shares(bright: NDArray[np.bool_], axis: int) -> NDArray[np.float64]:
     return shares
 
 
-def _flat_ends(
-    values: NDArray[Any], bright: NDArray[np.bool_], axis: int
-) -> tuple[int, int]:
+def _flat_ends(values: NDArray[Any], bright: NDArray[np.bool_], axis: int) -> tuple[int, int]:
     """How many layers lie beyond the flat first and last end across an axis; 0 at other ends."""
     shares, layers = _shares(bright, axis), np.moveaxis(values, axis, 0)
     first, last = (

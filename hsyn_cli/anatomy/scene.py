@@ -146,8 +146,8 @@ class Subjects:
     @property
     def cut(self) -> tuple[bool, bool]:
         """Whether the border cuts what an image shows, moving first."""
-        moving, fixed = self.cuts.any((1, 2)).tolist()
-        return moving, fixed
+        moving, fixed = self.cuts
+        return bool(moving.any()), bool(fixed.any())
 
     def _room(self, spacing: float) -> Array:
         """(2, 3), in voxels: how far the working grid may go on beyond the fixed image's faces.
@@ -155,8 +155,8 @@ class Subjects:
         Where a face cuts the fixed image and the moving one goes on, the fields are as large as
         anywhere. Without room to fall to zero they would nearly fold.
         """
-        per_mm = ROOM * spacing / np.array(self.views[1].GetSpacing())
-        return self.cuts[1].T * per_mm
+        wide: Array = self.cuts[1].T * ROOM * spacing / np.array(self.views[1].GetSpacing())
+        return wide
 
     def _seen(self, grid: Grid, chains: Chains) -> tuple[Tensor, Tensor | None]:
         """The first channel of both images on `grid`, and `_scanned`. Raises GeometryError."""

@@ -25,6 +25,11 @@ BINS = 64  # of the grey values
 SMOOTH = 1.5  # bins, the sigma of a Gaussian
 CONTENT = 0.05  # of the range; darker voxels may be background
 LEAST_RATIO = 0.2  # the correlation ratio that a match needs
+ALIKE = "after the first steps, the images turned out to have one contrast"
+MATCHED = (
+    "the images differ in contrast: hsyn gave each the contrast of the other one "
+    "(correlation ratio {})"
+)
 UNMATCHED = "the images differ in contrast, and neither tells enough of the other for a match"
 DOUBT = 2.0  # see `where.Where`; a matched image has noise of its own contrast
 LEAST_WEIGHT = 1e-6  # of all voxels; fewer do not tell what a grey value looks like
@@ -76,6 +81,17 @@ def matches(moving: Values, fixed: Values, counts: Values | None = None) -> Matc
     return tuple(one for one in found if one.ratio >= LEAST_RATIO)
 
 
+def alike(
+    weights: Sequence[float],
+    seen: Sequence[tuple[Values, Values]],
+    counts: Values | None = None,
+    least: float = LEAST,
+) -> bool:
+    """Whether all channels that pull have one contrast. Arguments are those of `matched`."""
+    channels = zip(weights, seen, strict=True)
+    return all(relates(*both, counts, least) for weight, both in channels if weight)
+
+
 def matched(
     subjects: Subjects,
     weights: Sequence[float],
@@ -85,8 +101,8 @@ def matched(
 ) -> tuple[Subjects, tuple[float, ...], str] | None:
     """The subjects with all channels in one contrast each, their weights, and what to tell.
 
-    A channel that differs in contrast becomes one channel a match, and they share its weight. None:
-    a channel that pulls has no match.
+    A channel that differs in contrast becomes one channel a match, and they share its weight. At
+    least one must differ. None: a channel that pulls has no match.
 
     Args:
         seen: each channel of both images, moving first, roughly registered, in [0, 1].
@@ -109,19 +125,9 @@ def matched(
         shares += [weight / len(parts)] * len(parts)
     first, *others = channels
     beside = tuple((channel.views, channel.grey) for channel in others)
-    doubt = DOUBT if ratios else 0.0
-    return replace(first, others=beside, alike=True, doubt=doubt), tuple(shares), _note(ratios)
-
-
-def _note(ratios: Sequence[float]) -> str:
-    """What the user should know of the matches."""
-    if not ratios:
-        return "after the first steps, the images turned out to have one contrast"
     shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-    return (
-        f"the images differ in contrast: hsyn gave each the contrast of the other one "
-        f"(correlation ratio {shown})"
-    )
+    note = MATCHED.format(shown)
+    return replace(first, others=beside, alike=True, doubt=DOUBT), tuple(shares), note
 
 
 def regression(image: Values, other: Values, counts: Values) -> tuple[NDArray[np.float64], float]:

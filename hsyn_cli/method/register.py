@@ -9,7 +9,7 @@ Refinement, repair and exact inversion are ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -36,7 +36,7 @@ from hsyn_cli.io.transforms import TransformLike
 from hsyn_cli.method import inference, prepare
 from hsyn_cli.method.clock import Clock, Progress
 from hsyn_cli.method.inference import FIELD_STRIDE
-from hsyn_cli.method.matching import BRAINS_RELATE, UNMATCHED, evenness, matched
+from hsyn_cli.method.matching import ALIKE, BRAINS_RELATE, UNMATCHED, alike, evenness, matched
 from hsyn_cli.method.measures import measured, tell
 from hsyn_cli.method.placing import Tell, placed
 from hsyn_cli.method.result import Facts, Registration
@@ -52,6 +52,9 @@ from hsyn_cli.method.states import (
 from hsyn_cli.method.working import Halves, Method, WorkingFields
 from hsyn_cli.space import Grid, affine_parts, strided
 from hsyn_cli.space.planes import lowered, lowered_transform
+
+Ready = tuple[Pair, Method, Aligned]
+Align = Callable[[Settings], Ready]
 
 
 def register(
@@ -118,18 +121,28 @@ def register(
     with clock.step("load networks"):
         method = prepare.choose(pair, settings)
     with clock.step("affine"):
-        pair, method, aligned = prepare.align(pair, method, settings)
-    return placed(
-        partial(follow, pair, aligned, clock), pair, method, aligned, settings, clock, told
-    )
+        ready = prepare.align(pair, method, settings)
+    again = partial(prepare.align, pair, method)
+    return placed(partial(follow, ready, again, clock), *ready, settings, clock, told)
 
 
 def follow(
-    pair: Pair, aligned: Aligned, clock: Clock, method: Method, settings: Settings
+    ready: Ready, again: Align, clock: Clock, method: Method, settings: Settings
 ) -> Registration:
-    """All that follows the alignment, on the device of the settings, where the networks are."""
+    """All that follows the alignment, on the device of the settings, where the networks are.
+
+    `again` aligns anew images that turn out to have one contrast.
+    """
+    pair, _, aligned = ready
     with clock.step("contrast"), torch.no_grad():
-        aligned, method = give_one_contrast(pair, method, aligned, settings)
+        given = give_one_contrast(pair, method, aligned, settings)
+    if given is None:
+        with clock.step("affine"):
+            pair, method, aligned = again(replace(settings, similarity=prepare.NETWORKS_FOR))
+        method = method.on(settings.device)
+        aligned = replace(aligned, notes=(*aligned.notes, ALIKE))
+    else:
+        aligned, method = given
     deformed = deform if settings.transform == "deformable" else leave
     joined, folded = deformed(aligned, method, settings.device, clock)
     with clock.step("total fields"), torch.no_grad():
@@ -141,8 +154,11 @@ def follow(
 
 def give_one_contrast(
     pair: Pair, method: Method, aligned: Aligned, settings: Settings
-) -> tuple[Aligned, Method]:
-    """Give images of different contrast one, if MIND's coarse steps tell how; see `matching`."""
+) -> tuple[Aligned, Method] | None:
+    """Give images of different contrast one, if MIND's coarse steps tell how; see `matching`.
+
+    None: these steps show that all channels have one contrast, see `matching.alike`.
+    """
     if not prepare.may_match(method, settings):
         return aligned, method
     halves = inference.halfway_fields(scene_of(aligned, method, settings.device), method)
@@ -163,6 +179,8 @@ def give_one_contrast(
         voxels = strided(grid, FIELD_STRIDE)
         subjects, seen = without_common_bias(subjects, seen, even, voxels, aligned.affine)
     least = BRAINS_RELATE if organs.of_brains(pair.kinds) else LEAST if len(seen) > 1 else math.inf
+    if alike(settings.channels, seen, counts, least):
+        return None
     found = matched(subjects, settings.channels, seen, counts, least)
     if found is None:
         return replace(aligned, notes=(*aligned.notes, UNMATCHED)), method
