@@ -7,7 +7,7 @@ import pytest
 import torch
 from samples import picture, smooth_field
 
-from hsyn_cli.anatomy.contrast import Shown, information, relation
+from hsyn_cli.anatomy.contrast import Shown, information, relates, relation, rise
 from hsyn_cli.fields.sampling import warp
 from hsyn_cli.method.forces import forces
 from hsyn_cli.method.matching import matches, regression
@@ -75,10 +75,28 @@ def test_the_same_contrast_is_told_from_others() -> None:
     one, two = tissues(), tissues(0.05)
     for name in one:
         assert relation(one[name], two[name]) > 0.8
-        assert Shown.in_values(one[name], 0.7 * two[name]).same_contrast
+        assert Shown.in_values(one[name], 0.7 * two[name]).same_contrast(brains=False)
+        assert relates(one[name], 0.7 * two[name], None, brains=True)
     for a, b in (("t1", "t2"), ("t1", "flair"), ("flair", "t2")):
-        assert not Shown.in_values(one[a], two[b]).same_contrast
-        assert not Shown.in_values(two[b], one[a]).same_contrast
+        for brains in (False, True):
+            assert not Shown.in_values(one[a], two[b]).same_contrast(brains)
+            assert not Shown.in_values(two[b], one[a]).same_contrast(brains)
+            assert not relates(one[a], two[b], None, brains)
+
+
+def test_brains_whose_correlation_fluid_makes_have_two_contrasts() -> None:
+    """T1 and FLAIR of one person: most of the variance is fluid, and white matter tells."""
+    rng = np.random.default_rng(0)
+    share = rng.uniform(0, 1, (24, 24, 24))
+    t1 = np.interp(share, (0, 0.75, 1), (0.15, 0.6, 0.9))
+    flair = np.interp(share, (0, 0.75, 1), (0.15, 0.8, 0.7)) + rng.normal(0, 0.02, share.shape)
+    found = Shown.in_values(t1, flair)
+    assert found.correlation > 0.5
+    assert found.same_contrast(brains=False)
+    assert not found.same_contrast(brains=True)
+    assert rise(t1, t1**2) > 0.3
+    assert rise(t1, 1 - t1) < -0.3
+    assert rise(t1[:1, :8, :8], -flair[:1, :8, :8]) == 1.0  # too few to tell
 
 
 def test_information_is_high_where_one_image_explains_the_other() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from samples import DIRECTIONS, chest
+from samples import DIRECTIONS, chest, coarse_brain
 
 from hsyn_cli.anatomy import lungs, organs
 from hsyn_cli.anatomy.intensity import Intensities, content_box, resample_image
@@ -101,10 +101,8 @@ def test_lungs_in_one_image_alone_are_no_map() -> None:
 
 
 def test_a_brain_is_seen_as_it_is_and_masks_count_only_if_given() -> None:
-    image, mask = chest()
-    ends = [4, 4, 4]
-    mask = sitk.ConstantPad(mask, ends, ends, 0)
-    brain = sitk.ConstantPad(sitk.Maximum(image, 0.0), ends, ends, 0.0)
+    brain = coarse_brain("moving", 3.0)
+    mask = sitk.Cast(brain > 60, sitk.sitkUInt8)
     bare = Subjects((brain, brain), (None, None), (None, None), "brain")
     assert bare.views == (brain, brain)
     assert seen(bare).counts is None
@@ -115,8 +113,7 @@ def test_a_brain_is_seen_as_it_is_and_masks_count_only_if_given() -> None:
 
 
 def test_an_image_that_its_border_cuts_counts_up_to_there_and_goes_on() -> None:
-    image, _ = chest()
-    whole = sitk.ConstantPad(sitk.Maximum(image, 0.0), [4] * 3, [4] * 3, 0.0)
+    whole = coarse_brain("moving", 3.0)
     slab = whole[:, :, whole.GetSize()[2] // 2 :]
     subjects = Subjects((slab, whole), (None, None), (None, None), "none")
     assert subjects.cut == (True, False)

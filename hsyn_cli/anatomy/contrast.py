@@ -19,6 +19,8 @@ LOOK_MM, SLICE_LOOK_MM = 4.0, 2.0  # voxel size of the comparison, and that of a
 DARKEST = 0.1  # of the range; darker voxels may be background
 DARK = 35.0  # percent of the content, the darkest, in which fluid lies
 LEAST = 0.45  # relation of equal contrasts; see the guide "experiments"
+PARTS, APART = 10, 3  # equal parts of the grey values, and how many of them lie between two means
+RISES, RISES_CLOSE = 0.3, 0.0  # rise of brains of one contrast, aligned and roughly registered
 FEW = 100  # voxels; fewer tell nothing
 BINS, SLICE_BINS = 32, 16  # of the grey values; a slice has fewer voxels
 
@@ -33,7 +35,7 @@ class Shown:
     """How two aligned images relate.
 
     Attributes:
-        correlation: see `relation`.
+        correlation: see `relation`. rise: see `rise`.
         information: see `information`.
         overlap: share of the smaller content that lies in the other one.
     """
@@ -41,18 +43,20 @@ class Shown:
     correlation: float
     information: float
     overlap: float
+    rise: float
 
     @classmethod
     def in_values(cls, moving: Values, fixed: Values, middle: Values | None = None) -> Shown:
         """Of aligned grey values in [0, 1], on coarse voxels.
 
-        `middle`: 0 where they do not count for the correlation.
+        `middle`: 0 where they do not count for correlation and rise.
         """
         contents = (moving > DARKEST, fixed > DARKEST)
         common, least = (contents[0] & contents[1]).sum(), min(v.sum() for v in contents)
         middle = np.ones_like(moving) if middle is None else middle
-        found = relation_in(middle, moving, fixed)
-        return cls(found, information(moving, fixed), float(common / max(least, 1)))
+        inside = _within(middle, moving, fixed)
+        overlap = float(common / max(least, 1))
+        return cls(relation(*inside), information(moving, fixed), overlap, rise(*inside))
 
     @classmethod
     def of(cls, subjects: Subjects, affine: sitk.AffineTransform) -> Shown:
@@ -69,20 +73,22 @@ class Shown:
         middle = subjects.middle_on(grid, affine)
         found = cls.in_values(moving, fixed, None if middle is None else middle[0, 0].numpy())
         same = all(grey.hounsfield for grey in subjects.grey)
-        return replace(found, correlation=1.0) if same else found
+        return replace(found, correlation=1.0, rise=1.0) if same else found
 
-    @property
-    def same_contrast(self) -> bool:
-        """Whether the correlation is that of one contrast."""
-        return self.correlation >= LEAST
+    def same_contrast(self, brains: bool) -> bool:
+        """Whether both images have one contrast. `brains`: both show brains or heads."""
+        return self.rise >= RISES if brains else self.correlation >= LEAST
 
 
-def relates(
-    moving: Values, fixed: Values, middle: Values | None = None, least: float = LEAST
-) -> bool:
-    """Whether aligned grey values in [0, 1] are those of one contrast, see `relation_in`."""
+def relates(moving: Values, fixed: Values, middle: Values | None, brains: bool) -> bool:
+    """Whether roughly registered grey values in [0, 1] are those of one contrast.
+
+    Args:
+        middle: 0 where they do not count; None: all do. brains: as of `Shown.same_contrast`.
+    """
     middle = np.ones_like(moving) if middle is None else middle
-    return relation_in(middle, moving, fixed) >= least
+    inside = _within(middle, moving, fixed)
+    return rise(*inside) >= RISES_CLOSE if brains else relation(*inside) >= LEAST
 
 
 def relation(moving: Values, fixed: Values) -> float:
@@ -100,11 +106,36 @@ def relation(moving: Values, fixed: Values) -> float:
     return min(_correlation(moving[part], fixed[part]) for part in (content, tissue))
 
 
-def relation_in(middle: Values, moving: Values, fixed: Values) -> float:
-    """`relation` where `middle` is not 0; of all content if too little of it lies there."""
+def rise(moving: Values, fixed: Values) -> float:
+    """How much one image brightens at least where the other does, in SD; below 0 where it darkens.
+
+    The grey values of each image fall into PARTS equal parts, and the other one has a mean in each.
+    The result is the smallest difference of two means that lie APART parts apart, brighter minus
+    darker. Correlation cannot tell T1 from FLAIR of one person: fluid is dark in both, and the
+    white matter, which is brighter in the one and darker in the other, weighs less. Means of badly
+    aligned images differ less, but the order of tissues stays.
+    """
+    content = (moving > DARKEST) & (fixed > DARKEST)
+    if content.sum() < FEW * PARTS:
+        return 1.0
+    one, other = moving[content], fixed[content]
+    return min(_least_rise(one, other), _least_rise(other, one))
+
+
+def _least_rise(image: Values, other: Values) -> float:
+    """`rise` of (N,) values of `other` where those of `image` rise."""
+    if image.std() == 0 or other.std() == 0:
+        return 1.0
+    order = np.argsort(image, kind="stable")
+    means = np.array([part.mean() for part in np.array_split(other[order], PARTS)])
+    return float((means[APART:] - means[:-APART]).min() / other.std())
+
+
+def _within(middle: Values, moving: Values, fixed: Values) -> tuple[Values, Values]:
+    """Both images where `middle` is not 0, else 0; all of them if too little content lies there."""
     inside = (middle > 0) & (moving > DARKEST) & (fixed > DARKEST)
     part = inside if inside.sum() >= FEW else np.ones_like(inside)
-    return relation(moving * part, fixed * part)
+    return moving * part, fixed * part
 
 
 def information(moving: Values, fixed: Values) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from hsyn_cli.anatomy.contrast import LEAST, Values, relates
+from hsyn_cli.anatomy.contrast import Values, relates
 from hsyn_cli.anatomy.intensity import Intensities
 from hsyn_cli.anatomy.scene import Subjects
 from hsyn_cli.space import Grid
@@ -33,7 +33,6 @@ MATCHED = (
 UNMATCHED = "the images differ in contrast, and neither tells enough of the other for a match"
 DOUBT = 2.0  # see `where.Where`; a matched image has noise of its own contrast
 LEAST_WEIGHT = 1e-6  # of all voxels; fewer do not tell what a grey value looks like
-BRAINS_RELATE = 0.25  # once roughly registered, brains of one contrast; of two, it is below 0
 EVEN = 0.5  # of the median slope; where an image is as steep, voxels count half
 
 
@@ -85,11 +84,12 @@ def alike(
     weights: Sequence[float],
     seen: Sequence[tuple[Values, Values]],
     counts: Values | None = None,
-    least: float = LEAST,
+    *,
+    brains: bool,
 ) -> bool:
     """Whether all channels that pull have one contrast. Arguments are those of `matched`."""
     channels = zip(weights, seen, strict=True)
-    return all(relates(*both, counts, least) for weight, both in channels if weight)
+    return all(relates(*both, counts, brains) for weight, both in channels if weight)
 
 
 def matched(
@@ -97,7 +97,8 @@ def matched(
     weights: Sequence[float],
     seen: Sequence[tuple[Values, Values]],
     counts: Values | None = None,
-    least: float = LEAST,
+    *,
+    brains: bool,
 ) -> tuple[Subjects, tuple[float, ...], str] | None:
     """The subjects with all channels in one contrast each, their weights, and what to tell.
 
@@ -107,14 +108,14 @@ def matched(
     Args:
         seen: each channel of both images, moving first, roughly registered, in [0, 1].
         counts: the weight of each voxel; None: all the same.
-        least: the relation of a channel of one contrast, see `anatomy.contrast`.
+        brains: whether all images show brains or heads.
     """
     channels: list[Subjects] = []
     shares: list[float] = []
     ratios: list[float] = []
     for channel, weight, (moving, fixed) in zip(subjects.channels, weights, seen, strict=True):
         found = matches(moving, fixed, counts) if weight else ()
-        if not weight or relates(moving, fixed, counts, least):
+        if not weight or relates(moving, fixed, counts, brains):
             parts = [channel]
         elif found:
             parts = [one.applied(channel) for one in found]

@@ -188,7 +188,8 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
     free = settings.similarity == AUTO and open_to_all
     others = zip(subjects.channels[1:], settings.channels[1:], strict=True)
     rest = [contrast.Shown.of(channel, affine) for channel, weight in others if weight]
-    alike = all(one.same_contrast for one in (shown, *rest))
+    brains = organs.of_brains(pair.kinds)
+    alike = all(one.same_contrast(brains) for one in (shown, *rest))
     if free and not alike:
         chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)
         pair, method, aligned = align(pair, choose(pair, chosen, features), chosen)

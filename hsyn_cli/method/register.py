@@ -8,7 +8,6 @@ Refinement, repair and exact inversion are ours.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ import torch
 
 from hsyn_cli.anatomy import organs
 from hsyn_cli.anatomy.common_bias import Seen, without_common_bias
-from hsyn_cli.anatomy.contrast import LEAST, look_mm
+from hsyn_cli.anatomy.contrast import look_mm
 from hsyn_cli.anatomy.intensity import foreground
 from hsyn_cli.anatomy.organs import NONE, Images
 from hsyn_cli.anatomy.poses import Kind, Search
@@ -36,7 +35,7 @@ from hsyn_cli.io.transforms import TransformLike
 from hsyn_cli.method import inference, prepare
 from hsyn_cli.method.clock import Clock, Progress
 from hsyn_cli.method.inference import FIELD_STRIDE
-from hsyn_cli.method.matching import ALIKE, BRAINS_RELATE, UNMATCHED, alike, evenness, matched
+from hsyn_cli.method.matching import ALIKE, UNMATCHED, alike, evenness, matched
 from hsyn_cli.method.measures import measured, tell
 from hsyn_cli.method.placing import Tell, placed
 from hsyn_cli.method.result import Facts, Registration
@@ -169,7 +168,8 @@ def give_one_contrast(
     middle = subjects.middle_on(grid, aligned.affine)
     counts = None if middle is None else sampling.downsample(middle, FIELD_STRIDE)[0, 0].numpy()
     seen: Seen = list(zip(moving, fixed, strict=True))
-    if organs.of_brains(pair.kinds):
+    brains = organs.of_brains(pair.kinds)
+    if brains:
         inside = inference.counted(halves)
         inside = inside if counts is None else counts * inside
         even = [
@@ -178,10 +178,9 @@ def give_one_contrast(
         ]
         voxels = strided(grid, FIELD_STRIDE)
         subjects, seen = without_common_bias(subjects, seen, even, voxels, aligned.affine)
-    least = BRAINS_RELATE if organs.of_brains(pair.kinds) else LEAST if len(seen) > 1 else math.inf
-    if alike(settings.channels, seen, counts, least):
+    if (brains or len(seen) > 1) and alike(settings.channels, seen, counts, brains=brains):
         return None
-    found = matched(subjects, settings.channels, seen, counts, least)
+    found = matched(subjects, settings.channels, seen, counts, brains=brains)
     if found is None:
         return replace(aligned, notes=(*aligned.notes, UNMATCHED)), method
     subjects, shares, note = found

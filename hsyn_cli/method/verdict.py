@@ -96,7 +96,8 @@ def _displaced(aligned: Aligned, settings: Settings, unit: float) -> Iterator[st
     try:
         other = align(
             fixed, moving, seed=settings.seed, grey=subjects.grey, finest_mm=4.0,
-            moving_mask=masks[0], fixed_mask=masks[1], same_contrast=aligned.shown.same_contrast,
+            moving_mask=masks[0], fixed_mask=masks[1],
+            same_contrast=aligned.shown.same_contrast(brains=False),
         )  # fmt: skip
     except GeometryError:  # nothing to compare with
         return
