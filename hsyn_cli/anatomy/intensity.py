@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hsyn_cli.anatomy.background import faces
 from hsyn_cli.anatomy.hounsfield import in_hounsfield
 from hsyn_cli.space import Array, Grid
 
@@ -22,6 +23,8 @@ CT_WINDOW = (-1000.0, 200.0)  # HU that become 0 (air) and 1 (above all vessels)
 NO_AIR = -940.0  # HU; brighter voxels are not air
 CONTENT = 0.02  # of the range; brighter voxels are content
 BRIGHT = 0.1  # of the range; brighter voxels are no noise
+NOISE, ABOVE_NOISE = 99.9, 1.5  # percentile of the quietest face; content is so many times brighter
+RUN = 3  # voxels along x; fewer that are bright in a row may be noise
 PERCENTILE = 99.5  # if no checkpoint gives another one
 
 
@@ -66,8 +69,24 @@ def foreground(image: sitk.Image, hounsfield: bool | None = None) -> NDArray[np.
     return np.asarray(values > (NO_AIR if hounsfield else values.min()))
 
 
+def content_from(image: sitk.Image, grey: Intensities) -> float:
+    """The grey value above which voxels are content: CONTENT of the range, or the noise of air.
+
+    The quietest of the faces that show mostly air tells the noise.
+    """
+    import SimpleITK as sitk
+
+    values, span = sitk.GetArrayViewFromImage(image), grey.high - grey.low
+    least = grey.low + CONTENT * span
+    dark = [face for face in faces(values) if np.median(face) <= least]
+    if not dark:
+        return least
+    noise = min(float(np.percentile(face, NOISE)) for face in dark) - grey.low
+    return max(least, grey.low + min(ABOVE_NOISE * noise, BRIGHT * span))
+
+
 def content_box(image: sitk.Image) -> tuple[Array, Array]:
-    """First and last index (x, y, z) of the voxels that are brighter than 2 % of the range."""
+    """First and last index (x, y, z) of the content, see `content_from`."""
     ends = content_ends(image)
     return ends.min(0), ends.max(0)
 
@@ -83,18 +102,32 @@ def grown_box(whole: Grid, own: Grid, box: tuple[Array, Array], mm: float) -> tu
 def content_ends(image: sitk.Image, grey: Intensities | None = None) -> Array:
     """(N, 3) indices x, y, z of the first and last content voxel on every line along x.
 
-    Their convex hull is that of all content, so a box around them holds it in any orientation.
+    Their convex hull is that of all content, so a box around them holds it in any orientation. In
+    noise, single voxels are none.
     """
     import SimpleITK as sitk
 
     grey = grey or read_intensities(image)
-    bright = sitk.GetArrayViewFromImage(image) > grey.low + CONTENT * (grey.high - grey.low)
+    least = content_from(image, grey)
+    bright = sitk.GetArrayViewFromImage(image) > least
+    if least > grey.low + CONTENT * (grey.high - grey.low):
+        bright = _in_rows(bright)
     bright = bright if bright.any() else np.ones_like(bright)  # all voxels of a flat image
     z, y = np.nonzero(bright.any(axis=2))
     lines = bright[z, y]
     first, last = lines.argmax(1), lines.shape[1] - 1 - lines[:, ::-1].argmax(1)
     ends: Array = np.concatenate([np.stack((x, y, z), axis=1) for x in (first, last)]).astype(float)
     return ends
+
+
+def _in_rows(bright: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """True for voxels in rows of RUN and more along x."""
+    n = bright.shape[2] - RUN + 1
+    starts = np.logical_and.reduce([bright[..., k : k + n] for k in range(RUN)])
+    out = np.zeros_like(bright)
+    for k in range(RUN):
+        out[..., k : k + n] |= starts
+    return out
 
 
 def resample_image(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from hsyn_cli.anatomy.intensity import CONTENT, Intensities
+from hsyn_cli.anatomy.intensity import Intensities, content_from
 from hsyn_cli.space import Grid, affine_from, affine_parts
 
 Images = tuple[sitk.Image, sitk.Image]
@@ -38,7 +38,7 @@ class Extent:
     def of(cls, image: sitk.Image, grey: Intensities) -> Extent:
         """Of every second voxel along each axis."""
         values = sitk.GetArrayViewFromImage(image)[::2, ::2, ::2]
-        bright = values > grey.low + CONTENT * (grey.high - grey.low)
+        bright = values > content_from(image, grey)
         grid = Grid.of(image)
         dimensions = 3 if grid.normal is None else 2
         voxel = grid.voxel**dimensions * image.GetNumberOfPixels() / bright.size

@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from hsyn_cli.anatomy.intensity import CONTENT, Intensities, read_intensities
+from hsyn_cli.anatomy.intensity import Intensities, content_from, read_intensities
 from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.errors import InputError
 from hsyn_cli.io.images import read_image, read_mask
@@ -70,9 +70,7 @@ def load(subject: Subject) -> Scans:
     first = channels[0]
     if subject.mask is not None:
         return Scans(tuple(channels), read_mask(subject.mask, first.image, "mask").image)
-    grey = first.grey
-    threshold = grey.low + CONTENT * (grey.high - grey.low)
-    bright = sitk.Cast(first.image > threshold, sitk.sitkUInt8)
+    bright = sitk.Cast(first.image > content_from(first.image, first.grey), sitk.sitkUInt8)
     return Scans(tuple(channels), Grid.of(first.image).stamp(bright))
 
 
