@@ -153,10 +153,14 @@ def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -
     return replace(method, kinds=kinds, warnings=warnings)
 
 
-def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method, Aligned]:
+def align(
+    pair: Pair, method: Method, settings: Settings, alike: bool | None = None
+) -> tuple[Pair, Method, Aligned]:
     """Affine alignment of the parts of both images that the organ chooses.
 
     If they turn out to differ in contrast, another `Method` aligns them anew and goes on.
+
+    `alike`: whether the images have one contrast; None: not known yet.
     """
     trained = organs.shipped().values()  # other checkpoints count in the mm of their training
     known = method.networks.checkpoint.name in (organs.NONE, *trained)
@@ -188,11 +192,12 @@ def align(pair: Pair, method: Method, settings: Settings) -> tuple[Pair, Method,
     free = settings.similarity == AUTO and open_to_all
     others = zip(subjects.channels[1:], settings.channels[1:], strict=True)
     rest = [contrast.Shown.of(channel, affine) for channel, weight in others if weight]
-    brains = organs.of_brains(pair.kinds)
-    alike = all(one.same_contrast(brains) for one in (shown, *rest))
+    if alike is None:
+        brains = free and organs.of_brains(pair.kinds)
+        alike = all(one.same_contrast(brains) for one in (shown, *rest))
     if free and not alike:
         chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)
-        pair, method, aligned = align(pair, choose(pair, chosen, features), chosen)
+        pair, method, aligned = align(pair, choose(pair, chosen, features), chosen, alike)
         if features is not None and settings.transform == "deformable":
             note = LED.format(used.name, used.sha256[:12])
             aligned = replace(aligned, notes=(*aligned.notes, note))

@@ -121,7 +121,7 @@ def register(
         method = prepare.choose(pair, settings)
     with clock.step("affine"):
         ready = prepare.align(pair, method, settings)
-    again = partial(prepare.align, pair, method)
+    again = partial(prepare.align, pair, method, alike=True)
     return placed(partial(follow, ready, again, clock), *ready, settings, clock, told)
 
 
