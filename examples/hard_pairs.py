@@ -128,12 +128,12 @@ def slabs(study: Study) -> None:
     inside = np.zeros(sitk.GetArrayViewFromImage(fixed).shape, bool)
     first = fixed.GetSize()[2] // 2 - SLAB // 2
     inside[first : first + SLAB] = True
-    found = study.run("slab onto whole", (study.moving, part))
+    found = study.run("whole onto slab", (study.moving, part))
     study.row(
         f"fixed slab of {SLAB} mm", study.dice(found, labels=there), study.dice(study.plain, inside)
     )
     part = slab_of(study.moving)
-    found = study.run("whole onto slab", (part, study.fixed))
+    found = study.run("slab onto whole", (part, study.fixed))
     inside = study.carried(sitk.Cast(part > -1, sitk.sitkUInt8))
     study.row(
         f"moving slab of {SLAB} mm", study.dice(found, inside), study.dice(study.plain, inside)

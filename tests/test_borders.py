@@ -69,7 +69,9 @@ def test_what_ends_on_its_own_stays(brain: sitk.Image) -> None:
     assert trimmed(whole) is whole
 
 
-@pytest.mark.parametrize("shape", ["ball", "lying cylinder", "box", "square", "disc"])
+@pytest.mark.parametrize(
+    "shape", ["ball", "lying cylinder", "box", "box at a face", "square", "disc"]
+)
 def test_shapes_without_a_cut_stay(shape: str) -> None:
     flat = shape in ("square", "disc")
     z, y, x = np.mgrid[: 1 if flat else 60, :60, :60] - 29.5
@@ -77,6 +79,7 @@ def test_shapes_without_a_cut_stay(shape: str) -> None:
         "ball": x**2 + y**2 + z**2 < 27**2,
         "lying cylinder": y**2 + z**2 < 27**2,
         "box": np.maximum(np.abs(z), np.maximum(np.abs(x), np.abs(y))) < 20,
+        "box at a face": (z < 10) & (np.maximum(np.abs(x), np.abs(y)) < 20),
         "square": np.maximum(np.abs(x), np.abs(y)) < 20,
         "disc": x**2 + y**2 < 27**2,
     }[shape]

@@ -96,7 +96,7 @@ def test_brains_whose_correlation_fluid_makes_have_two_contrasts() -> None:
     assert not found.same_contrast(brains=True)
     assert rise(t1, t1**2) > 0.3
     assert rise(t1, 1 - t1) < -0.3
-    assert rise(t1[:1, :8, :8], -flair[:1, :8, :8]) == 1.0  # too few to tell
+    assert np.isnan(rise(t1[:1, :8, :8], flair[:1, :8, :8]))  # too few to tell
 
 
 def test_information_is_high_where_one_image_explains_the_other() -> None:

@@ -14,7 +14,7 @@ from hsyn_cli.method.forces import forces
 from hsyn_cli.method.similarity.ncc import SIMILARITY
 from hsyn_cli.method.sn_net import SNNet
 from hsyn_cli.method.steps import pull
-from hsyn_cli.method.where import Where
+from hsyn_cli.method.where import Where, usual_contrast
 
 ncc = SIMILARITY.value
 
@@ -99,6 +99,18 @@ def test_doubt_calms_what_follows_noise_and_little_of_what_follows_shapes() -> N
     noise, shape = (..., slice(2, 6)), (0, 0, 12, 12, 12)
     assert unsure[noise].square().mean() < 0.8 * sure[noise].square().mean()
     assert unsure[shape] == pytest.approx(sure[shape].item(), rel=0.15)
+
+
+def test_what_does_not_count_tells_nothing_of_the_noise() -> None:
+    """Beyond the border of a cut image, contrast is 0; noise would seem to be 0, too."""
+    torch.manual_seed(0)
+    contrast, seen = 1 + torch.rand(1, 1, 8, 24, 24), torch.ones(2, 1, 8, 24, 24)
+    weight = torch.ones_like(contrast)
+    weight[:, :, :3] = 0
+    inside, _ = usual_contrast(contrast[:, :, 3:], seen[:, :, 3:])
+    found, _ = usual_contrast(contrast * weight, seen, weight)
+    torch.testing.assert_close(found, inside)
+    assert usual_contrast(contrast * weight, seen)[0].item() == 0
 
 
 def test_momentum_brings_images_together_in_fewer_steps_and_stays_symmetric() -> None:

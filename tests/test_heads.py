@@ -1,5 +1,6 @@
 """Of whole heads, the affine step aligns the brain, and the brain tells the contrast."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from hsyn_cli.anatomy.depth import middle
 from hsyn_cli.anatomy.organs.brain import HEAD
 from hsyn_cli.anatomy.placement import place
 from hsyn_cli.anatomy.scene import Subjects, prepare_subjects
-from hsyn_cli.method.matching import alike, matched, regression
+from hsyn_cli.method.matching import differing, matched, regression
 from hsyn_cli.method.prepare import look
 from hsyn_cli.space import Grid, affine_from, affine_parts
 
@@ -139,10 +140,11 @@ def test_heads_keep_their_size_without_networks(scan: sitk.Image) -> None:
 
 def test_where_the_middle_tells_too_little_all_content_tells_the_contrast() -> None:
     grey = np.random.default_rng(0).uniform(0.2, 0.9, (12, 12, 12)).astype(np.float32)
-    empty = np.zeros_like(grey)
-    for brains in (False, True):
-        assert not Shown.in_values(grey, 1.1 - grey, empty).same_contrast(brains)
-        assert Shown.in_values(grey, grey, empty).same_contrast(brains)
+    empty, little = np.zeros_like(grey), np.zeros_like(grey)
+    little.ravel()[:500] = 1  # enough for a correlation, too few for a rise
+    for brains, part in itertools.product((False, True), (empty, little)):
+        assert not Shown.in_values(grey, 1.1 - grey, part).same_contrast(brains)
+        assert Shown.in_values(grey, grey, part).same_contrast(brains)
 
 
 def test_grey_values_that_the_middle_lacks_look_like_the_nearest_it_has() -> None:
@@ -161,11 +163,13 @@ def test_a_second_look_at_roughly_registered_brains_tells_one_contrast(scan: sit
     tissue = np.kron(rng.uniform(0.2, 0.9, (6, 6, 6)), np.ones((4, 4, 4))).astype(np.float32)
     other = (0.5 * tissue + 0.5 * np.roll(tissue, 1, 0)).astype(np.float32)
     twice, once = [(tissue, other), (tissue, 1 - other)], [(tissue, other)]
-    assert alike((1.0,), once, brains=True)
-    assert not alike((1.0,), [(tissue, 1 - other)], brains=True)
-    assert not alike((0.5, 0.5), twice, brains=True)
-    assert alike((1.0, 0.0), twice, brains=True)
-    found = matched(subjects, (1.0,), [(tissue, 1 - other)], brains=True)
+    assert differing((1.0,), once, brains=True) == [False]
+    assert differing((1.0,), [(tissue, 1 - other)], brains=True) == [True]
+    assert differing((0.5, 0.5), twice, brains=True) == [False, True]
+    assert differing((1.0, 0.0), twice, brains=True) == [False, False]
+    assert differing((1.0,), once, brains=False) == [True]  # as the first look found
+    assert differing((0.5, 0.5), twice, brains=False) == [False, True]
+    found = matched(subjects, (1.0,), [(tissue, 1 - other)], [True])
     assert found is not None
     assert "differ in contrast" in found[2]
     assert len(found[1]) == 2

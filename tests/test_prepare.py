@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 from samples import DIRECTIONS, chest
 
-from hsyn_cli.anatomy.intensity import content_box, foreground, read_intensities
+from hsyn_cli.anatomy.intensity import RUN, content_box, foreground, read_intensities
 from hsyn_cli.anatomy.scene import pair_box
 from hsyn_cli.space import Grid
 
@@ -18,6 +18,18 @@ def image_with(direction: str, low: tuple[int, int, int], high: tuple[int, int, 
     values[tuple(slice(a, b + 1) for a, b in zip(low[::-1], high[::-1], strict=True))] = 50
     grid = Grid((22, 20, 18), (1.2, 0.9, 1.5), (3.0, -8.0, 20.0), DIRECTIONS[direction])
     return grid.stamp(sitk.GetImageFromArray(values))
+
+
+@pytest.mark.parametrize(
+    "shape", [(40, 44, 48), (1, 44, 48), (40, 1, 48), (40, 44, 1), (40, 44, 2)]
+)
+def test_content_ends_beside_noisy_air_in_volumes_and_slices(shape: tuple[int, int, int]) -> None:
+    values = np.random.default_rng(0).rayleigh(3, shape)
+    box = tuple(slice(10, 30) if n > RUN else slice(None) for n in shape)
+    values[box] += 400
+    found = content_box(sitk.GetImageFromArray(values.astype(np.float32)))
+    usual = [(10, 29) if n > RUN else (0, n - 1) for n in shape[::-1]]
+    np.testing.assert_allclose(np.transpose(found), usual, atol=1)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsyn_cli.anatomy.intensity import BRIGHT, Intensities, read_intensities
+from hsyn_cli.space import Grid
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -40,9 +42,11 @@ def trimmed(image: sitk.Image) -> sitk.Image:
     bright = _bright(image, grey)
     ends = [_flat_ends(values, bright, axis) for axis in (2, 1, 0)]
     wide = [end for end, n in zip(ends, image.GetSize(), strict=True) if n > 1]
-    if not any(map(any, wide)) or all(all(end) for end in wide):
+    if not any(map(any, wide)) or all(None not in end for end in wide):
         return image
-    return sitk.Crop(image, [first for first, _ in ends], [last for _, last in ends])
+    first, last = ([layers or 0 for layers in side] for side in zip(*ends, strict=True))
+    out = sitk.Crop(image, first, last)
+    return replace(Grid.of(out), dimension=Grid.of(image).dimension).stamp(out)
 
 
 def _bright(image: sitk.Image, grey: Intensities) -> NDArray[np.bool_]:
@@ -59,8 +63,10 @@ def _shares(bright: NDArray[np.bool_], axis: int) -> NDArray[np.float64]:
     return shares
 
 
-def _flat_ends(values: NDArray[Any], bright: NDArray[np.bool_], axis: int) -> tuple[int, int]:
-    """How many layers lie beyond the flat first and last end across an axis; 0 at other ends."""
+def _flat_ends(
+    values: NDArray[Any], bright: NDArray[np.bool_], axis: int
+) -> tuple[int | None, int | None]:
+    """How many layers lie beyond the flat first and last end across an axis; None at other ends."""
     shares, layers = _shares(bright, axis), np.moveaxis(values, axis, 0)
     first, last = (
         _layers_beyond(along, of) for along, of in ((shares, layers), (shares[::-1], layers[::-1]))
@@ -68,19 +74,20 @@ def _flat_ends(values: NDArray[Any], bright: NDArray[np.bool_], axis: int) -> tu
     return first, last
 
 
-def _layers_beyond(shares: NDArray[np.float64], layers: NDArray[Any]) -> int:
-    """How many layers lie before the first flat end; 0 if it is none.
+def _layers_beyond(shares: NDArray[np.float64], layers: NDArray[Any]) -> int | None:
+    """How many layers lie before the first end; None if it is not flat.
 
     A cylinder of n layers that lies on its side shows sqrt(4 k / n) of its largest area in its k-th
     layer, and a ball less.
     """
     shown = np.flatnonzero(shares > CUT)
     if len(shown) < 2 * DARK_LAYERS:
-        return 0
+        return None
     beyond = int(shown[0])
-    steep = CUT + STEEP * math.sqrt(8 / len(shown))
-    if beyond == 0 or shares[beyond + 1] < steep:
+    if beyond == 0:
         return 0
+    if shares[beyond + 1] < CUT + STEEP * math.sqrt(8 / len(shown)):
+        return None
     if beyond > DARK_LAYERS and layers[: beyond - 1].min() < layers[: beyond - 1].max():
-        return 0
+        return None
     return beyond + int(shares[beyond] < shares[beyond + 1] / 2)  # a layer that is half dark

@@ -65,7 +65,7 @@ class Shown:
         Two images in Hounsfield units have the same contrast by definition. Of heads, the middle
         tells the contrast, because fat and skin follow rules of their own.
         """
-        grid = subjects.grid(affine, look_mm(Grid.of(subjects.views[1])), 0.0, 1)
+        grid = subjects.grid(affine, look_mm(Grid.of(subjects.views[1])), 0.0, 1, room=0)
         sides = zip(subjects.views, (affine, None), subjects.grey, strict=True)
         moving, fixed = (
             resample_image(view, grid, chain, grey)[0, 0].numpy() for view, chain, grey in sides
@@ -77,7 +77,7 @@ class Shown:
 
     def same_contrast(self, brains: bool) -> bool:
         """Whether both images have one contrast. `brains`: both show brains or heads."""
-        return self.rise >= RISES if brains else self.correlation >= LEAST
+        return _same(self.correlation, self.rise if brains else math.nan, RISES)
 
 
 def relates(moving: Values, fixed: Values, middle: Values | None, brains: bool) -> bool:
@@ -88,7 +88,12 @@ def relates(moving: Values, fixed: Values, middle: Values | None, brains: bool) 
     """
     middle = np.ones_like(moving) if middle is None else middle
     inside = _within(middle, moving, fixed)
-    return rise(*inside) >= RISES_CLOSE if brains else relation(*inside) >= LEAST
+    return _same(relation(*inside), rise(*inside) if brains else math.nan, RISES_CLOSE)
+
+
+def _same(correlation: float, rises: float, least: float) -> bool:
+    """Whether images have one contrast. A rise that is NaN tells nothing."""
+    return correlation >= LEAST if math.isnan(rises) else rises >= least
 
 
 def relation(moving: Values, fixed: Values) -> float:
@@ -113,19 +118,17 @@ def rise(moving: Values, fixed: Values) -> float:
     The result is the smallest difference of two means that lie APART parts apart, brighter minus
     darker. Correlation cannot tell T1 from FLAIR of one person: fluid is dark in both, and the
     white matter, which is brighter in the one and darker in the other, weighs less. Means of badly
-    aligned images differ less, but the order of tissues stays.
+    aligned images differ less, but the order of tissues stays. NaN: too few voxels, or one value.
     """
     content = (moving > DARKEST) & (fixed > DARKEST)
-    if content.sum() < FEW * PARTS:
-        return 1.0
     one, other = moving[content], fixed[content]
+    if one.size < FEW * PARTS or one.std() == 0 or other.std() == 0:
+        return math.nan
     return min(_least_rise(one, other), _least_rise(other, one))
 
 
 def _least_rise(image: Values, other: Values) -> float:
     """`rise` of (N,) values of `other` where those of `image` rise."""
-    if image.std() == 0 or other.std() == 0:
-        return 1.0
     order = np.argsort(image, kind="stable")
     means = np.array([part.mean() for part in np.array_split(other[order], PARTS)])
     return float((means[APART:] - means[:-APART]).min() / other.std())

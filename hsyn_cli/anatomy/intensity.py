@@ -24,7 +24,7 @@ NO_AIR = -940.0  # HU; brighter voxels are not air
 CONTENT = 0.02  # of the range; brighter voxels are content
 BRIGHT = 0.1  # of the range; brighter voxels are no noise
 NOISE, ABOVE_NOISE = 99.9, 1.5  # percentile of the quietest face; content is so many times brighter
-RUN = 3  # voxels along x; fewer that are bright in a row may be noise
+RUN = 3  # voxels; fewer that are bright in a row may be noise
 PERCENTILE = 99.5  # if no checkpoint gives another one
 
 
@@ -121,12 +121,13 @@ def content_ends(image: sitk.Image, grey: Intensities | None = None) -> Array:
 
 
 def _in_rows(bright: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """True for voxels in rows of RUN and more along x."""
-    n = bright.shape[2] - RUN + 1
-    starts = np.logical_and.reduce([bright[..., k : k + n] for k in range(RUN)])
-    out = np.zeros_like(bright)
+    """True for voxels in rows of RUN and more along the longest axis."""
+    axis = max(range(3), key=lambda k: (bright.shape[k], k))
+    rows, out = np.moveaxis(bright, axis, 2), np.zeros_like(bright)
+    n = rows.shape[2] - RUN + 1
+    starts = np.logical_and.reduce([rows[..., k : k + n] for k in range(RUN)])
     for k in range(RUN):
-        out[..., k : k + n] |= starts
+        np.moveaxis(out, axis, 2)[..., k : k + n] |= starts
     return out
 
 

@@ -101,13 +101,21 @@ class Subjects:
         ]
 
     def grid(
-        self, transform: sitk.AffineTransform, spacing: float, margin: float, multiple: int
+        self,
+        transform: sitk.AffineTransform,
+        spacing: float,
+        margin: float,
+        multiple: int,
+        room: int = ROOM,
     ) -> Grid:
-        """The working grid around both regions and what is near them, or around both contents."""
+        """The working grid around both regions and what is near them, or around both contents.
+
+        Beyond faces that cut the fixed image, it goes on for up to `room` voxels of `spacing`.
+        """
         whole = Grid.of(self.views[1])
         moving, fixed = self.regions or self.views
         grey = (None, None) if self.regions else self.grey
-        box = pair_box(fixed, moving, transform, whole, grey, self._room(spacing))
+        box = pair_box(fixed, moving, transform, whole, grey, self._room(room * spacing))
         if self.regions is not None:
             box = grown_box(whole, whole, box, self.organ.near_mm)
         return working_grid(whole, box, spacing, margin, multiple)
@@ -149,13 +157,13 @@ class Subjects:
         moving, fixed = self.cuts
         return bool(moving.any()), bool(fixed.any())
 
-    def _room(self, spacing: float) -> Array:
+    def _room(self, mm: float) -> Array:
         """(2, 3), in voxels: how far the working grid may go on beyond the fixed image's faces.
 
         Where a face cuts the fixed image and the moving one goes on, the fields are as large as
         anywhere. Without room to fall to zero they would nearly fold.
         """
-        wide: Array = self.cuts[1].T * ROOM * spacing / np.array(self.views[1].GetSpacing())
+        wide: Array = self.cuts[1].T * mm / np.array(self.views[1].GetSpacing())
         return wide
 
     def _seen(self, grid: Grid, chains: Chains) -> tuple[Tensor, Tensor | None]:

@@ -80,48 +80,56 @@ def matches(moving: Values, fixed: Values, counts: Values | None = None) -> Matc
     return tuple(one for one in found if one.ratio >= LEAST_RATIO)
 
 
-def alike(
+def differing(
     weights: Sequence[float],
     seen: Sequence[tuple[Values, Values]],
     counts: Values | None = None,
     *,
     brains: bool,
-) -> bool:
-    """Whether all channels that pull have one contrast. Arguments are those of `matched`."""
+) -> list[bool]:
+    """Which channels pull and differ in contrast, once they are roughly registered.
+
+    The look after the affine step found that one does. Correlation cannot overrule it: the only
+    channel of anything but brains and heads differs. Arguments are those of `matched`.
+
+    Args:
+        brains: whether all images show brains or heads.
+    """
+    if not brains and len(weights) == 1:
+        return [True]
     channels = zip(weights, seen, strict=True)
-    return all(relates(*both, counts, brains) for weight, both in channels if weight)
+    return [bool(weight) and not relates(*both, counts, brains) for weight, both in channels]
 
 
 def matched(
     subjects: Subjects,
     weights: Sequence[float],
     seen: Sequence[tuple[Values, Values]],
+    differs: Sequence[bool],
     counts: Values | None = None,
-    *,
-    brains: bool,
 ) -> tuple[Subjects, tuple[float, ...], str] | None:
     """The subjects with all channels in one contrast each, their weights, and what to tell.
 
-    A channel that differs in contrast becomes one channel a match, and they share its weight. At
-    least one must differ. None: a channel that pulls has no match.
+    A channel that differs in contrast becomes one channel a match, and they share its weight. None:
+    one of them has no match.
 
     Args:
         seen: each channel of both images, moving first, roughly registered, in [0, 1].
+        differs: whether a channel does, see `differing`. At least one must.
         counts: the weight of each voxel; None: all the same.
-        brains: whether all images show brains or heads.
     """
     channels: list[Subjects] = []
     shares: list[float] = []
     ratios: list[float] = []
-    for channel, weight, (moving, fixed) in zip(subjects.channels, weights, seen, strict=True):
-        found = matches(moving, fixed, counts) if weight else ()
-        if not weight or relates(moving, fixed, counts, brains):
-            parts = [channel]
-        elif found:
+    rows = zip(subjects.channels, weights, seen, differs, strict=True)
+    for channel, weight, both, differ in rows:
+        parts = [channel]
+        if differ:
+            found = matches(*both, counts)
+            if not found:
+                return None
             parts = [one.applied(channel) for one in found]
             ratios.append(found[0].ratio)
-        else:
-            return None
         channels += parts
         shares += [weight / len(parts)] * len(parts)
     first, *others = channels

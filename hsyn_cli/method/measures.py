@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import SimpleITK as sitk
 import torch
 from torch import Tensor
 
 from hsyn_cli.anatomy.contrast import Shown, Values, look_mm
-from hsyn_cli.anatomy.intensity import resample_image
+from hsyn_cli.anatomy.intensity import resample_image, widened
 from hsyn_cli.anatomy.scene import ROLES, Subjects
 from hsyn_cli.anatomy.tensors import Scene
 from hsyn_cli.devices import device_name
@@ -82,7 +83,8 @@ def lesion_changes(totals: Totals, pair: Pair) -> Iterator[tuple[str, float]]:
 def measured(subjects: Subjects, working: WorkingFields, scene: Scene, method: Method) -> Joined:
     """The whole maps, and how alike they make both images: at first, after the affine, at the end.
 
-    The similarity is the mean over the grid, in windows of 5 double voxels.
+    The similarity is the mean over the grid, in windows of 5 double voxels. For the overlap, what
+    the moving image shows counts up to a margin beyond the border of a cut fixed image.
     """
     aligned, fixed = scene.pair.chunk(2)
     apart = resample_image(
@@ -96,14 +98,16 @@ def measured(subjects: Subjects, working: WorkingFields, scene: Scene, method: M
     before, affine, after = (
         float(value(sampling.downsample(image, 2), small, 5, weight)) for image in states
     )
-    coarse = max(1, round(look_mm(scene.grid) / scene.spacing))
+    coarse, near = max(1, round(look_mm(scene.grid) / scene.spacing)), np.ones(1, np.float32)
     if scene.shows is not None:  # the images go on beyond their borders
         there, here = scene.shows.chunk(2)
         aligned, fixed = aligned * there, fixed * here
         warped = sampling.warp(aligned, working.fixed_to_moving, scene.spacing)
         states = (apart.to(fixed.device), aligned, warped)
+        beside = widened(sampling.downsample(here, coarse), method.preset.margin / coarse)
+        near = beside[0, 0].gt(0).cpu().numpy()
     still = _values(fixed, coarse)
-    shown = [Shown.in_values(_values(image, coarse), still) for image in states]
+    shown = [Shown.in_values(_values(image, coarse) * near, still) for image in states]
     return Joined(
         working,
         SimilarityScores(method.similarity.label, before, affine, after),

@@ -190,10 +190,10 @@ def align(
     features, used = method.networks.sn.features, method.networks.checkpoint
     open_to_all = settings.weights in (None, AUTO, organs.NONE) or features is not None
     free = settings.similarity == AUTO and open_to_all
-    others = zip(subjects.channels[1:], settings.channels[1:], strict=True)
-    rest = [contrast.Shown.of(channel, affine) for channel, weight in others if weight]
     if alike is None:
-        brains = free and organs.of_brains(pair.kinds)
+        others = zip(subjects.channels[1:], settings.channels[1:], strict=True)
+        rest = [contrast.Shown.of(channel, affine) for channel, weight in others if weight]
+        brains = organs.of_brains(pair.kinds)
         alike = all(one.same_contrast(brains) for one in (shown, *rest))
     if free and not alike:
         chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)

@@ -35,7 +35,7 @@ from hsyn_cli.io.transforms import TransformLike
 from hsyn_cli.method import inference, prepare
 from hsyn_cli.method.clock import Clock, Progress
 from hsyn_cli.method.inference import FIELD_STRIDE
-from hsyn_cli.method.matching import ALIKE, UNMATCHED, alike, evenness, matched
+from hsyn_cli.method.matching import ALIKE, UNMATCHED, differing, evenness, matched
 from hsyn_cli.method.measures import measured, tell
 from hsyn_cli.method.placing import Tell, placed
 from hsyn_cli.method.result import Facts, Registration
@@ -165,22 +165,22 @@ def give_one_contrast(
     small = sampling.downsample(channels, FIELD_STRIDE)
     moving, fixed = sampling.warp(small, halves.u, halves.voxel).cpu().numpy()
     subjects, grid = aligned.subjects, halves.scene.grid
-    middle = subjects.middle_on(grid, aligned.affine)
-    counts = None if middle is None else sampling.downsample(middle, FIELD_STRIDE)[0, 0].numpy()
+    middle, counts = subjects.middle_on(grid, aligned.affine), inference.counted(halves)
+    if middle is not None:
+        counts = counts * sampling.downsample(middle, FIELD_STRIDE)[0, 0].numpy()
     seen: Seen = list(zip(moving, fixed, strict=True))
     brains = organs.of_brains(pair.kinds)
     if brains:
-        inside = inference.counted(halves)
-        inside = inside if counts is None else counts * inside
         even = [
-            evenness(*both, inside) if weight else None
+            evenness(*both, counts) if weight else None
             for both, weight in zip(seen, settings.channels, strict=True)
         ]
         voxels = strided(grid, FIELD_STRIDE)
         subjects, seen = without_common_bias(subjects, seen, even, voxels, aligned.affine)
-    if (brains or len(seen) > 1) and alike(settings.channels, seen, counts, brains=brains):
+    differs = differing(settings.channels, seen, counts, brains=brains)
+    if not any(differs):
         return None
-    found = matched(subjects, settings.channels, seen, counts, brains=brains)
+    found = matched(subjects, settings.channels, seen, differs, counts)
     if found is None:
         return replace(aligned, notes=(*aligned.notes, UNMATCHED)), method
     subjects, shares, note = found
@@ -215,7 +215,7 @@ def leave(
     """No displacement beside the affine."""
     with clock.step("composition"), torch.no_grad():
         mm = look_mm(Grid.of(aligned.subjects.views[1]))
-        grid = aligned.subjects.grid(aligned.affine, mm, mm, 2)
+        grid = aligned.subjects.grid(aligned.affine, mm, mm, 2, room=0)
         scene = aligned.subjects.on(grid, aligned.affine, device)
         none = scene.pair.new_zeros(1, 3, *scene.pair.shape[2:])
         working = WorkingFields(grid, none, none, none, none)

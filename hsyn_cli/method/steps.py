@@ -78,7 +78,7 @@ def pull(
             force *= weight[:, :1]
             contrast *= weight[:, :1]
         if steps.calm and usual is None:
-            noise, middle = usual_contrast(contrast, _brightest(seen, channels))
+            noise, middle = usual_contrast(contrast, _brightest(seen, channels), weight)
             usual = noise, steps.calm * middle + where.doubt * noise
         del seen
         for moved, pulled in zip(_parts(motion), _parts(force), strict=True):

@@ -68,14 +68,20 @@ def stand_in(seen: Tensor, lacks: Tensor | None) -> Tensor:
     return seen
 
 
-def usual_contrast(contrast: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+def usual_contrast(
+    contrast: Tensor, seen: Tensor, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The contrast of noise and the median above it, inside each pair's images.
 
     The `FLAT` share of the voxels with the least contrast is taken to show nothing but noise. Both
     are (B, 1, 1, 1, 1).
+
+    `weight`: of the voxels, see `Where.weight`; those that count less than half tell nothing.
     """
     moving, fixed = seen.chunk(2)
     inside = moving + fixed > 2 * INSIDE
+    if weight is not None:
+        inside &= weight[:, :1] > 0.5
     values = [c[i] if i.any() else c.max()[None] for c, i in zip(contrast, inside, strict=True)]
     shares = contrast.new_tensor((FLAT, 0.5))
     found = [torch.quantile(v[:: len(v) // MANY + 1], shares) for v in values]
