@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import SimpleITK as sitk
 import torch
 
 from hsyn_cli.anatomy import organs
 from hsyn_cli.anatomy.common_bias import Seen, without_common_bias
-from hsyn_cli.anatomy.contrast import look_mm
+from hsyn_cli.anatomy.contrast import DARKEST, look_mm
 from hsyn_cli.anatomy.intensity import foreground
 from hsyn_cli.anatomy.organs import NONE, Images
 from hsyn_cli.anatomy.poses import Kind, Search
@@ -38,6 +39,7 @@ from hsyn_cli.method.inference import FIELD_STRIDE
 from hsyn_cli.method.matching import ALIKE, UNMATCHED, differing, evenness, matched
 from hsyn_cli.method.measures import measured, tell
 from hsyn_cli.method.placing import Tell, placed
+from hsyn_cli.method.refit import refitted
 from hsyn_cli.method.result import Facts, Registration
 from hsyn_cli.method.states import (
     AUTO,
@@ -182,12 +184,18 @@ def give_one_contrast(
         return None
     found = matched(subjects, settings.channels, seen, differs, counts)
     if found is None:
-        return replace(aligned, notes=(*aligned.notes, UNMATCHED)), method
+        notes = (*aligned.notes, UNMATCHED)
+        return replace(aligned, notes=notes, unmatched=True), method
     subjects, shares, note = found
     chosen = replace(settings, weights=NONE, similarity=prepare.NETWORKS_FOR, channels=shares)
     features = method.networks.sn.features
     method = prepare.choose(pair, chosen, features).on(settings.device)
-    return replace(aligned, subjects=subjects, notes=(*aligned.notes, note)), method
+    affine = aligned.affine
+    if middle is not None and settings.affine == "affine":
+        content = np.logical_and(*(image > DARKEST for image in seen[0]))
+        affine = refitted(affine, halves, counts * content)
+    notes = (*aligned.notes, note)
+    return replace(aligned, subjects=subjects, affine=affine, notes=notes), method
 
 
 def deform(

@@ -187,12 +187,14 @@ class Aligned:
         affine: fixed point -> moving point.
         notes: on the alignment.
         shown: how the aligned images relate.
+        unmatched: whether neither image tells enough of the other for a match, see `matching`.
     """
 
     subjects: Subjects
     affine: sitk.AffineTransform
     notes: tuple[str, ...]
     shown: Shown
+    unmatched: bool = False
 
 
 @dataclass(frozen=True)

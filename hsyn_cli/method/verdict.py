@@ -20,6 +20,7 @@ from hsyn_cli.method.states import Aligned, Settings
 from hsyn_cli.space import Array, Grid, affine_parts
 
 LEAST_INFORMATION = 0.035  # after the affine, where no deformation has made noise alike
+LEAST_UNMATCHED = 0.07  # of images that differ in contrast, and tell too little for a match
 LEAST_OVERLAP = 0.6  # of the smaller content
 LEAST_SCALE, MOST_SCALE = 0.72, 1.4  # of the affine, along its axes
 WORSE = 0.7  # of the information at first; what is almost aligned varies by less
@@ -36,7 +37,7 @@ def problems(
     """
     return (
         *_worse(information, overlap),
-        *_unlike(information, overlap),
+        *_unlike(information, overlap, aligned.unmatched),
         *_stretched(aligned.affine),
         *_displaced(aligned, settings, unit),
     )
@@ -64,12 +65,15 @@ def _worse(information: Scores, overlap: Scores) -> Iterator[str]:
         )
 
 
-def _unlike(information: Scores, overlap: Scores) -> Iterator[str]:
-    least = np.fmin(information.affine, information.after)
-    if least < LEAST_INFORMATION:
+def _unlike(information: Scores, overlap: Scores, unmatched: bool = False) -> Iterator[str]:
+    found = np.fmin(information.affine, information.after)
+    least, pairs = LEAST_INFORMATION, "pairs"
+    if unmatched:
+        least, pairs = LEAST_UNMATCHED, "pairs without a match"
+    if found < least:
         yield (
-            f"aligned, the images have almost nothing in common (mutual information {least:.3f}; "
-            f"pairs that work have {LEAST_INFORMATION:g} and more)"
+            f"aligned, the images have almost nothing in common (mutual information {found:.3f}; "
+            f"{pairs} that work have {least:g} and more)"
         )
     if overlap.after < LEAST_OVERLAP:
         yield f"the images overlap little ({overlap.after:.0%} of the smaller content)"
