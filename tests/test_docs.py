@@ -30,7 +30,7 @@ FENCED = r"^```{}\n(.*?)^```$"
 OF_EXAMPLES = (
     "classes split models "
     "peer methods picture steps motions presets profile people kills painted pairwise "
-    "voxel growth noise draw block brain alone swap mm most until repeats same looks kinds"
+    "voxel growth noise draw block brain alone swap mm most until repeats same looks kinds parts"
 )
 OF_CLUSTERS = "job-name array cpus-per-task mem time scheduler-file nthreads no-nanny resources"
 OF_PEERS = "mov dst targ lta"

@@ -122,7 +122,7 @@ def _used(used: Used) -> Iterator[Row]:
         why = f" ({used.why})" if used.why else ""
         what = used.similarity
         if used.matched:
-            what += ", then ncc if hsyn can match the contrasts"
+            what += ", then ncc if hsyn can match the contrasts, or finds one"
         yield "will use", f"checkpoint {used.checkpoint}{why}; similarity {what}"
         size = " x ".join(map(str, used.size))
         unit = "" if used.unit == 1 else f"; {used.unit:.3g} mm count as 1 mm of a human"

@@ -250,12 +250,15 @@ def content(
 
 
 def _unprepared(sized: Pair, method: Method) -> Subjects:
-    """The pair in the organ's unit of length, not prepared further."""
+    """The pair in the organ's unit of length, trimmed, and not prepared further."""
+    from hsyn_cli.anatomy.borders import trimmed
     from hsyn_cli.anatomy.scene import Subjects
 
-    moving, fixed = (view.image for view in sized.views)
     greys = (sized.looks[0].grey, sized.looks[1].grey)
     regions = method.organ.regions(sized.masks, sized.looks)
+    moving, fixed = (
+        view.image if regions is not None else trimmed(view.image) for view in sized.views
+    )
     return Subjects((moving, fixed), greys, sized.masks, regions, method.organ)
 
 
