@@ -87,6 +87,12 @@ def test_shapes_without_a_cut_stay(shape: str) -> None:
     assert trimmed(image) is image
 
 
+def test_a_scan_that_fills_its_layers_is_trimmed() -> None:
+    values = np.random.default_rng(0).uniform(50, 100, (60, 64, 64)).astype(np.float32)
+    values[:6] = values[54:] = 0
+    assert trimmed(sitk.GetImageFromArray(values)).GetSize() == (64, 64, 48)
+
+
 def test_the_working_grid_goes_on_beyond_a_cut_where_the_other_image_does(
     brain: sitk.Image,
 ) -> None:

@@ -168,6 +168,7 @@ def test_a_second_look_at_roughly_registered_brains_tells_one_contrast(scan: sit
     assert differing((0.5, 0.5), twice, brains=True) == [False, True]
     assert differing((1.0, 0.0), twice, brains=True) == [False, False]
     assert differing((1.0,), once, brains=False) == [True]  # as the first look found
+    assert differing((1.0, 0.0), twice, brains=False) == [True, False]
     assert differing((0.5, 0.5), twice, brains=False) == [False, True]
     found = matched(subjects, (1.0,), [(tissue, 1 - other)], [True])
     assert found is not None

@@ -34,7 +34,7 @@ def trimmed(image: sitk.Image) -> sitk.Image:
     """An image without the dark layers beyond flat ends of what it shows.
 
     There, the scan ended, and not the body: scanners darken their last slices, and programs pad. A
-    body that is flat on all sides is a box.
+    body that is flat on all sides, and ends inside the image along each axis, is a box.
     """
     import SimpleITK as sitk
 
@@ -42,7 +42,8 @@ def trimmed(image: sitk.Image) -> sitk.Image:
     bright = _bright(image, grey)
     ends = [_flat_ends(values, bright, axis) for axis in (2, 1, 0)]
     wide = [end for end, n in zip(ends, image.GetSize(), strict=True) if n > 1]
-    if not any(map(any, wide)) or all(None not in end for end in wide):
+    box = all(None not in end and any(end) for end in wide)
+    if box or not any(map(any, wide)):
         return image
     first, last = ([layers or 0 for layers in side] for side in zip(*ends, strict=True))
     out = sitk.Crop(image, first, last)

@@ -90,13 +90,13 @@ def differing(
     """Which channels pull and differ in contrast, once they are roughly registered.
 
     The look after the affine step found that one does. Correlation cannot overrule it: the only
-    channel of anything but brains and heads differs. Arguments are those of `matched`.
+    channel that pulls, of anything but brains and heads, differs. Arguments are those of `matched`.
 
     Args:
         brains: whether all images show brains or heads.
     """
-    if not brains and len(weights) == 1:
-        return [True]
+    if not brains and np.count_nonzero(weights) == 1:
+        return [weight > 0 for weight in weights]
     channels = zip(weights, seen, strict=True)
     return [bool(weight) and not relates(*both, counts, brains) for weight, both in channels]
 

@@ -84,7 +84,7 @@ def measured(subjects: Subjects, working: WorkingFields, scene: Scene, method: M
     """The whole maps, and how alike they make both images: at first, after the affine, at the end.
 
     The similarity is the mean over the grid, in windows of 5 double voxels. For the overlap, what
-    the moving image shows counts up to a margin beyond the border of a cut fixed image.
+    the moving image shows counts up to a margin beyond what a cut fixed image shows.
     """
     aligned, fixed = scene.pair.chunk(2)
     apart = resample_image(
@@ -104,7 +104,8 @@ def measured(subjects: Subjects, working: WorkingFields, scene: Scene, method: M
         aligned, fixed = aligned * there, fixed * here
         warped = sampling.warp(aligned, working.fixed_to_moving, scene.spacing)
         states = (apart.to(fixed.device), aligned, warped)
-        beside = widened(sampling.downsample(here, coarse), method.preset.margin / coarse)
+        voxels = method.preset.margin * method.spacing / (scene.spacing * coarse)
+        beside = widened(sampling.downsample(here, coarse), voxels)
         near = beside[0, 0].gt(0).cpu().numpy()
     still = _values(fixed, coarse)
     shown = [Shown.in_values(_values(image, coarse) * near, still) for image in states]

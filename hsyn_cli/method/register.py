@@ -158,7 +158,7 @@ def give_one_contrast(
 ) -> tuple[Aligned, Method] | None:
     """Give images of different contrast one, if MIND's coarse steps tell how; see `matching`.
 
-    None: these steps show that all channels have one contrast, see `matching.alike`.
+    None: these steps show that all channels have one contrast, see `matching.differing`.
     """
     if not prepare.may_match(method, settings):
         return aligned, method
@@ -185,7 +185,7 @@ def give_one_contrast(
     found = matched(subjects, settings.channels, seen, differs, counts)
     if found is None:
         notes = (*aligned.notes, UNMATCHED)
-        return replace(aligned, notes=notes, unmatched=True), method
+        return replace(aligned, notes=notes, unmatched=differs[0]), method
     subjects, shares, note = found
     chosen = replace(settings, weights=NONE, similarity=prepare.NETWORKS_FOR, channels=shares)
     features = method.networks.sn.features

@@ -187,7 +187,7 @@ class Aligned:
         affine: fixed point -> moving point.
         notes: on the alignment.
         shown: how the aligned images relate.
-        unmatched: whether neither image tells enough of the other for a match, see `matching`.
+        unmatched: whether the first channel differs in contrast, and there is no match for all.
     """
 
     subjects: Subjects

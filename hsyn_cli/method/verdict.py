@@ -20,7 +20,7 @@ from hsyn_cli.method.states import Aligned, Settings
 from hsyn_cli.space import Array, Grid, affine_parts
 
 LEAST_INFORMATION = 0.035  # after the affine, where no deformation has made noise alike
-LEAST_UNMATCHED = 0.07  # of images that differ in contrast, and tell too little for a match
+LEAST_UNMATCHED = 0.06  # of volumes that differ in contrast, and tell too little for a match
 LEAST_OVERLAP = 0.6  # of the smaller content
 LEAST_SCALE, MOST_SCALE = 0.72, 1.4  # of the affine, along its axes
 WORSE = 0.7  # of the information at first; what is almost aligned varies by less
@@ -35,9 +35,10 @@ def problems(
 
     `unit`: mm of the images per mm here. NaN among the scores proves nothing.
     """
+    slices = Grid.of(aligned.subjects.views[1]).normal is not None
     return (
         *_worse(information, overlap),
-        *_unlike(information, overlap, aligned.unmatched),
+        *_unlike(information, overlap, aligned.unmatched and not slices),
         *_stretched(aligned.affine),
         *_displaced(aligned, settings, unit),
     )
