@@ -208,7 +208,7 @@ def test_benchmark_from_pairs_to_json(tmp_path, monkeypatch, capsys):
     assert (scores["folded"], scores["folded_corner"], scores["inverse_max_mm"]) == (0, 0, 0)
     assert scores["min_det"] == 1
     assert scores["seconds"] > 0
-    assert 0.01 < scores["peak_gb"] < 2
+    assert 0.01 < scores["peak_gb"] < 8  # a fork counts what this process holds
     assert report["mean"]["default"] == {}
     assert "default: exit code 1: AssertionError" in capsys.readouterr().out
 

@@ -193,7 +193,7 @@ def align(
     if alike is None:
         others = zip(subjects.channels[1:], settings.channels[1:], strict=True)
         rest = [contrast.Shown.of(channel, affine) for channel, weight in others if weight]
-        brains = organs.of_brains(pair.kinds)
+        brains = free and organs.of_brains(pair.kinds)
         alike = all(one.same_contrast(brains) for one in (shown, *rest))
     if free and not alike:
         chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)

@@ -14,6 +14,7 @@ WHOLE = 0.999  # of a voxel
 PLANES = 16  # at a time, to save memory
 FLAT = 0.15  # of the voxels inside; their contrast is noise
 MANY = 200_000  # voxels that tell a quantile
+COUNTS = 0.4  # the weight of a voxel; many have 0.5 but for rounding
 INSIDE = 0.1  # of the range; darker voxels do not count for the median contrast
 
 
@@ -76,12 +77,12 @@ def usual_contrast(
     The `FLAT` share of the voxels with the least contrast is taken to show nothing but noise. Both
     are (B, 1, 1, 1, 1).
 
-    `weight`: of the voxels, see `Where.weight`; those that count less than half tell nothing.
+    `weight`: of the voxels, see `Where.weight`; those that count less than COUNTS tell nothing.
     """
     moving, fixed = seen.chunk(2)
     inside = moving + fixed > 2 * INSIDE
     if weight is not None:
-        inside &= weight[:, :1] > 0.5
+        inside &= weight[:, :1] > COUNTS
     values = [c[i] if i.any() else c.max()[None] for c, i in zip(contrast, inside, strict=True)]
     shares = contrast.new_tensor((FLAT, 0.5))
     found = [torch.quantile(v[:: len(v) // MANY + 1], shares) for v in values]
