@@ -22,8 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hsyn_cli.anatomy import affine
-from hsyn_cli.anatomy.intensity import resample_image
-from hsyn_cli.anatomy.scene import pair_box
+from hsyn_cli.anatomy.intensity import pair_box, resample_image
 from hsyn_cli.config import presets
 from hsyn_cli.fields.grids import affine_displacement
 from hsyn_cli.fields.images import to_image

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import itertools
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,7 @@ def test_inverse_error_of_a_known_inverse_and_of_a_shifted_one():
 
 
 FAKE = """#!{python}
+import subprocess
 import sys
 import numpy as np
 import SimpleITK as sitk
@@ -177,7 +179,8 @@ for option, name in (("-f", "forward"), ("-m", "inverse")):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="os.wait4")
-def test_benchmark_from_pairs_to_json(tmp_path, monkeypatch, capsys):
+def test_benchmark_from_pairs_to_json(tmp_path):
+    """In a process of its own: a child's peak counts what its parent holds as it starts."""
     program = tmp_path / "hsyn"
     program.write_text(FAKE.format(python=sys.executable))
     program.chmod(0o755)
@@ -200,17 +203,17 @@ def test_benchmark_from_pairs_to_json(tmp_path, monkeypatch, capsys):
         "--methods",
         "fast,default",
     ]
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", str(tmp_path / "pairs.csv"), *arguments])
-    benchmark.main()
+    command = [sys.executable, EXAMPLES / "benchmark.py", tmp_path / "pairs.csv", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     report = json.loads((tmp_path / "out.json").read_text())
     scores = report["mean"]["fast"]
     assert scores["dice"] == pytest.approx((2 * 3 / 8 + 2 * 1 / 4) / 2)
     assert (scores["folded"], scores["folded_corner"], scores["inverse_max_mm"]) == (0, 0, 0)
     assert scores["min_det"] == 1
     assert scores["seconds"] > 0
-    assert 0.01 < scores["peak_gb"] < 8  # a fork counts what this process holds
+    assert 0.01 < scores["peak_gb"] < 2
     assert report["mean"]["default"] == {}
-    assert "default: exit code 1: AssertionError" in capsys.readouterr().out
+    assert "default: exit code 1: AssertionError" in done.stdout
 
 
 def test_the_lungs_landmarks_lie_where_their_table_says():

@@ -5,8 +5,7 @@ import pytest
 import SimpleITK as sitk
 from samples import DIRECTIONS, chest
 
-from hsyn_cli.anatomy.intensity import RUN, content_box, foreground, read_intensities
-from hsyn_cli.anatomy.scene import pair_box
+from hsyn_cli.anatomy.intensity import RUN, content_box, foreground, pair_box, read_intensities
 from hsyn_cli.space import Grid
 
 IDENTITY = sitk.AffineTransform(3)

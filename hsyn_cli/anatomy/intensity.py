@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hsyn_cli.anatomy.background import faces
 from hsyn_cli.anatomy.hounsfield import in_hounsfield
-from hsyn_cli.space import Array, Grid
+from hsyn_cli.space import Array, Grid, affine_parts
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -97,6 +97,35 @@ def grown_box(whole: Grid, own: Grid, box: tuple[Array, Array], mm: float) -> tu
     there = whole.indices(own.points(corners))
     widths, end = mm / np.array(whole.spacing), np.array(whole.size) - 1.0
     return (there.min(0) - widths).clip(0, end), (there.max(0) + widths).clip(0, end)
+
+
+def pair_box(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    transform: sitk.AffineTransform,
+    whole: Grid | None = None,
+    grey: tuple[Intensities | None, Intensities | None] = (None, None),
+    room: Array | float = 0.0,
+) -> tuple[Array, Array]:
+    """First and last index, on `whole`, of the box that holds the content of both images.
+
+    `transform` (fixed point -> moving point) places the content of the moving image. Two aligned
+    images on one grid therefore have the same box, whichever is fixed. The box ends at the border
+    of `whole`, or up to `room` beyond it.
+
+    Args:
+        whole: None is the grid of `fixed`. grey: of moving and fixed image, if known.
+        room: (2, 3), in voxels of `whole` before its first and behind its last face.
+    """
+    whole = Grid.of(fixed) if whole is None else whole
+    a, t = affine_parts(transform)
+    points = Grid.of(moving).points(content_ends(moving, grey[0]))
+    other = whole.indices((points - t) @ np.linalg.inv(a).T)
+    own = whole.indices(Grid.of(fixed).points(content_ends(fixed, grey[1])))
+    last = np.array(whole.size) - 1.0
+    before, behind = np.broadcast_to(room, (2, 3))
+    both = np.concatenate((own, other)).clip(-before, last + behind)
+    return both.min(0), both.max(0)
 
 
 def content_ends(image: sitk.Image, grey: Intensities | None = None) -> Array:

@@ -17,6 +17,7 @@ from hsyn_cli.anatomy.intensity import (
     Intensities,
     content_ends,
     grown_box,
+    pair_box,
     resample_image,
     resample_mask,
     widened,
@@ -27,7 +28,7 @@ from hsyn_cli.anatomy.organs import Chains, Images, Look, Masks, Organ
 from hsyn_cli.anatomy.tensors import Scene
 from hsyn_cli.anatomy.thick import blur_along, slice_vector, thinned
 from hsyn_cli.errors import GeometryError
-from hsyn_cli.space import Array, Grid, affine_parts, working_grid
+from hsyn_cli.space import Array, Grid, working_grid
 
 ROLES = ("moving", "fixed")
 ROOM = 16  # working voxels beyond a face that cuts the fixed image
@@ -274,32 +275,3 @@ def prepare_subjects(
     return Subjects(
         views, greys(views), masks, regions, organ, lesions, channels, slices, middles=middles
     )
-
-
-def pair_box(
-    fixed: sitk.Image,
-    moving: sitk.Image,
-    transform: sitk.AffineTransform,
-    whole: Grid | None = None,
-    grey: tuple[Intensities | None, Intensities | None] = (None, None),
-    room: Array | float = 0.0,
-) -> tuple[Array, Array]:
-    """First and last index, on `whole`, of the box that holds the content of both images.
-
-    `transform` (fixed point -> moving point) places the content of the moving image. Two aligned
-    images on one grid therefore have the same box, whichever is fixed. The box ends at the border
-    of `whole`, or up to `room` beyond it.
-
-    Args:
-        whole: None is the grid of `fixed`. grey: of moving and fixed image, if known.
-        room: (2, 3), in voxels of `whole` before its first and behind its last face.
-    """
-    whole = Grid.of(fixed) if whole is None else whole
-    a, t = affine_parts(transform)
-    points = Grid.of(moving).points(content_ends(moving, grey[0]))
-    other = whole.indices((points - t) @ np.linalg.inv(a).T)
-    own = whole.indices(Grid.of(fixed).points(content_ends(fixed, grey[1])))
-    last = np.array(whole.size) - 1.0
-    before, behind = np.broadcast_to(room, (2, 3))
-    both = np.concatenate((own, other)).clip(-before, last + behind)
-    return both.min(0), both.max(0)
