@@ -77,7 +77,9 @@ def usual_contrast(
     The `FLAT` share of the voxels with the least contrast is taken to show nothing but noise. Both
     are (B, 1, 1, 1, 1).
 
-    `weight`: of the voxels, see `Where.weight`; those that count less than COUNTS tell nothing.
+    Args:
+        contrast: (B, 1, Z, Y, X), local variances. seen: (2B, 1, Z, Y, X) in [0, 1], moving first.
+        weight: (B, 1 or N, Z, Y, X), see `Where.weight`; voxels of COUNTS and less tell nothing.
     """
     moving, fixed = seen.chunk(2)
     inside = moving + fixed > 2 * INSIDE
