@@ -25,7 +25,8 @@ def a_pair() -> Carried:
     size = GRID.size[::-1]
     pair, maps, counts = (torch.rand(2, c, *size, generator=draw) for c in (1, 2, 1))
     blur = (1.5, 0.0, 0.25)
-    scene = Scene(GRID, pair, maps, counts, pair[:, :0], None, alike=True, blur=blur)
+    fine = slice(0, 4), slice(1, 5), slice(2, 7)
+    scene = Scene(GRID, pair, maps, counts, pair[:, :0], None, alike=True, blur=blur, fine=fine)
     labels = np.zeros(size, np.uint16)
     labels[1:4, 1:4, 2:5] = 300
     content = labels > 0
@@ -53,6 +54,10 @@ def test_a_pair_comes_back(tmp_path: Path) -> None:
     ):  # fmt: skip
         np.testing.assert_array_equal(one, two)
     assert (back.name, back.ids, back.scene.blur) == (pair.name, pair.ids, pair.scene.blur)
+    assert back.scene.fine == pair.scene.fine
+    whole = replace(pair, scene=replace(pair.scene, fine=None))
+    save_pair(whole, tmp_path / "whole.xz")
+    assert load_pair(tmp_path / "whole.xz", CPU).scene.fine is None
     assert dict(back.seconds) == dict(pair.seconds)
 
 

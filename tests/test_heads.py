@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from samples import EXAMPLES, voxel_points
 
 from hsyn_cli.anatomy import organs
@@ -73,6 +74,21 @@ def test_the_affine_of_heads_follows_their_brains(scan: sitk.Image, organ: str) 
         off.append(np.linalg.norm(points @ a.T + t - points - SHIFT, axis=1).mean())
     assert off[0] < 1.5
     assert off[0] < 0.5 * off[1]
+
+
+def test_the_refinement_of_heads_takes_the_brain_and_what_is_near(scan: sitk.Image) -> None:
+    (moving, _), (fixed, brain) = head(scan, SHIFT), head(scan, np.zeros(3))
+    subjects = subjects_of(moving, fixed)
+    affine = affine_from(np.eye(3), SHIFT)
+    grid = subjects.grid(affine, 2.0, 16.0, 4)
+    fine = subjects.on(grid, affine, torch.device("cpu")).fine
+    assert fine is not None
+    index = grid.indices(voxel_points(GRID)[brain]).round().astype(int)[:, ::-1]
+    for side, along in zip(fine, index.T, strict=True):
+        assert side.start + 4 <= along.min() <= along.max() < side.stop - 4
+    below = grid.indices(np.array([[0.0, 0.0, -130.0]]))[0, 2]
+    assert not fine[0].start <= below < fine[0].stop  # the neck
+    assert replace(subjects, middles=None).on(grid, affine, torch.device("cpu")).fine is None
 
 
 def test_the_middles_tell_the_pose_of_heads_of_two_contrasts(scan: sitk.Image) -> None:

@@ -95,11 +95,28 @@ def test_inverse_of_a_folding_field_ends_and_is_finite() -> None:
 
 def test_taper_is_zero_outside_and_one_inside() -> None:
     u = torch.ones(2, 3, *SIZE)
-    out = taper(u, 4)
+    out = taper(u, 1.5, 4)
     assert (out[..., 0, :, :].abs() + out[..., -1, :, :].abs()).max() < 1e-6
     torch.testing.assert_close(out[..., 4:-4, 4:-4, 4:-4], u[..., 4:-4, 4:-4, 4:-4])
     torch.testing.assert_close(out, out.flip(2, 3, 4))
     assert (out[..., 1:5, 9, 9].diff() > 0).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("outward", [-1.0, 1.0])
+def test_a_large_field_does_not_fold_where_it_ends(axis: int, outward: float) -> None:
+    """6 mm within 8 voxels of 1 mm; what moves in stretches, and stays as it is."""
+    u = torch.zeros(1, 3, 40, 40, 40)
+    u[:, axis] = 6 * outward
+    out = taper(u, 1.0, 8)
+    along = out[0, axis].movedim(2 - axis, 0)[:, 20, 20]
+    assert corner_determinant(out, 1.0).min() > 0.25
+    ends = along if outward < 0 else along.flip(0)
+    assert ends[[0, -1]].abs().max() < 1e-6
+    assert ends[:13].abs().le(0.45 * torch.arange(13) + 1e-5).all()  # moves out
+    torch.testing.assert_close(ends[14:-8], torch.full((18,), 6 * outward))
+    rise = 3 - 3 * torch.cos(torch.pi * torch.arange(8) / 8)
+    torch.testing.assert_close(ends.flip(0)[:8], outward * rise)  # moves in
 
 
 def test_repair_leaves_a_good_field_untouched() -> None:

@@ -1,23 +1,29 @@
 """Refinement: what it gains, what it leaves alone, what masks do."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from samples import picture, smooth_field
 
+from hsyn_cli.anatomy.tensors import Scene
 from hsyn_cli.config import SNNetConfig, presets
 from hsyn_cli.config.architecture import Steps
 from hsyn_cli.config.presets import RefineStage
+from hsyn_cli.fields import repair as folds
 from hsyn_cli.fields.folding import determinant
 from hsyn_cli.fields.sampling import warp
 from hsyn_cli.fields.smoothing import resize_smooth
+from hsyn_cli.method import inference
 from hsyn_cli.method.networks import load_networks
 from hsyn_cli.method.refine import at_scale, refine
 from hsyn_cli.method.similarity.ncc import SIMILARITY
 from hsyn_cli.method.unet import use_precision
 from hsyn_cli.method.where import Where
+from hsyn_cli.method.working import Halves, Method
+from hsyn_cli.space import Grid
 
 SIZE = (16, 20, 24)
 
@@ -91,35 +97,26 @@ def test_presets_run_on_any_size_that_divides_by_four(preset: str) -> None:
     assert u.abs().max() > 0
 
 
-def test_the_border_keeps_its_field_and_the_inside_does_not_care() -> None:
-    """Pictures that are empty at the border: nothing is lost by leaving it out."""
-    pair = torch.cat((blobs(SIZE, 1.0, 1.5), blobs(SIZE, -1.0, 1.5)))
-    start, stages = smooth_field(SIZE, 0.2, 1, batch=2), (RefineStage(1, Steps(2)),)
-    kept = start.clone()
-    whole, inner = (refine(start, pair, 1.0, stages, border=border) for border in (0, 2))
-    assert torch.equal(start, kept)
-    edge = torch.ones(SIZE, dtype=torch.bool)
-    edge[2:-2, 2:-2, 2:-2] = False
-    assert torch.equal(inner[:, :, edge], start[:, :, edge])
-    middle = (..., *(slice(6, n - 6) for n in SIZE))
-    torch.testing.assert_close(inner[middle], whole[middle], atol=0.02, rtol=0)
-    assert (inner[middle] - start[middle]).abs().max() > 0.1
-
-
-def test_the_border_is_cut_off_masks_as_well_at_every_scale() -> None:
-    """As of a pair that ends there: two scales, masks of the left half."""
-    size = (24, 24, 36)
-    pair = torch.cat((blobs(size, 1.0), blobs(size, -1.0)))
-    masks = torch.ones_like(pair)
-    masks[..., 18:] = 0
-    stages = (RefineStage(4 / 3, Steps(2)), RefineStage(1, Steps(2, momentum=0.5)))
-    start = smooth_field(size, 0.1, 1, batch=2)
-    inner = (slice(None), slice(None), *(slice(6, n - 6) for n in size))
-    got = refine(start, pair, 1.0, stages, Where(masks), border=6)
-    assert torch.equal(
-        got[inner], refine(start[inner], pair[inner], 1.0, stages, Where(masks[inner]))
-    )
-    assert (got - start)[inner][..., :10].abs().max() > 0.05
+def test_a_part_of_a_grid_is_refined_as_if_it_were_all() -> None:
+    """Up to where the change fades; the rest keeps the networks' field."""
+    size = (64, 56, 60)
+    grid = Grid(size[::-1], (1.0,) * 3, (0.0,) * 3, tuple(np.eye(3).ravel()))
+    pair = torch.cat((picture(size, 1), picture(size, 2)))
+    scene = Scene(grid, pair, pair[:, :0], None, pair[:, :0])
+    part = slice(16, 52), slice(12, 48), slice(12, 52)
+    method = Method.of(load_networks("none", torch.device("cpu")), "default")
+    start = Halves(scene, smooth_field((32, 28, 30), 0.2, 3, batch=2))
+    kept = start.u.clone()
+    whole = inference.refine(start, method).u
+    out = inference.refine(replace(start, scene=replace(scene, fine=part)), method).u
+    assert torch.equal(start.u, kept)
+    inner = (..., *(slice(side.start + 12, side.stop - 12) for side in part))
+    still = folds.taper(resize_smooth(kept, torch.Size(size)), 1.0, 8)
+    assert (whole[inner] - still[inner]).abs().max() > 0.2
+    torch.testing.assert_close(out[inner], whole[inner], atol=0.1, rtol=0)
+    beyond = torch.ones(size, dtype=torch.bool)
+    beyond[part] = False
+    assert torch.equal(out[..., beyond], still[..., beyond])
 
 
 def test_refinement_is_the_same_each_time() -> None:

@@ -241,12 +241,34 @@ def test_the_fit_lowers_the_errors_of_both_round_trips() -> None:
     assert mean[0] > mean[1] > mean[2]
 
 
+def test_a_last_step_that_folds_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that fold are unfolded; of one that folds anew, the fields before it stay."""
+    totals, _ = made("RAS")
+    content = tuple(np.ones(grid.size[::-1], bool) for grid in (FIXED["RAS"], MOVING["RAS"]))
+    calls, fit_far = [], RoundTrips.fit_far
+
+    def folds(trips: RoundTrips, steps: int) -> None:
+        calls.append(steps)
+        if len(calls) > 1:
+            before.extend(u.clone() for u in (totals.forward, totals.inverse))
+        fit_far(trips, steps)
+        totals.forward[0, 0, 4:6, 8:10, 10] += 40.0
+
+    before: list[torch.Tensor] = []
+    monkeypatch.setattr(RoundTrips, "fit_far", folds)
+    settled = totals.settle(content, 3)
+    assert calls == [3, 1]
+    assert all(found.voxels == 0 for found in settled.folding)
+    assert torch.equal(totals.forward, before[0])
+    assert torch.equal(totals.inverse, before[1])
+
+
 def test_the_fit_keeps_to_the_working_grid_and_the_errors_do_not() -> None:
     fixed, moving = FIXED["RAS"], MOVING["RAS"]
     box = np.full(3, 9.0), np.array(fixed.size) - 9.0
     working = working_grid(fixed, box, 1.5, 0.0, 4)
     u = 1.5 * smooth_field(working.size[::-1], 0.4, 1)
-    u = taper(u, 3)
+    u = taper(u, 1.5, 3)
     totals = total_fields(u, fixed_point_inverse(u, 1.5, -u, 0.005), working, PARTS, fixed, moving)
     here, _ = totals.bent()
     beyond = torch.ones(fixed.size[::-1], dtype=torch.bool)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hsyn_cli.anatomy.air import without_air
 from hsyn_cli.anatomy.borders import CUT, cut_faces, trimmed
 from hsyn_cli.anatomy.intensity import (
     Intensities,
@@ -25,13 +26,14 @@ from hsyn_cli.anatomy.intensity import (
 )
 from hsyn_cli.anatomy.lesions import beside, product
 from hsyn_cli.anatomy.organs import Chains, Images, Look, Masks, Organ
-from hsyn_cli.anatomy.tensors import Scene
+from hsyn_cli.anatomy.tensors import Scene, part_around
 from hsyn_cli.anatomy.thick import blur_along, slice_vector, thinned
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, working_grid
 
 ROLES = ("moving", "fixed")
 ROOM = 16  # working voxels beyond a face that cuts the fixed image
+FINE_MM = 20.0  # beyond the middles of heads; brains end within
 LESION_EDGE = 2  # working voxels beside a lesion that do not count where nothing stands in
 OTHERS_EDGE = 4  # working voxels inside the border of a cut channel, where the first one tells
 BYTE = sitk.sitkUInt8
@@ -217,7 +219,10 @@ class Subjects:
         shows = None if shows is None else shows.to(device)
         pair, maps, others = (v.to(device) for v in (pair, maps, others))
         blur = blur_along(grid, self.slices, transform)
-        return Scene(grid, pair, maps, counts, others, shows, self.alike, blur, self.doubt)
+        middle = self.middle_on(grid, transform)
+        beyond = round(FINE_MM / grid.spacing[0])
+        fine = None if middle is None else part_around(middle[0, 0], beyond)
+        return Scene(grid, pair, maps, counts, others, shows, self.alike, blur, self.doubt, fine)
 
 
 def _all(mask: sitk.Image | None, like: sitk.Image) -> sitk.Image:
@@ -253,7 +258,9 @@ def prepare_subjects(
 
     def prepared(both: Images) -> Images:
         moving, fixed = map(organ.prepare, both, looks, lesions)
-        return (moving, fixed) if regions is not None else (trimmed(moving), trimmed(fixed))
+        if regions is not None:
+            return moving, fixed
+        return without_air(trimmed(moving)), without_air(trimmed(fixed))
 
     given = prepared(images)
     views = (thinned(given[0], mm), thinned(given[1], mm))

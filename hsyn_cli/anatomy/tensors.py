@@ -8,6 +8,10 @@ from torch import Tensor
 
 from hsyn_cli.space import Grid
 
+Part = tuple[slice, slice, slice]  # of a grid, along z, y, x
+STEP = 4  # voxels; parts of a grid start and end at multiples of it, as grids do
+MOST = 0.85  # of a grid; a larger part saves nothing
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -24,6 +28,7 @@ class Scene:
         alike: as of `Subjects`.
         blur: SD in mm along z, y, x of what a voxel of thick slices shows as one, see `thick`.
         doubt: as of `Subjects`.
+        fine: the part that the refinement moves; None: all.
     """
 
     grid: Grid
@@ -35,6 +40,7 @@ class Scene:
     alike: bool = False
     blur: tuple[float, float, float] = (0.0, 0.0, 0.0)
     doubt: float = 0.0
+    fine: Part | None = None
 
     @property
     def stands_in(self) -> Tensor | None:
@@ -45,3 +51,19 @@ class Scene:
     def spacing(self) -> float:
         """Voxel size in mm."""
         return self.grid.spacing[0]
+
+
+def part_around(mask: Tensor, beyond: int) -> Part | None:
+    """The part of a grid within `beyond` voxels of what `mask` (Z, Y, X) has.
+
+    None: that is most of the grid, or the mask is empty.
+    """
+    sides = []
+    for axis, size in enumerate(mask.shape):
+        along = mask.amax([k for k in range(3) if k != axis]).nonzero()
+        if not len(along):
+            return None
+        low, high = int(along[0]) - beyond, int(along[-1]) + 1 + beyond
+        sides.append(slice(max(low // STEP * STEP, 0), min(-(-high // STEP) * STEP, size)))
+    part = sides[0], sides[1], sides[2]
+    return part if mask[part].numel() < MOST * mask.numel() else None

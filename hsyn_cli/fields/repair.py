@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -150,6 +150,7 @@ UNFOLDINGS = 10  # rounds
 WRITTEN_FLOOR = 1e-3  # least determinant of a field on the grid that it is written on
 CORNER_FLOOR = 0.1  # the same by the corner rule
 MOST_FOLDS = 0.1  # of all voxels
+OUTWARD = 0.45  # of the depth; steeper ends of a field come close to folding
 
 
 def unfolded(u: Tensor, grid: Grid, reach: float) -> Tensor:
@@ -218,18 +219,36 @@ def _around(mask: Tensor, beyond: Sequence[int]) -> list[slice]:
     ]
 
 
-def taper(u: Tensor, voxels: int) -> Tensor:
-    """u (B, 3, Z, Y, X) times a raised cosine that falls to 0 over the outermost `voxels`.
-
-    The field then joins the identity outside its grid.
-    """
+def faded(u: Tensor, wide: int) -> Tensor:
+    """u (B, 3, Z, Y, X) times a raised cosine that falls to 0 over the outermost `wide` voxels."""
     u = u.clone()
-    for axis in (2, 3, 4):
-        n = u.shape[axis]
-        if n == 1:
-            continue
-        depth = torch.arange(n, device=u.device)
-        depth = torch.minimum(depth, n - 1 - depth)
-        weight = 0.5 - 0.5 * torch.cos(torch.pi * (depth / voxels).clamp_max(1.0))
-        u *= weight.view([n if k == axis else 1 for k in range(5)])
+    for axis, before, behind in _sides(u):
+        depth = torch.minimum(before, behind)
+        u *= _along(axis, 0.5 - 0.5 * torch.cos(torch.pi * (depth / wide).clamp_max(1.0)))
     return u
+
+
+def taper(u: Tensor, voxel: float, wide: int) -> Tensor:
+    """u (B, 3, Z, Y, X) in mm, `faded`, so that it joins the identity outside its grid.
+
+    What then still moves out by more than OUTWARD of its depth would fold, and moves so far alone.
+    """
+    u = faded(u, wide)
+    for axis, before, behind in _sides(u):
+        most = OUTWARD * voxel
+        along = u[:, 4 - axis : 5 - axis]
+        torch.clamp(along, _along(axis, -most * before), _along(axis, most * behind), out=along)
+    return u
+
+
+def _sides(u: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Each wide axis of u (B, C, Z, Y, X), and the (N,) voxels before and behind each voxel."""
+    for axis in (2, 3, 4):
+        before = torch.arange(u.shape[axis], device=u.device)
+        if len(before) > 1:
+            yield axis, before, before.flip(0)
+
+
+def _along(axis: int, values: Tensor) -> Tensor:
+    """(N,) values as (1, 1, Z, Y, X), along one axis."""
+    return values.view([-1 if k == axis else 1 for k in range(5)])

@@ -74,10 +74,21 @@ class Totals:
         folding = self.folding()
         if steps and any(found.voxels for found in folding):  # the last steps may fold, too
             self._unfold_both(a, t)
-            folding = self.folding()
+            folding = self._fit_unless_it_folds(trips)
         if any(part is not whole for part, whole in zip(near, contents, strict=True)):
             trips = self._trips(contents)
         return Settled(folding, trips.errors())
+
+    def _fit_unless_it_folds(self, trips: RoundTrips) -> tuple[Folding, Folding]:
+        """One step of the fit, taken back if it folds anew; and the folding after it."""
+        before = self.forward.clone(), self.inverse.clone()
+        trips.fit_far(1)
+        folding = self.folding()
+        if any(found.voxels for found in folding):
+            self.forward.copy_(before[0])
+            self.inverse.copy_(before[1])
+            folding = self.folding()
+        return folding
 
     def bent(self) -> tuple[Box, Box]:
         """The boxes of `fixed` and of `moving` outside which the fields are no more than affine."""

@@ -65,6 +65,7 @@ def save_pair(pair: Carried, path: Path) -> None:
     grids = {"working": scene.grid, "moving": pair.moving, "fixed": pair.fixed}
     about = {
         "name": pair.name, "ids": pair.ids, "alike": scene.alike, "blur": scene.blur,
+        "fine": scene.fine and [(side.start, side.stop) for side in scene.fine],
         "seconds": dict(pair.seconds), "affine": [part.tolist() for part in pair.affine],
         "grids": {name: asdict(grid) for name, grid in grids.items()},
     }  # fmt: skip
@@ -90,9 +91,12 @@ def load_pair(path: Path, device: torch.device) -> Carried:
         fixed, moving = (
             _mask(arrays[f"content{k}"], grids[name]) for k, name in enumerate(("fixed", "moving"))
         )
+        fine = about["fine"] and tuple(slice(*ends) for ends in about["fine"])
+        scene = Scene(
+            grids["working"], alike=about["alike"], blur=tuple(about["blur"]), fine=fine, **tensors
+        )
         return Carried(
-            about["name"],
-            Scene(grids["working"], alike=about["alike"], blur=tuple(about["blur"]), **tensors),
+            about["name"], scene,
             (a, t), grids["moving"], grids["fixed"], (fixed, moving), arrays["moving_labels"],
             arrays["fixed_labels"], tuple(about["ids"]), about["seconds"],
         )  # fmt: skip

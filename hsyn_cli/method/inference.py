@@ -7,8 +7,7 @@ ours. It needs no SimpleITK; `register` has what comes before and after.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -26,6 +25,8 @@ from hsyn_cli.method.networks import invert_half
 from hsyn_cli.method.where import Where
 from hsyn_cli.method.working import Halves, Inverted, Method, WorkingFields
 
+EVERYWHERE = (slice(None),) * 3
+FADING = 8  # voxels in which the refinement of a part of the grid falls to nothing
 FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
 
 
@@ -44,16 +45,23 @@ def counted(halves: Halves) -> NDArray[np.float32]:
 
 def halfway_fields(scene: Scene, method: Method) -> Halves:
     """SN-Net's levels, as many as the preset runs. Raises WeightsError for fields of no numbers."""
-    sn = method.networks.sn
+    *_, halves = after_levels(scene, method)
+    return halves
+
+
+def after_levels(scene: Scene, method: Method) -> Iterator[Halves]:
+    """`halfway_fields` after each level, the coarsest first."""
     maps = torch.cat((scene.others, scene.maps), dim=1)
-    halves = torch.cat(sn(*scene.pair.chunk(2), method.depth, maps, where_of(scene)))
-    u = sampling.resize_linear(halves, sampling.shrunk(scene.pair.shape[2:], FIELD_STRIDE))
-    if not torch.isfinite(u).all():
-        raise WeightsError(
-            f"checkpoint {method.networks.checkpoint.name} gives displacements that are no numbers",
-            "its training failed; use another checkpoint",
-        )
-    return Halves(scene, u)
+    levels = method.networks.sn.after_levels(scene.pair, method.depth, maps, where_of(scene))
+    for found in levels:
+        u = sampling.resize_linear(found, sampling.shrunk(scene.pair.shape[2:], FIELD_STRIDE))
+        if not torch.isfinite(u).all():
+            raise WeightsError(
+                f"checkpoint {method.networks.checkpoint.name} gives displacements that are no "
+                "numbers",
+                "its training failed; use another checkpoint",
+            )
+        yield Halves(scene, u)
 
 
 def refine(
@@ -61,16 +69,24 @@ def refine(
 ) -> Halves:
     """Force steps on the pair's own fields, as fine as their scene."""
     preset, scene, sn = method.preset, halves.scene, method.networks.sn
-    images = sn.look(scene.pair) if preset.refinement else scene.pair
-    if scene.others.shape[1] or scene.maps.shape[1]:
-        images = torch.cat((images[:, :1], scene.others, images[:, 1:], scene.maps), dim=1)
+    fine = scene.fine if preset.refinement else None
+    part = (..., *(fine or EVERYWHERE))
+    pair, others, maps = scene.pair[part], scene.others[part], scene.maps[part]
+    images = sn.look(scene.pair)[part] if preset.refinement else pair  # the net needs it all
+    if others.shape[1] or maps.shape[1]:
+        images = torch.cat((images[:, :1], others, images[:, 1:], maps), dim=1)
     return_memory()
-    u = refinement.refine(
-        halves.u, images, scene.spacing, preset.refinement, where_of(scene), sn.config, share_done,
-        method.organ.rim, sn.channels,
+    u = halves.u if fine is None else resize_smooth(halves.u, scene.pair.shape[2:])
+    refined = refinement.refine(
+        u[part], images, scene.spacing, preset.refinement,
+        where_of(scene).changed(lambda v: v[part]), sn.config, share_done, sn.channels,
     )  # fmt: skip
-    refined = Halves(scene, u)
-    return replace(refined, u=folds.taper(u, round(preset.margin * method.spacing / refined.voxel)))
+    if fine is None:
+        u = refined
+    else:  # the change, which ends with the part
+        u[part] += folds.faded(refined.sub_(u[part]), FADING)
+    voxel = Halves(scene, u).voxel
+    return Halves(scene, folds.taper(u, voxel, round(preset.margin * method.spacing / voxel)))
 
 
 def repair(halves: Halves, method: Method) -> Halves:

@@ -16,6 +16,7 @@ from hsyn_cli.anatomy.placement import place
 from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.scene import ROLES, Subjects, prepare_subjects
 from hsyn_cli.anatomy.size import scaled_affine
+from hsyn_cli.anatomy.tensors import Scene
 from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.config import presets
 from hsyn_cli.devices import choose_device
@@ -154,13 +155,19 @@ def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -
 
 
 def align(
-    pair: Pair, method: Method, settings: Settings, alike: bool | None = None
+    pair: Pair,
+    method: Method,
+    settings: Settings,
+    alike: bool | None = None,
+    at: tuple[sitk.AffineTransform, str] | None = None,
 ) -> tuple[Pair, Method, Aligned]:
     """Affine alignment of the parts of both images that the organ chooses.
 
     If they turn out to differ in contrast, another `Method` aligns them anew and goes on.
 
-    `alike`: whether the images have one contrast; None: not known yet.
+    Args:
+        alike: whether the images have one contrast; None: not known yet.
+        at: the affine and a note, if they are known, see `Aligned.first`.
     """
     trained = organs.shipped().values()  # other checkpoints count in the mm of their training
     known = method.networks.checkpoint.name in (organs.NONE, *trained)
@@ -182,7 +189,7 @@ def align(
     )
     start = settings.start and scaled_affine(settings.start, 1 / sized.unit)
     finest = 2 if settings.transform == "deformable" else 1
-    affine, note = place(
+    affine, note = at or place(
         subjects, settings.affine, start, seed=settings.seed, finest_mm=finest * method.spacing,
         same_contrast=method.similarity.same_contrast, search=settings.search, unit=sized.unit,
     )  # fmt: skip
@@ -197,7 +204,9 @@ def align(
         alike = all(one.same_contrast(brains) for one in (shown, *rest))
     if free and not alike:
         chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)
+        first = affine, note
         pair, method, aligned = align(pair, choose(pair, chosen, features), chosen, alike)
+        aligned = replace(aligned, first=first)
         if features is not None and settings.transform == "deformable":
             note = LED.format(used.name, used.sha256[:12])
             aligned = replace(aligned, notes=(*aligned.notes, note))
@@ -227,3 +236,9 @@ def finer_for(subjects: Subjects, method: Method) -> float:
     """The voxel of the refinement, in working voxels; below 1 where the images are fine enough."""
     finer = method.preset.finer
     return finer if finer < 1 and subjects.finer_than(finer * method.spacing) else 1.0
+
+
+def scene_of(aligned: Aligned, method: Method, device: torch.device) -> Scene:
+    """Both images on their working grid."""
+    grid = grid_for(aligned.subjects, aligned.affine, method)
+    return aligned.subjects.on(grid, aligned.affine, device)

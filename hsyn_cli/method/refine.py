@@ -28,7 +28,6 @@ def refine(
     where: Where = EVERYWHERE,
     config: SNNetConfig = PLAIN,
     progress: Callable[[float], None] = lambda fraction: None,
-    border: int = 0,
     channels: Sequence[float] = (1.0,),
 ) -> Tensor:
     """Refined half-way fields, as fine as the pair; without stages, `u` itself.
@@ -41,19 +40,11 @@ def refine(
         where: both images count; a force acts only there.
         config: of SN-Net, see `forces.pull`.
         progress: called with the share of the work that is done.
-        border: this many voxels at each side of the pair keep their field.
         channels: N weights, with the sum 1.
     """
     if not stages:
         return u
-    first, whole = u, pair.shape[2:]
-    inner = (
-        slice(None),
-        slice(None),
-        *_without(border, whole),
-    )
-    u = resize_smooth(first, whole)[inner]
-    pair, where = pair[inner], where.changed(lambda on_pair: on_pair[inner])
+    u = resize_smooth(u, pair.shape[2:])
     work, done = sum(stage.steps.steps / stage.scale**3 for stage in stages) or 1.0, 0.0
     for stage in stages:
         size = shrunk(pair.shape[2:], stage.scale)
@@ -71,18 +62,7 @@ def refine(
             images, u, voxel, stage.steps, config=config, where=here, channels=channels,
             step_done=step_done,
         )  # fmt: skip
-    u = resize_smooth(u, pair.shape[2:])
-    if not border:
-        return u
-    out = resize_smooth(first, whole)  # once more, for its border
-    out = out.clone() if out is first else out
-    out[inner] = u
-    return out
-
-
-def _without(border: int, size: torch.Size) -> tuple[slice, ...]:
-    """The slices of a volume without its outermost voxels; a slice has no border along one axis."""
-    return tuple(slice(border, n - border) if n > 1 else slice(None) for n in size)
+    return resize_smooth(u, pair.shape[2:])
 
 
 def at_scale(images: Tensor, size: torch.Size) -> Tensor:

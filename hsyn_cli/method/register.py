@@ -12,22 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import SimpleITK as sitk
 import torch
 
-from hsyn_cli.anatomy import organs
-from hsyn_cli.anatomy.common_bias import Seen, without_common_bias
-from hsyn_cli.anatomy.contrast import DARKEST, look_mm
+from hsyn_cli.anatomy.contrast import look_mm
 from hsyn_cli.anatomy.intensity import foreground
-from hsyn_cli.anatomy.organs import NONE, Images
+from hsyn_cli.anatomy.organs import Images
 from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.size import scaled_affine
-from hsyn_cli.anatomy.tensors import Scene
 from hsyn_cli.config import presets
 from hsyn_cli.config.channels import channels_of, listed, weights_of
 from hsyn_cli.devices import use_threads
-from hsyn_cli.fields import sampling
 from hsyn_cli.fields.change import measure_change
 from hsyn_cli.fields.images import as_transform, total_images
 from hsyn_cli.fields.totals import total_fields
@@ -35,11 +30,10 @@ from hsyn_cli.io.images import ImageLike
 from hsyn_cli.io.transforms import TransformLike
 from hsyn_cli.method import inference, prepare
 from hsyn_cli.method.clock import Clock, Progress
-from hsyn_cli.method.inference import FIELD_STRIDE
-from hsyn_cli.method.matching import ALIKE, UNMATCHED, differing, evenness, matched
+from hsyn_cli.method.matching import ALIKE
 from hsyn_cli.method.measures import measured, tell
+from hsyn_cli.method.one_contrast import give_one_contrast
 from hsyn_cli.method.placing import Tell, placed
-from hsyn_cli.method.refit import refitted
 from hsyn_cli.method.result import Facts, Registration
 from hsyn_cli.method.states import (
     AUTO,
@@ -55,7 +49,6 @@ from hsyn_cli.space import Grid, affine_parts, strided
 from hsyn_cli.space.planes import lowered, lowered_transform
 
 Ready = tuple[Pair, Method, Aligned]
-Align = Callable[[Settings], Ready]
 
 
 def register(
@@ -123,16 +116,20 @@ def register(
         method = prepare.choose(pair, settings)
     with clock.step("affine"):
         ready = prepare.align(pair, method, settings)
-    again = partial(prepare.align, pair, method, alike=True)
+    again = partial(prepare.align, pair, method, alike=True, at=ready[-1].first)
     return placed(partial(follow, ready, again, clock), *ready, settings, clock, told)
 
 
 def follow(
-    ready: Ready, again: Align, clock: Clock, method: Method, settings: Settings
+    ready: Ready,
+    again: Callable[[Settings], Ready],
+    clock: Clock,
+    method: Method,
+    settings: Settings,
 ) -> Registration:
     """All that follows the alignment, on the device of the settings, where the networks are.
 
-    `again` aligns anew images that turn out to have one contrast.
+    `again` prepares anew images that turn out to have one contrast.
     """
     pair, _, aligned = ready
     with clock.step("contrast"), torch.no_grad():
@@ -153,57 +150,12 @@ def follow(
         return warp(pair, aligned, joined, composed, method, facts)
 
 
-def give_one_contrast(
-    pair: Pair, method: Method, aligned: Aligned, settings: Settings
-) -> tuple[Aligned, Method] | None:
-    """Give images of different contrast one, if MIND's coarse steps tell how; see `matching`.
-
-    None: these steps show that all channels have one contrast, see `matching.differing`.
-    """
-    if not prepare.may_match(method, settings):
-        return aligned, method
-    halves = inference.halfway_fields(scene_of(aligned, method, settings.device), method)
-    channels = torch.cat((halves.scene.pair, halves.scene.others), dim=1)
-    small = sampling.downsample(channels, FIELD_STRIDE)
-    moving, fixed = sampling.warp(small, halves.u, halves.voxel).cpu().numpy()
-    subjects, grid = aligned.subjects, halves.scene.grid
-    middle, counts = subjects.middle_on(grid, aligned.affine), inference.counted(halves)
-    if middle is not None:
-        counts = counts * sampling.downsample(middle, FIELD_STRIDE)[0, 0].numpy()
-    seen: Seen = list(zip(moving, fixed, strict=True))
-    brains = organs.of_brains(pair.kinds)
-    if brains:
-        even = [
-            evenness(*both, counts) if weight else None
-            for both, weight in zip(seen, settings.channels, strict=True)
-        ]
-        voxels = strided(grid, FIELD_STRIDE)
-        subjects, seen = without_common_bias(subjects, seen, even, voxels, aligned.affine)
-    differs = differing(settings.channels, seen, counts, brains=brains)
-    if not any(differs):
-        return None
-    found = matched(subjects, settings.channels, seen, differs, counts)
-    if found is None:
-        notes = (*aligned.notes, UNMATCHED)
-        return replace(aligned, notes=notes, unmatched=differs[0]), method
-    subjects, shares, note = found
-    chosen = replace(settings, weights=NONE, similarity=prepare.NETWORKS_FOR, channels=shares)
-    features = method.networks.sn.features
-    method = prepare.choose(pair, chosen, features).on(settings.device)
-    affine = aligned.affine
-    if middle is not None and settings.affine == "affine":
-        content = np.logical_and(*(image > DARKEST for image in seen[0]))
-        affine = refitted(affine, halves, counts * content)
-    notes = (*aligned.notes, note)
-    return replace(aligned, subjects=subjects, affine=affine, notes=notes), method
-
-
 def deform(
     aligned: Aligned, method: Method, device: torch.device, clock: Clock
 ) -> tuple[Joined, float]:
     """Half-way fields, their inverses and both whole maps; and what folded, see `Halves`."""
     with clock.step("networks"), torch.no_grad():
-        halves = inference.halfway_fields(scene_of(aligned, method, device), method)
+        halves = inference.halfway_fields(prepare.scene_of(aligned, method, device), method)
     with clock.step("refinement") as share_done:
         halves = inference.refine(finer(halves, aligned, method), method, share_done)
     with clock.step("fold repair"), torch.no_grad():
@@ -228,12 +180,6 @@ def leave(
         none = scene.pair.new_zeros(1, 3, *scene.pair.shape[2:])
         working = WorkingFields(grid, none, none, none, none)
         return measured(aligned.subjects, working, scene, method), 0.0
-
-
-def scene_of(aligned: Aligned, method: Method, device: torch.device) -> Scene:
-    """Both images on their working grid."""
-    grid = prepare.grid_for(aligned.subjects, aligned.affine, method)
-    return aligned.subjects.on(grid, aligned.affine, device)
 
 
 def finer(halves: Halves, aligned: Aligned, method: Method) -> Halves:

@@ -6,7 +6,7 @@ forces as an input, the tissue net and the feature net are ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -61,7 +61,18 @@ class SNNet(nn.Module):
         which the first are further channels of the images, if there are `channels`, and heed
         `where` the images count. Both have moving first.
         """
-        pair = torch.cat((moving, fixed))
+        *_, u = self.after_levels(torch.cat((moving, fixed)), depth, maps, where)
+        u_moving, u_fixed = u.chunk(2)
+        return u_moving, u_fixed
+
+    def after_levels(
+        self,
+        pair: Tensor,
+        depth: int | None = None,
+        maps: Tensor | None = None,
+        where: Where = EVERYWHERE,
+    ) -> Iterator[Tensor]:
+        """Both half-way fields (2B, 3, ...) after each level; `pair` (2B, 1, ...), moving first."""
         maps = pair[:, :0] if maps is None else maps
         others = len(self.channels) - 1
         features = self.look(pair)[:, 1:] if self.contrasts_differ else pair[:, :0]
@@ -69,8 +80,7 @@ class SNNet(nn.Module):
         scales = [level.scale for level in self.config.levels[:depth]]
         pyramid = [downsample(pair, scale) for scale in scales]
         of_levels = [where.changed(partial(downsample, factor=scale)) for scale in scales]
-        u_moving, u_fixed = self.fields(pyramid, of_levels).chunk(2)
-        return u_moving, u_fixed
+        yield from self.each_level(pyramid, of_levels)
 
     def look(self, images: Tensor) -> Tensor:
         """The images that the refinement follows, (B, 1, Z, Y, X) -> (B, 1 + C, Z, Y, X).
@@ -103,8 +113,15 @@ class SNNet(nn.Module):
         self.config = replace(self.config, levels=levels, features=features.config)
         self.features, self.contrasts_differ = features, True
 
-    def fields(self, pyramid: Sequence[Tensor], where: Sequence[Where] | None = None) -> Tensor:
-        """Run the levels in turn -> (2B, 3, ...), mm.
+    def fields(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """Run all levels -> (2B, 3, ...), mm; see `each_level`."""
+        *_, u = self.each_level(pyramid)
+        return u
+
+    def each_level(
+        self, pyramid: Sequence[Tensor], where: Sequence[Where] | None = None
+    ) -> Iterator[Tensor]:
+        """Run the levels in turn -> (2B, 3, ...) after each, mm.
 
         pyramid[k]: (2B, 1 + C, ...) at level k's scale, moving images first.
         """
@@ -113,8 +130,7 @@ class SNNet(nn.Module):
             if not torch.is_grad_enabled():
                 return_memory()
             u = self.level(level, pair, u, EVERYWHERE if where is None else where[level])
-        assert u is not None
-        return u
+            yield u
 
     def level(
         self, level: int, pair: Tensor, u: Tensor | None, where: Where = EVERYWHERE

@@ -188,6 +188,7 @@ class Aligned:
         notes: on the alignment.
         shown: how the aligned images relate.
         unmatched: whether the first channel differs in contrast, and there is no match for all.
+        first: what aligns the images, and a note, if they have one contrast after all.
     """
 
     subjects: Subjects
@@ -195,6 +196,7 @@ class Aligned:
     notes: tuple[str, ...]
     shown: Shown
     unmatched: bool = False
+    first: tuple[sitk.AffineTransform, str] | None = None
 
 
 @dataclass(frozen=True)

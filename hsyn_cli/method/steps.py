@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from hsyn_cli.anatomy.tensors import Part
 from hsyn_cli.config.architecture import SNNetConfig, Steps
 from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.regularity import less_divergence, smoothed_where_flat
@@ -22,7 +23,6 @@ from hsyn_cli.method import similarity
 from hsyn_cli.method.forces import forces
 from hsyn_cli.method.where import Where, stand_in, told, usual_contrast
 
-Part = tuple[slice, slice, slice]  # of a grid, along z, y, x
 PLAIN = SNNetConfig()
 EVERYWHERE = Where()
 SLAB = 400_000  # voxels of one image in one slab

@@ -133,7 +133,7 @@ def repair(device: str) -> Results:
     mended, count = folds.repair(u, VOXEL, 0.25)
     grid = Grid(SIZE[::-1], (1.5, 2.0, 2.5), (1.0, 2.0, 3.0), DIRECTIONS["oblique"])
     flat, few = folds.repair(2 * u[:, :, 8:9], VOXEL, 0.25)
-    fields = (mended, flat, folds.unfolded(u[:1], grid, 3.0), folds.taper(u, 4))
+    fields = (mended, flat, folds.unfolded(u[:1], grid, 3.0), folds.taper(u, 3.0, 4))
     return [*host(fields), torch.tensor([count, few])]
 
 

@@ -58,7 +58,6 @@ class Organ:
         checkpoint: name of the checkpoint that ships for it; None: no networks run.
         kinds: what its images can show, in the words of the report.
         outside: grey value of a warped image beyond the border of the source image.
-        rim: working voxels at each side of the grid that the refinement leaves out.
         near_mm: tissue this close to its region is registered with it.
         prepared_as: what training caches call its prepared images; None: the organ's name.
         ct: scans are CT; training draws kernels, noise and cut slices in place of bias fields.
@@ -69,7 +68,6 @@ class Organ:
     checkpoint: str | None = None
     kinds: tuple[str, ...] = ()
     outside = 0.0
-    rim = 6
     near_mm = 0.0
     prepared_as: str | None = None
     ct = False

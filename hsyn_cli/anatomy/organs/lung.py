@@ -36,7 +36,6 @@ class Lung(Organ):
     checkpoint = "lung-ct"
     kinds = (CHEST,)
     outside = -1024.0
-    rim = 0  # a chest goes on at the border of the grid
     near_mm = NEAR_MM
     ct = True
     maps_from_labels = True
