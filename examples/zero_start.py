@@ -52,7 +52,7 @@ def dice(net: SNNet, pair: dict[str, str], counts: list[int], learned: bool) -> 
     for count in counts:
         steps = dataclasses.replace(stage.steps, steps=count)
         u = refine(start, seen, 1.0, [presets.RefineStage(stage.scale, steps)])
-        to_moving, to_fixed = taper(resize_smooth(u, images.shape[2:]), 8).split(1)
+        to_moving, to_fixed = taper(resize_smooth(u, images.shape[2:]), 1.0, 8).split(1)
         back = fixed_point_inverse(to_fixed, 1.0, -to_fixed, tolerance=0.05)
         a, t = affine_parts(transform)
         along = field_on(compose(back, to_moving, 1.0), grid, Grid.of(fixed))

@@ -6,6 +6,7 @@ import SimpleITK as sitk
 from samples import voxel_points
 
 from hsyn_cli.anatomy.air import without_air
+from hsyn_cli.anatomy.intensity import content_box
 from hsyn_cli.space import Grid
 
 GRID = Grid((60, 72, 64), (3.0, 3.0, 3.0), (-90.0, -108.0, -96.0), tuple(np.eye(3).ravel()))
@@ -44,9 +45,44 @@ def test_air_becomes_flat_and_the_body_stays(size: float, air: float) -> None:
 def test_a_slab_and_a_slice_keep_what_they_surround() -> None:
     image, head = scan()
     for part, inside in ((image[:, :, 28:36], head[28:36]), (image[:, :, 32:33], head[32:33])):
-        flat = air_of(without_air(part))
+        out = without_air(part)
+        assert Grid.of(out) == Grid.of(part)
+        flat = air_of(out)
         assert (flat & inside).sum() <= 1
         assert (flat & ~inside).sum() > 0.5 * (~inside).sum()
+
+
+def test_a_body_that_touches_every_face_keeps_its_dim_parts() -> None:
+    """Its air has no noise: what little the faces show of the body is not noise."""
+    _, head = scan(noise=0.0)
+    z, y, x = (np.flatnonzero(head.any(tuple({0, 1, 2} - {k}))) for k in range(3))
+    box = tuple(slice(side[0] + 1, side[-1]) for side in (z, y, x))
+    values = np.where(head, 6.0, 0.0)[box]
+    values[30:34, 20:24, 20:24] = 100.0
+    image = sitk.GetImageFromArray(values.astype(np.float32))
+    assert without_air(image) is image
+    low, high = (v.tolist() for v in content_box(image))
+    assert (low, high) == ([0, 0, 0], [n - 1 for n in values.shape[::-1]])
+
+
+def test_the_box_of_the_content_is_no_larger_for_it() -> None:
+    image, head = scan()
+    ends = [(a.min(), a.max()) for a in np.nonzero(head)[::-1]]
+    low, high = content_box(without_air(image))
+    for first, last, end in zip(low, high, ends, strict=True):
+        assert end[0] - 2 <= first <= end[0] + 1
+        assert end[1] - 1 <= last <= end[1] + 2
+
+
+def test_dim_tissue_beside_bright_tissue_stays() -> None:
+    """A body of 5 and a bright part of 100, in noise of 0.8."""
+    image, head = scan(noise=0.8)
+    values = sitk.GetArrayFromImage(image)
+    dim = head & (np.indices(head.shape)[1] < 60)
+    values[dim] *= 0.05
+    out = without_air(GRID.stamp(sitk.GetImageFromArray(values)))
+    assert (air_of(out) & head).sum() < 0.02 * head.sum()
+    assert (air_of(out) & ~head).sum() > 0.7 * (~head).sum()
 
 
 def test_clean_air_and_hounsfield_units_stay() -> None:

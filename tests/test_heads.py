@@ -88,7 +88,15 @@ def test_the_refinement_of_heads_takes_the_brain_and_what_is_near(scan: sitk.Ima
         assert side.start + 4 <= along.min() <= along.max() < side.stop - 4
     below = grid.indices(np.array([[0.0, 0.0, -130.0]]))[0, 2]
     assert not fine[0].start <= below < fine[0].stop  # the neck
-    assert replace(subjects, middles=None).on(grid, affine, torch.device("cpu")).fine is None
+    everywhere = fixed * 0 + 1
+    for other in (
+        replace(subjects, middles=None),
+        replace(subjects, masks=(None, everywhere)),  # what the user names may lie elsewhere
+    ):
+        assert other.on(grid, affine, torch.device("cpu")).fine is None
+    size = (140, *grid.size[1:])  # as wide as a body
+    wide = Grid(size, grid.spacing, (-140.0, *grid.origin[1:]), grid.direction)
+    assert subjects.on(wide, affine, torch.device("cpu")).fine is None
 
 
 def test_the_middles_tell_the_pose_of_heads_of_two_contrasts(scan: sitk.Image) -> None:

@@ -110,11 +110,11 @@ def test_a_large_field_does_not_fold_where_it_ends(axis: int, outward: float) ->
     u[:, axis] = 6 * outward
     out = taper(u, 1.0, 8)
     along = out[0, axis].movedim(2 - axis, 0)[:, 20, 20]
-    assert corner_determinant(out, 1.0).min() > 0.25
+    assert corner_determinant(out, 1.0).min() > 0.05
     ends = along if outward < 0 else along.flip(0)
     assert ends[[0, -1]].abs().max() < 1e-6
-    assert ends[:13].abs().le(0.45 * torch.arange(13) + 1e-5).all()  # moves out
-    torch.testing.assert_close(ends[14:-8], torch.full((18,), 6 * outward))
+    assert ends[:10].abs().le(0.6 * torch.arange(10) + 1e-5).all()  # moves out
+    torch.testing.assert_close(ends[10:-8], torch.full((22,), 6 * outward))
     rise = 3 - 3 * torch.cos(torch.pi * torch.arange(8) / 8)
     torch.testing.assert_close(ends.flip(0)[:8], outward * rise)  # moves in
 

@@ -10,11 +10,11 @@ import torch
 from samples import DIRECTIONS, field_image, smooth_field, turned, voxel_points
 
 from hsyn_cli.anatomy.affine import affine_from
+from hsyn_cli.fields import mutual
 from hsyn_cli.fields.folding import corner_determinant, determinant, determinants
 from hsyn_cli.fields.grids import affine_displacement, along_axes, sample_mm
 from hsyn_cli.fields.images import to_image, total_images
 from hsyn_cli.fields.inverse import fixed_point_inverse
-from hsyn_cli.fields.mutual import RoundTrips
 from hsyn_cli.fields.repair import taper, unfolded
 from hsyn_cli.fields.sampling import compose
 from hsyn_cli.fields.totals import Totals, field_on, total_fields, within
@@ -241,26 +241,28 @@ def test_the_fit_lowers_the_errors_of_both_round_trips() -> None:
     assert mean[0] > mean[1] > mean[2]
 
 
-def test_a_last_step_that_folds_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_last_step_that_folds_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that fold are unfolded; of one that folds anew, the fields before it stay."""
     totals, _ = made("RAS")
     content = tuple(np.ones(grid.size[::-1], bool) for grid in (FIXED["RAS"], MOVING["RAS"]))
-    calls, fit_far = [], RoundTrips.fit_far
+    step, unfolded, asked = mutual._step, Totals._unfolded, []
 
-    def folds(trips: RoundTrips, steps: int) -> None:
-        calls.append(steps)
-        if len(calls) > 1:
-            before.extend(u.clone() for u in (totals.forward, totals.inverse))
-        fit_far(trips, steps)
-        totals.forward[0, 0, 4:6, 8:10, 10] += 40.0
+    def folds(parts: object, sides: tuple[mutual.Side, mutual.Side], *more: object) -> None:
+        step(parts, sides, *more)
+        sides[0].stack[0, 0, 6:8, 8:10, 10] += 40.0
 
-    before: list[torch.Tensor] = []
-    monkeypatch.setattr(RoundTrips, "fit_far", folds)
+    def ask(own: Totals, both: mutual.Fields) -> bool:
+        asked.append((own.forward.clone(), own.inverse.clone(), unfolded(own, both)))
+        return asked[-1][-1]
+
+    monkeypatch.setattr(mutual, "_step", folds)
+    monkeypatch.setattr(Totals, "_unfolded", ask)
     settled = totals.settle(content, 3)
-    assert calls == [3, 1]
+    ((forward, inverse, good),) = asked
+    assert not good
+    assert torch.equal(totals.forward, forward)
+    assert torch.equal(totals.inverse, inverse)
     assert all(found.voxels == 0 for found in settled.folding)
-    assert torch.equal(totals.forward, before[0])
-    assert torch.equal(totals.inverse, before[1])
 
 
 def test_the_fit_keeps_to_the_working_grid_and_the_errors_do_not() -> None:
@@ -342,11 +344,11 @@ def test_a_fold_that_the_last_fit_makes_is_mended(monkeypatch: pytest.MonkeyPatc
     totals = total_fields(*fields(grid)[1:], fields(grid)[0], PARTS, grid, MOVING["RAS"])
     content = tuple(np.ones(g.size[::-1], bool) for g in (grid, MOVING["RAS"]))
 
-    def knot(self: RoundTrips, steps: int, *, far: bool = False) -> None:
+    def knot(self: mutual.RoundTrips, steps: int, *, far: bool = False) -> None:
         if far:
             totals.inverse[0, :, 9, 10, 11] += 30.0  # mm
 
-    monkeypatch.setattr(RoundTrips, "fit", knot)
+    monkeypatch.setattr(mutual.RoundTrips, "fit", knot)
     settled = totals.settle(content, 4)
     assert [found.voxels for found in settled.folding] == [0, 0]
     assert not folded(totals.inverse, MOVING["RAS"])

@@ -24,6 +24,10 @@ NO_AIR = -940.0  # HU; brighter voxels are not air
 CONTENT = 0.02  # of the range; brighter voxels are content
 BRIGHT = 0.1  # of the range; brighter voxels are no noise
 NOISE, ABOVE_NOISE = 99.9, 1.5  # percentile of the quietest face; content is so many times brighter
+USUAL, MOST_NOISE = (
+    75,
+    5.0,
+)  # another percentile; in noise, `NOISE` is at most so many times as high
 RUN = 3  # voxels; fewer that are bright in a row may be noise
 PERCENTILE = 99.5  # if no checkpoint gives another one
 
@@ -72,7 +76,8 @@ def foreground(image: sitk.Image, hounsfield: bool | None = None) -> NDArray[np.
 def content_from(image: sitk.Image, grey: Intensities) -> float:
     """The grey value above which voxels are content: CONTENT of the range, or the noise of air.
 
-    The quietest of the faces that show mostly air tells the noise.
+    The quietest of the faces that show mostly air tells the noise. A face may show some content,
+    too: what is brighter than noise gets is not noise, and air of one value has none.
     """
     import SimpleITK as sitk
 
@@ -81,7 +86,8 @@ def content_from(image: sitk.Image, grey: Intensities) -> float:
     dark = [face for face in faces(values) if np.median(face) <= least]
     if not dark:
         return least
-    noise = min(float(np.percentile(face, NOISE)) for face in dark) - grey.low
+    levels = np.array([np.percentile(face, (NOISE, USUAL)) for face in dark]) - grey.low
+    noise = float(np.minimum(levels[:, 0], MOST_NOISE * levels[:, 1]).min())
     return max(least, grey.low + min(ABOVE_NOISE * noise, BRIGHT * span))
 
 

@@ -26,14 +26,15 @@ from hsyn_cli.anatomy.intensity import (
 )
 from hsyn_cli.anatomy.lesions import beside, product
 from hsyn_cli.anatomy.organs import Chains, Images, Look, Masks, Organ
-from hsyn_cli.anatomy.tensors import Scene, part_around
+from hsyn_cli.anatomy.tensors import FADING, Part, Scene, part_around
 from hsyn_cli.anatomy.thick import blur_along, slice_vector, thinned
 from hsyn_cli.errors import GeometryError
 from hsyn_cli.space import Array, Grid, working_grid
 
 ROLES = ("moving", "fixed")
 ROOM = 16  # working voxels beyond a face that cuts the fixed image
-FINE_MM = 20.0  # beyond the middles of heads; brains end within
+FINE_MM = 12.0  # beyond the middles of heads; brains end within
+WIDE_MM = 230.0  # from left to right; heads are narrower, bodies wider
 LESION_EDGE = 2  # working voxels beside a lesion that do not count where nothing stands in
 OTHERS_EDGE = 4  # working voxels inside the border of a cut channel, where the first one tells
 BYTE = sitk.sitkUInt8
@@ -219,10 +220,16 @@ class Subjects:
         shows = None if shows is None else shows.to(device)
         pair, maps, others = (v.to(device) for v in (pair, maps, others))
         blur = blur_along(grid, self.slices, transform)
-        middle = self.middle_on(grid, transform)
-        beyond = round(FINE_MM / grid.spacing[0])
-        fine = None if middle is None else part_around(middle[0, 0], beyond)
+        fine = self._fine(grid, transform)
         return Scene(grid, pair, maps, counts, others, shows, self.alike, blur, self.doubt, fine)
+
+    def _fine(self, grid: Grid, transform: sitk.AffineTransform) -> Part | None:
+        """Of two heads, the part of `grid` around their brains; None if masks say what counts."""
+        middle = self.middle_on(grid, transform)
+        wide = float(np.abs(grid.axes[0]) @ (np.array(grid.size) * grid.spacing))
+        if middle is None or self.masks != (None, None) or wide > WIDE_MM:
+            return None
+        return part_around(middle[0, 0], round(FINE_MM / grid.spacing[0]) + FADING)
 
 
 def _all(mask: sitk.Image | None, like: sitk.Image) -> sitk.Image:

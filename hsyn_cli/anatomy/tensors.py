@@ -9,6 +9,7 @@ from torch import Tensor
 from hsyn_cli.space import Grid
 
 Part = tuple[slice, slice, slice]  # of a grid, along z, y, x
+FADING = 8  # voxels inside a part in which its change falls to nothing
 STEP = 4  # voxels; parts of a grid start and end at multiples of it, as grids do
 MOST = 0.85  # of a grid; a larger part saves nothing
 

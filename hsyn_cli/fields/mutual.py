@@ -31,6 +31,7 @@ FAR = 0.1  # mm; voxels that are off by more get more steps
 WORST = 0.25  # mm; fields become smoother around voxels that are off by more
 
 Contents = tuple[Mask, Mask]
+Fields = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,13 @@ class RoundTrips:
         _step(sides, sides, steps, moves)
         _write(sides)
 
-    def fit_far(self, steps: int, *, moves: bool = True) -> None:
-        """As `fit`, only where the error is above FAR; then once more, after `Side.calm`."""
+    def fit_far(
+        self, steps: int, *, moves: bool = True, good: Callable[[Fields], bool] = lambda both: True
+    ) -> None:
+        """As `fit`, only where the error is above FAR; then once more, after `Side.calm`.
+
+        good: whether both fields may become so, on the boxes of their grids; else they stay.
+        """
         sides = first, second = self.sides()
         for again in (False, True):
             far = first.measure(second) > FAR, second.measure(first) > FAR
@@ -236,7 +242,8 @@ class RoundTrips:
                 off = parts[0].measure(second), parts[1].measure(first)
                 for k in (0, 1) if moves else (1,):
                     sides[k].calm(parts[k].voxels[off[k] > WORST])
-        _write(sides)
+        if good((first.stack[:, :3], second.stack[:, :3])):
+            _write(sides)
 
     def errors(self) -> tuple[ErrorStats, ErrorStats]:
         """The errors of the round trips from p and from q; NaN where none counts."""

@@ -150,7 +150,7 @@ UNFOLDINGS = 10  # rounds
 WRITTEN_FLOOR = 1e-3  # least determinant of a field on the grid that it is written on
 CORNER_FLOOR = 0.1  # the same by the corner rule
 MOST_FOLDS = 0.1  # of all voxels
-OUTWARD = 0.45  # of the depth; steeper ends of a field come close to folding
+OUTWARD = 0.6  # of the depth; content eight voxels inside may move so far and more
 
 
 def unfolded(u: Tensor, grid: Grid, reach: float) -> Tensor:
@@ -231,7 +231,8 @@ def faded(u: Tensor, wide: int) -> Tensor:
 def taper(u: Tensor, voxel: float, wide: int) -> Tensor:
     """u (B, 3, Z, Y, X) in mm, `faded`, so that it joins the identity outside its grid.
 
-    What then still moves out by more than OUTWARD of its depth would fold, and moves so far alone.
+    What then still moves out by more than OUTWARD of its depth moves so far alone: a field that
+    ends more steeply folds.
     """
     u = faded(u, wide)
     for axis, before, behind in _sides(u):

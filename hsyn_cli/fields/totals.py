@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hsyn_cli.devices import return_memory
-from hsyn_cli.fields.folding import Folding, determinants, measure_folding
+from hsyn_cli.fields.folding import Folding, determinant, determinants, measure_folding
 from hsyn_cli.fields.grids import ErrorStats, affine_displacement, along_axes, resample_field
 from hsyn_cli.fields.marked import Mask
 from hsyn_cli.fields.mutual import Contents, RoundTrips
@@ -74,21 +74,20 @@ class Totals:
         folding = self.folding()
         if steps and any(found.voxels for found in folding):  # the last steps may fold, too
             self._unfold_both(a, t)
-            folding = self._fit_unless_it_folds(trips)
+            trips.fit_far(1, good=self._unfolded)
+            folding = self.folding()
         if any(part is not whole for part, whole in zip(near, contents, strict=True)):
             trips = self._trips(contents)
         return Settled(folding, trips.errors())
 
-    def _fit_unless_it_folds(self, trips: RoundTrips) -> tuple[Folding, Folding]:
-        """One step of the fit, taken back if it folds anew; and the folding after it."""
-        before = self.forward.clone(), self.inverse.clone()
-        trips.fit_far(1)
-        folding = self.folding()
-        if any(found.voxels for found in folding):
-            self.forward.copy_(before[0])
-            self.inverse.copy_(before[1])
-            folding = self.folding()
-        return folding
+    def _unfolded(self, both: tuple[Tensor, Tensor]) -> bool:
+        """Whether no voxel folds in parts of both fields."""
+        grids = (self.fixed, self.moving)
+        parts = (
+            determinant(along_axes(u, grid), grid.spacing)
+            for u, grid in zip(both, grids, strict=True)
+        )
+        return all(bool((det > 0).all()) for det in parts)
 
     def bent(self) -> tuple[Box, Box]:
         """The boxes of `fixed` and of `moving` outside which the fields are no more than affine."""

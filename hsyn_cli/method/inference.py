@@ -8,13 +8,14 @@ ours. It needs no SimpleITK; `register` has what comes before and after.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hsyn_cli.anatomy.tensors import Scene
+from hsyn_cli.anatomy.tensors import FADING, Part, Scene
 from hsyn_cli.devices import return_memory
 from hsyn_cli.errors import WeightsError
 from hsyn_cli.fields import repair as folds
@@ -25,8 +26,8 @@ from hsyn_cli.method.networks import invert_half
 from hsyn_cli.method.where import Where
 from hsyn_cli.method.working import Halves, Inverted, Method, WorkingFields
 
+CUT_EDGE = 3  # voxels inside a cut that windows see beyond it
 EVERYWHERE = (slice(None),) * 3
-FADING = 8  # voxels in which the refinement of a part of the grid falls to nothing
 FIELD_STRIDE = 2  # SN-Net's half-way fields are resized to half the images' size
 
 
@@ -79,7 +80,8 @@ def refine(
     u = halves.u if fine is None else resize_smooth(halves.u, scene.pair.shape[2:])
     refined = refinement.refine(
         u[part], images, scene.spacing, preset.refinement,
-        where_of(scene).changed(lambda v: v[part]), sn.config, share_done, sn.channels,
+        where_of(scene) if fine is None else _inside(scene, fine), sn.config, share_done,
+        sn.channels,
     )  # fmt: skip
     if fine is None:
         u = refined
@@ -87,6 +89,19 @@ def refine(
         u[part] += folds.faded(refined.sub_(u[part]), FADING)
     voxel = Halves(scene, u).voxel
     return Halves(scene, folds.taper(u, voxel, round(preset.margin * method.spacing / voxel)))
+
+
+def _inside(scene: Scene, part: Part) -> Where:
+    """`where_of` in a part of a scene; what its sides cut does not count, nor what lies beyond."""
+    where, here = where_of(scene), (..., *part)
+    where = where.changed(lambda v: v[here])
+    counts = torch.ones_like(scene.pair[here]) if where.counts is None else where.counts.clone()
+    for axis, (side, size) in enumerate(zip(part, scene.pair.shape[2:], strict=True), 2):
+        if side.start > 0:
+            counts.narrow(axis, 0, CUT_EDGE).zero_()
+        if side.stop < size:
+            counts.narrow(axis, counts.shape[axis] - CUT_EDGE, CUT_EDGE).zero_()
+    return replace(where, counts=counts)
 
 
 def repair(halves: Halves, method: Method) -> Halves:

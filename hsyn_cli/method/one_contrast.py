@@ -62,9 +62,10 @@ def give_one_contrast(
     middle = aligned.subjects.middle_on(scene.grid, aligned.affine)
     brains = organs.of_brains(pair.kinds)
     for halves in inference.after_levels(scene, method):
-        rough = Rough.of(halves, middle)
-        if brains and not any(differing(settings.channels, rough.seen, rough.counts, brains=True)):
+        rough = Rough.of(halves, middle) if brains else None
+        if rough and not any(differing(settings.channels, rough.seen, rough.counts, brains=True)):
             return None
+    rough = rough or Rough.of(halves, middle)
     subjects, seen, counts = aligned.subjects, rough.seen, rough.counts
     if brains:
         even = [
