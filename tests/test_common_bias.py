@@ -14,7 +14,7 @@ from hsyn_cli.anatomy import organs
 from hsyn_cli.anatomy.common_bias import log_fields, without_common_bias
 from hsyn_cli.anatomy.scene import Subjects, prepare_subjects
 from hsyn_cli.anatomy.tensors import Scene
-from hsyn_cli.method import inference, register
+from hsyn_cli.method import inference, one_contrast
 from hsyn_cli.method.working import Halves
 from hsyn_cli.space import Grid, affine_from
 
@@ -142,7 +142,9 @@ def test_brains_of_two_contrasts_lose_theirs(monkeypatch: pytest.MonkeyPatch) ->
     ratios = []
     for real in (True, False):
         if not real:
-            monkeypatch.setattr(register, "without_common_bias", lambda one, two, *_: (one, two))
+            monkeypatch.setattr(
+                one_contrast, "without_common_bias", lambda one, two, *_: (one, two)
+            )
         found = hsyn_cli.register(moving, fixed, preset="fast")
         (note,) = [w for w in found.facts.warnings if "correlation ratio" in w]
         ratios.append(float(note.split("ratio ")[1].split(",")[0].rstrip(")")))

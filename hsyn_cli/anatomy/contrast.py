@@ -21,6 +21,7 @@ DARK = 35.0  # percent of the content, the darkest, in which fluid lies
 LEAST = 0.45  # relation of equal contrasts; see the guide "experiments"
 PARTS, APART = 10, 3  # equal parts of the grey values, and how many of them lie between two means
 RISES, RISES_CLOSE = 0.3, 0.0  # rise of brains of one contrast, aligned and roughly registered
+EARLY = 0.25  # relation of brains of one contrast that are registered on the coarsest level alone
 FEW = 100  # voxels; fewer tell nothing
 BINS, SLICE_BINS = 32, 16  # of the grey values; a slice has fewer voxels
 
@@ -89,6 +90,12 @@ def relates(moving: Values, fixed: Values, middle: Values | None, brains: bool) 
     middle = np.ones_like(moving) if middle is None else middle
     inside = _within(middle, moving, fixed)
     return _same(relation(*inside), rise(*inside) if brains else math.nan, RISES_CLOSE)
+
+
+def relates_early(moving: Values, fixed: Values, middle: Values) -> bool:
+    """As `relates`, of brains after the coarsest level: correlation must agree with the order."""
+    inside = _within(middle, moving, fixed)
+    return rise(*inside) >= RISES_CLOSE and relation(*inside) >= EARLY
 
 
 def _same(correlation: float, rises: float, least: float) -> bool:

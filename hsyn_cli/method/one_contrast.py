@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from hsyn_cli.anatomy import organs
 from hsyn_cli.anatomy.common_bias import Seen, without_common_bias
-from hsyn_cli.anatomy.contrast import DARKEST
+from hsyn_cli.anatomy.contrast import DARKEST, relates_early
 from hsyn_cli.anatomy.organs import NONE
 from hsyn_cli.fields import sampling
 from hsyn_cli.method import inference, prepare
@@ -47,6 +48,11 @@ class Rough:
             counts = counts * sampling.downsample(middle, FIELD_STRIDE)[0, 0].numpy()
         return cls(halves, list(zip(moving, fixed, strict=True)), counts)
 
+    def alike_early(self, weights: Sequence[float]) -> bool:
+        """Whether all channels that pull surely have one contrast; of brains and heads."""
+        channels = zip(weights, self.seen, strict=True)
+        return all(relates_early(*both, self.counts) for weight, both in channels if weight)
+
 
 def give_one_contrast(
     pair: Pair, method: Method, aligned: Aligned, settings: Settings
@@ -61,11 +67,12 @@ def give_one_contrast(
     scene = prepare.scene_of(aligned, method, settings.device)
     middle = aligned.subjects.middle_on(scene.grid, aligned.affine)
     brains = organs.of_brains(pair.kinds)
-    for halves in inference.after_levels(scene, method):
-        rough = Rough.of(halves, middle) if brains else None
-        if rough and not any(differing(settings.channels, rough.seen, rough.counts, brains=True)):
-            return None
-    rough = rough or Rough.of(halves, middle)
+    levels = inference.after_levels(scene, method)
+    halves = next(levels)
+    if brains and Rough.of(halves, middle).alike_early(settings.channels):
+        return None
+    *_, halves = halves, *levels
+    rough = Rough.of(halves, middle)
     subjects, seen, counts = aligned.subjects, rough.seen, rough.counts
     if brains:
         even = [

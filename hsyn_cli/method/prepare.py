@@ -155,19 +155,13 @@ def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -
 
 
 def align(
-    pair: Pair,
-    method: Method,
-    settings: Settings,
-    alike: bool | None = None,
-    at: tuple[sitk.AffineTransform, str] | None = None,
+    pair: Pair, method: Method, settings: Settings, alike: bool | None = None
 ) -> tuple[Pair, Method, Aligned]:
     """Affine alignment of the parts of both images that the organ chooses.
 
     If they turn out to differ in contrast, another `Method` aligns them anew and goes on.
 
-    Args:
-        alike: whether the images have one contrast; None: not known yet.
-        at: the affine and a note, if they are known, see `Aligned.first`.
+    `alike`: whether the images have one contrast; None: not known yet.
     """
     trained = organs.shipped().values()  # other checkpoints count in the mm of their training
     known = method.networks.checkpoint.name in (organs.NONE, *trained)
@@ -189,7 +183,7 @@ def align(
     )
     start = settings.start and scaled_affine(settings.start, 1 / sized.unit)
     finest = 2 if settings.transform == "deformable" else 1
-    affine, note = at or place(
+    affine, note = place(
         subjects, settings.affine, start, seed=settings.seed, finest_mm=finest * method.spacing,
         same_contrast=method.similarity.same_contrast, search=settings.search, unit=sized.unit,
     )  # fmt: skip
@@ -202,16 +196,17 @@ def align(
         rest = [contrast.Shown.of(channel, affine) for channel, weight in others if weight]
         brains = free and organs.of_brains(pair.kinds)
         alike = all(one.same_contrast(brains) for one in (shown, *rest))
+    notes = tuple(filter(None, (note,)))
     if free and not alike:
         chosen = replace(settings, weights=organs.NONE, similarity=OTHER_CONTRAST)
-        first = affine, note
+        subjects = replace(subjects, alike=True, even=settings.even)
+        first = sized, method, Aligned(subjects, affine, notes, shown)
         pair, method, aligned = align(pair, choose(pair, chosen, features), chosen, alike)
         aligned = replace(aligned, first=first)
         if features is not None and settings.transform == "deformable":
             note = LED.format(used.name, used.sha256[:12])
             aligned = replace(aligned, notes=(*aligned.notes, note))
         return pair, method, aligned
-    notes = tuple(filter(None, (note,)))
     subjects = replace(subjects, alike=alike, even=settings.even)
     return sized, method, Aligned(subjects, affine, notes, shown)
 

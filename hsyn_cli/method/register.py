@@ -8,7 +8,7 @@ Refinement, repair and exact inversion are ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -116,27 +116,17 @@ def register(
         method = prepare.choose(pair, settings)
     with clock.step("affine"):
         ready = prepare.align(pair, method, settings)
-    again = partial(prepare.align, pair, method, alike=True, at=ready[-1].first)
-    return placed(partial(follow, ready, again, clock), *ready, settings, clock, told)
+    return placed(partial(follow, ready, clock), *ready, settings, clock, told)
 
 
-def follow(
-    ready: Ready,
-    again: Callable[[Settings], Ready],
-    clock: Clock,
-    method: Method,
-    settings: Settings,
-) -> Registration:
-    """All that follows the alignment, on the device of the settings, where the networks are.
-
-    `again` prepares anew images that turn out to have one contrast.
-    """
+def follow(ready: Ready, clock: Clock, method: Method, settings: Settings) -> Registration:
+    """All that follows the alignment, on the device of the settings, where the networks are."""
     pair, _, aligned = ready
     with clock.step("contrast"), torch.no_grad():
         given = give_one_contrast(pair, method, aligned, settings)
     if given is None:
-        with clock.step("affine"):
-            pair, method, aligned = again(replace(settings, similarity=prepare.NETWORKS_FOR))
+        assert aligned.first is not None
+        pair, method, aligned = aligned.first
         method = method.on(settings.device)
         aligned = replace(aligned, notes=(*aligned.notes, ALIKE))
     else:

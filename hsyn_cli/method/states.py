@@ -24,7 +24,7 @@ from hsyn_cli.errors import UsageError
 from hsyn_cli.fields.change import Change, Linear
 from hsyn_cli.fields.totals import Settled, Totals
 from hsyn_cli.method.result import Scores, SimilarityScores
-from hsyn_cli.method.working import WorkingFields
+from hsyn_cli.method.working import Method, WorkingFields
 from hsyn_cli.space import Grid
 
 Transform = Literal["translation", "rigid", "affine", "deformable"]
@@ -188,7 +188,7 @@ class Aligned:
         notes: on the alignment.
         shown: how the aligned images relate.
         unmatched: whether the first channel differs in contrast, and there is no match for all.
-        first: what aligns the images, and a note, if they have one contrast after all.
+        first: the pair, its method, and what aligns it, if the images have one contrast after all.
     """
 
     subjects: Subjects
@@ -196,7 +196,7 @@ class Aligned:
     notes: tuple[str, ...]
     shown: Shown
     unmatched: bool = False
-    first: tuple[sitk.AffineTransform, str] | None = None
+    first: tuple[Pair, Method, Aligned] | None = None
 
 
 @dataclass(frozen=True)

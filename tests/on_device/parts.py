@@ -107,7 +107,7 @@ def forces(device: str) -> Results:
 
 
 def refinement(device: str) -> Results:
-    """At two scales, with a border, weights, and an image that lacks a part."""
+    """At two scales, with weights, and an image that lacks a part."""
     pair, counts = _pair(device, 3), torch.ones(2, 2, *SIZE, device=device)
     counts[0, :, :4] = 0
     shows = counts[:, :1].clone()
@@ -115,7 +115,7 @@ def refinement(device: str) -> Results:
     stages = (RefineStage(4 / 3, STEPS), RefineStage(1, STEPS))
     share: list[float] = []
     first = refine(
-        start, pair, VOXEL, stages, Where(counts, shows), SNNetConfig(), share.append, 2, (0.5, 0.5)
+        start, pair, VOXEL, stages, Where(counts, shows), SNNetConfig(), share.append, (0.5, 0.5)
     )
     lone = torch.zeros(2, 1, 36, 34, 32, device=device)
     lone[0, :, 17:20, 16:19, 15:18] = lone[1, :, 16:19, 16:19, 15:18] = (

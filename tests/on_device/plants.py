@@ -72,7 +72,7 @@ PLANTS = (
         ", device=image.device)", ")", "forces",
     ),
     Plant(
-        "a detour through numpy", "fields.repair", "taper",
+        "a detour through numpy", "fields.repair", "faded",
         "u = u.clone()", "u = torch.from_numpy(u.numpy().copy()).to(u.device)", "repair",
     ),
     Plant(
