@@ -12,9 +12,11 @@ from hsyn_cli.space import Grid
 GRID = Grid((60, 72, 64), (3.0, 3.0, 3.0), (-90.0, -108.0, -96.0), tuple(np.eye(3).ravel()))
 
 
-def scan(size: float = 1.0, noise: float = 1.5, air: float = 0.0) -> tuple[sitk.Image, np.ndarray]:
+def scan(
+    size: float = 1.0, noise: float = 1.5, air: float = 0.0, seed: int = 0
+) -> tuple[sitk.Image, np.ndarray]:
     """A head of 100 with a dark hole and the noise of MR, and where the head is (Z, Y, X)."""
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(seed)
     x, y, z = np.moveaxis(voxel_points(GRID), -1, 0)
     head = np.sqrt((x / 66) ** 2 + (y / 84) ** 2 + (z / 75) ** 2) < 1
     hole = np.sqrt(x**2 + (y / 2) ** 2 + z**2) < 15
@@ -72,6 +74,34 @@ def test_the_box_of_the_content_is_no_larger_for_it() -> None:
     for first, last, end in zip(low, high, ends, strict=True):
         assert end[0] - 2 <= first <= end[0] + 1
         assert end[1] - 1 <= last <= end[1] + 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_in_a_slice_no_speck_of_noise_counts(seed: int) -> None:
+    image, head = scan(seed=seed)
+    part, inside = image[:, :, 32:33], head[32:33]
+    low, high = content_box(without_air(part))
+    ends = [(a.min(), a.max()) for a in np.nonzero(inside)[::-1]]
+    for first, last, end in zip(low[:2], high[:2], ends, strict=False):
+        assert end[0] - 2 <= first <= last <= end[1] + 2
+
+
+def test_cells_of_many_voxels_tell_a_body_in_more_noise() -> None:
+    """Voxels of 1.3 mm, and sizes that the cells do not divide; padding on two faces."""
+    size = (139, 167, 149)
+    like = Grid(size, (1.3,) * 3, GRID.origin, GRID.direction)
+    draw = np.random.default_rng(2)
+    x, y, z = np.moveaxis(voxel_points(like), -1, 0)
+    head = np.sqrt((x / 66) ** 2 + (y / 84) ** 2 + (z / 75) ** 2) < 1
+    dim = head & (y < 0)
+    clean = np.where(dim, 6.0, 100.0 * head)
+    real, imaginary = 1.4 * draw.normal(size=(2, *head.shape))
+    noisy = np.hypot(clean + real, imaginary)
+    noisy[:, :3] = noisy[:3] = 0.0
+    out = without_air(like.stamp(sitk.GetImageFromArray(noisy.astype(np.float32))))
+    flat = air_of(out)
+    assert (flat & head).sum() < 0.06 * head.sum()  # the edge of what is dim
+    assert (flat & ~head).sum() > 0.8 * (~head).sum()
 
 
 def test_dim_tissue_beside_bright_tissue_stays() -> None:

@@ -15,6 +15,7 @@ from hsyn_cli.anatomy.depth import middle
 from hsyn_cli.anatomy.organs.brain import HEAD
 from hsyn_cli.anatomy.placement import place
 from hsyn_cli.anatomy.scene import Subjects, prepare_subjects
+from hsyn_cli.anatomy.tensors import FADING
 from hsyn_cli.method.matching import differing, matched, regression
 from hsyn_cli.method.prepare import look
 from hsyn_cli.space import Grid, affine_from, affine_parts
@@ -85,7 +86,7 @@ def test_the_refinement_of_heads_takes_the_brain_and_what_is_near(scan: sitk.Ima
     assert fine is not None
     index = grid.indices(voxel_points(GRID)[brain]).round().astype(int)[:, ::-1]
     for side, along in zip(fine, index.T, strict=True):
-        assert side.start + 4 <= along.min() <= along.max() < side.stop - 4
+        assert side.start + FADING <= along.min() <= along.max() < side.stop - FADING
     below = grid.indices(np.array([[0.0, 0.0, -130.0]]))[0, 2]
     assert not fine[0].start <= below < fine[0].stop  # the neck
     everywhere = fixed * 0 + 1

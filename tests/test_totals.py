@@ -263,6 +263,8 @@ def test_a_last_step_that_folds_is_not_taken(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.equal(totals.forward, forward)
     assert torch.equal(totals.inverse, inverse)
     assert all(found.voxels == 0 for found in settled.folding)
+    assert settled.folding == totals.folding()
+    assert settled.errors[0].max_mm < 10  # not those of the folds
 
 
 def test_the_fit_keeps_to_the_working_grid_and_the_errors_do_not() -> None:
@@ -337,23 +339,6 @@ def test_a_working_field_seen_on_another_grid_does_not_fold_there(
     nothing = [np.zeros(grid.size[::-1], bool) for grid in (fixed, moving)]
     totals.settle((nothing[0], nothing[1]), 4)
     assert [folding.voxels for folding in totals.folding()] == [0, 0]
-
-
-def test_a_fold_that_the_last_fit_makes_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    grid = FIXED["RAS"]
-    totals = total_fields(*fields(grid)[1:], fields(grid)[0], PARTS, grid, MOVING["RAS"])
-    content = tuple(np.ones(g.size[::-1], bool) for g in (grid, MOVING["RAS"]))
-
-    def knot(self: mutual.RoundTrips, steps: int, *, far: bool = False) -> None:
-        if far:
-            totals.inverse[0, :, 9, 10, 11] += 30.0  # mm
-
-    monkeypatch.setattr(mutual.RoundTrips, "fit", knot)
-    settled = totals.settle(content, 4)
-    assert [found.voxels for found in settled.folding] == [0, 0]
-    assert not folded(totals.inverse, MOVING["RAS"])
-    assert settled.folding == totals.folding()
-    assert settled.errors[0].max_mm < 10  # not those of the knot
 
 
 def test_thick_slices_are_not_mixed_where_a_field_is_mended() -> None:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from hsyn_cli.anatomy.intensity import CONTENT, content_from, read_intensities
 from hsyn_cli.space import Grid, shrink_factors
 
-CELLS = 40  # along the edge of a cube as large as the body
-MANY = 8  # voxels of a cell; their mean is so much less noisy that half the limit tells a body
+CELLS = 40  # along the edge of a cube, or square, as large as the body
+MANY = 8  # voxels of a cell: their mean is so much less noisy that half the limit tells a body
 CLOSED, EDGE = 2, 1  # cells: openings of a body are narrower than twice that; where its edge lies
+SPECK = 8  # cells; a smaller piece is noise
 
 
 def without_air(image: sitk.Image) -> sitk.Image:
@@ -28,21 +29,24 @@ def without_air(image: sitk.Image) -> sitk.Image:
     if grey.hounsfield or least <= grey.low + CONTENT * (grey.high - grey.low):
         return image
     bright = image > least
-    share = float(sitk.GetArrayViewFromImage(bright).mean())
-    volume = share * image.GetNumberOfPixels() * float(np.prod(image.GetSpacing()))
-    factors = shrink_factors(Grid.of(image), volume ** (1 / 3) / CELLS)
+    wide = [n > 1 for n in image.GetSize()]
+    sides = [s for s, along in zip(image.GetSpacing(), wide, strict=True) if along]
+    content = float(sitk.GetArrayViewFromImage(bright).sum()) * math.prod(sides)
+    factors = shrink_factors(Grid.of(image), content ** (1 / sum(wide)) / CELLS)
     small = sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), factors)
     limit = (least + grey.low) / 2 if math.prod(factors) >= MANY else least
-    body = sitk.BinaryMorphologicalClosing(small > limit, [CLOSED] * 3)
+    body = sitk.BinaryMorphologicalClosing(small > limit, [CLOSED * along for along in wide])
+    body = sitk.RelabelComponent(sitk.ConnectedComponent(body), minimumObjectSize=SPECK)
     filled = _filled(sitk.GetArrayViewFromImage(body) > 0)
     mask = Grid.of(small).stamp(sitk.GetImageFromArray(filled.astype(np.uint8)))
+    edge = [EDGE * along for along in wide]
     inner, outer = (
         sitk.Resample(
             near, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8, True
         )
         for near in (
-            sitk.BinaryErode(mask, [EDGE] * 3, boundaryToForeground=True),
-            sitk.BinaryDilate(mask, [EDGE] * 3),
+            sitk.BinaryErode(mask, edge, boundaryToForeground=True),
+            sitk.BinaryDilate(mask, edge),
         )
     )
     kept = sitk.Or(inner, sitk.And(outer, sitk.Cast(bright, sitk.sitkUInt8)))

@@ -77,7 +77,8 @@ def content_from(image: sitk.Image, grey: Intensities) -> float:
     """The grey value above which voxels are content: CONTENT of the range, or the noise of air.
 
     The quietest of the faces that show mostly air tells the noise. A face may show some content,
-    too: what is brighter than noise gets is not noise, and air of one value has none.
+    too: what is brighter than noise gets is not noise. Air of one value on half of these faces has
+    none; on fewer, it is padding.
     """
     import SimpleITK as sitk
 
@@ -87,7 +88,9 @@ def content_from(image: sitk.Image, grey: Intensities) -> float:
     if not dark:
         return least
     levels = np.array([np.percentile(face, (NOISE, USUAL)) for face in dark]) - grey.low
-    noise = float(np.minimum(levels[:, 0], MOST_NOISE * levels[:, 1]).min())
+    noises = np.minimum(levels[:, 0], MOST_NOISE * levels[:, 1])
+    noisy = noises[noises > 0]
+    noise = float(noisy.min()) if 2 * noisy.size > noises.size else 0.0
     return max(least, grey.low + min(ABOVE_NOISE * noise, BRIGHT * span))
 
 

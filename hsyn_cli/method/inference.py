@@ -46,8 +46,9 @@ def counted(halves: Halves) -> NDArray[np.float32]:
 
 def halfway_fields(scene: Scene, method: Method) -> Halves:
     """SN-Net's levels, as many as the preset runs. Raises WeightsError for fields of no numbers."""
-    *_, halves = after_levels(scene, method)
-    return halves
+    for halves in after_levels(scene, method):
+        last = halves
+    return last
 
 
 def after_levels(scene: Scene, method: Method) -> Iterator[Halves]:
@@ -78,6 +79,7 @@ def refine(
         images = torch.cat((images[:, :1], others, images[:, 1:], maps), dim=1)
     return_memory()
     u = halves.u if fine is None else resize_smooth(halves.u, scene.pair.shape[2:])
+    u = u.clone() if fine is not None and u is halves.u else u
     refined = refinement.refine(
         u[part], images, scene.spacing, preset.refinement,
         where_of(scene) if fine is None else _inside(scene, fine), sn.config, share_done,

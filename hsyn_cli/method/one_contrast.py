@@ -71,7 +71,8 @@ def give_one_contrast(
     halves = next(levels)
     if brains and Rough.of(halves, middle).alike_early(settings.channels):
         return None
-    *_, halves = halves, *levels
+    for finer in levels:
+        halves = finer
     rough = Rough.of(halves, middle)
     subjects, seen, counts = aligned.subjects, rough.seen, rough.counts
     if brains:

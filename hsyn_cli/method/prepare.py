@@ -202,7 +202,8 @@ def align(
         subjects = replace(subjects, alike=True, even=settings.even)
         first = sized, method, Aligned(subjects, affine, notes, shown)
         pair, method, aligned = align(pair, choose(pair, chosen, features), chosen, alike)
-        aligned = replace(aligned, first=first)
+        if organs.of_brains(pair.kinds) or len(settings.channels) > 1:
+            aligned = replace(aligned, first=first)
         if features is not None and settings.transform == "deformable":
             note = LED.format(used.name, used.sha256[:12])
             aligned = replace(aligned, notes=(*aligned.notes, note))
