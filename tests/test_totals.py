@@ -245,7 +245,7 @@ def test_a_last_step_that_folds_is_not_taken(monkeypatch: pytest.MonkeyPatch) ->
     """Steps that fold are unfolded; of one that folds anew, the fields before it stay."""
     totals, _ = made("RAS")
     content = tuple(np.ones(grid.size[::-1], bool) for grid in (FIXED["RAS"], MOVING["RAS"]))
-    step, unfolded, asked = mutual._step, Totals._unfolded, []
+    step, unfolded, asked = mutual._step, Totals._fold_free, []
 
     def folds(parts: object, sides: tuple[mutual.Side, mutual.Side], *more: object) -> None:
         step(parts, sides, *more)
@@ -256,7 +256,7 @@ def test_a_last_step_that_folds_is_not_taken(monkeypatch: pytest.MonkeyPatch) ->
         return asked[-1][-1]
 
     monkeypatch.setattr(mutual, "_step", folds)
-    monkeypatch.setattr(Totals, "_unfolded", ask)
+    monkeypatch.setattr(Totals, "_fold_free", ask)
     settled = totals.settle(content, 3)
     ((forward, inverse, good),) = asked
     assert not good

@@ -74,14 +74,14 @@ class Totals:
         folding = self.folding()
         if steps and any(found.voxels for found in folding):  # the last steps may fold, too
             self._unfold_both(a, t)
-            trips.fit_far(1, good=self._unfolded)
+            trips.fit_far(1, good=self._fold_free)
             folding = self.folding()
         if any(part is not whole for part, whole in zip(near, contents, strict=True)):
             trips = self._trips(contents)
         return Settled(folding, trips.errors())
 
-    def _unfolded(self, both: tuple[Tensor, Tensor]) -> bool:
-        """Whether no voxel folds in parts of both fields."""
+    def _fold_free(self, both: tuple[Tensor, Tensor]) -> bool:
+        """Whether no voxel folds in parts (1, 3, Z, Y, X; mm LPS) of forward and inverse field."""
         grids = (self.fixed, self.moving)
         parts = (
             determinant(along_axes(u, grid), grid.spacing)
