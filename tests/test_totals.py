@@ -288,6 +288,30 @@ def test_the_fit_keeps_to_the_working_grid_and_the_errors_do_not() -> None:
     assert errors[0].max_mm > 0.8  # sqrt(3) / 2
 
 
+def test_beside_the_core_only_what_is_far_off_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The errors are those of all content, and large ones fall everywhere."""
+    content = tuple(np.ones(grid["RAS"].size[::-1], bool) for grid in (FIXED, MOVING))
+    core = tuple(np.zeros_like(part) for part in content)
+    for part in core:
+        part[part.shape[0] // 2 :] = True
+    fitted, found = [], []
+    fit = mutual.RoundTrips.fit
+
+    def noted(own: mutual.RoundTrips, steps: int) -> None:
+        fitted.append([len(start.voxels) for start in own.starts])
+        fit(own, steps)
+
+    monkeypatch.setattr(mutual.RoundTrips, "fit", noted)
+    for steps, given in ((0, None), (4, None), (4, core)):
+        totals, _ = made("RAS")
+        found.append(totals.settle(content, steps, given).errors)
+    assert all(0.3 * a < b < 0.7 * a for a, b in zip(*fitted, strict=True))
+    mean = [sum(side.mean_mm for side in sides) for sides in found]
+    worst = [max(side.max_mm for side in sides) for sides in found]
+    assert mean[1] < mean[2] < mean[0]
+    assert worst[2] < mutual.FAR < worst[0]
+
+
 def test_content_within_a_box() -> None:
     content = np.zeros((6, 5, 4), bool)
     content[2, 1, 1:3] = True

@@ -141,10 +141,10 @@ def _weights() -> Iterator[Finding]:
     from hsyn_cli.checks.trial import networks
 
     infos = {info.name: info for info in checkpoints.available(count=False)}
-    for name in organs.shipped().values():
+    shipped = {*organs.shipped().values(), checkpoints.FINDER}
+    for name in sorted(shipped):
         if name not in infos:
             yield Finding(f"weights {name}", "no manifest lists the checkpoint", AGAIN)
-    shipped = set(organs.shipped().values())
     for name, info in infos.items():
         what = f"weights {name}"
         remedy = AGAIN if name in shipped else "copy the checkpoint again, or train it again"

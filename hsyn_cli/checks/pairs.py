@@ -102,6 +102,7 @@ def _checked(
         read.moving.image, read.fixed.image, masks["moving_mask"], masks["fixed_mask"], lesions,
         others,
     )  # fmt: skip
+    pair = prepare.with_brains(pair, settings)
     method = prepare.choose(pair, settings)
     progress("aligning", 0.3)
     sized, method, aligned = prepare.align(pair, method, settings)
@@ -226,8 +227,7 @@ def _why(pair: Pair, method: Method, settings: Settings) -> str:
         return f"--model {settings.weights}"
     if settings.similarity not in (AUTO, NETWORKS_FOR):
         return f"--similarity {settings.similarity}"
-    views = (pair.views[0].image, pair.views[1].image)
-    return organs.why_none(pair.kinds, views) or "the images differ in contrast"
+    return organs.why_none(pair.kinds, pair.parts) or "the images differ in contrast"
 
 
 def _cost(

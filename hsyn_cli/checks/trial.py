@@ -65,7 +65,9 @@ def networks(name: str) -> str:
     with torch.no_grad():
         maps = noise.new_zeros(2, 0, *noise.shape[2:])
         halves = torch.cat(found.sn(noise, noise.flip(2), 1, maps))
-    return "" if torch.isfinite(halves).all() else "its networks give no numbers"
+        numbers = (halves, found.sn.look(noise))
+    fine = all(torch.isfinite(v).all() for v in numbers)
+    return "" if fine else "its networks give no numbers"
 
 
 def _written(field: sitk.Image, image: sitk.Image) -> Iterator[str]:

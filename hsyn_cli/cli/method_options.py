@@ -61,6 +61,16 @@ search_option = option(
     heading=METHOD,
     help="near: turns of up to about 50 degrees; full: all turns. Left stays left.",
 )
+head_option = option(
+    "--head",
+    type=click.Choice(["all", "brain"]),
+    default="all",
+    show_default=True,
+    metavar="PART",
+    heading=METHOD,
+    help="What counts of two whole heads. all: all of them; brain: hsyn finds both brains, and "
+    "registers these as if the heads were skull-stripped.",
+)
 smoothness_option = option(
     "--smoothness",
     type=click.FloatRange(presets.LEAST_SMOOTHNESS, presets.MOST_SMOOTHNESS),

@@ -166,6 +166,7 @@ def look(inputs: Inputs, options: Mapping[str, Any]) -> Content:
     fixed = read_image(inputs.fixed, "fixed image").image
     pair = prepare.look(moving, fixed, None, None)
     settings = prepare.begin(**chosen(options), device="cpu", seed=0, initial_transform=None)
+    pair = prepare.with_brains(pair, settings)
     method = prepare.choose(pair, settings)
     sized = pair.sized(method.organ)
     if sized.voxel:
@@ -199,7 +200,7 @@ def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `prepare.begin` among the options of `register_files`, usual ones filled."""
     usual = {
         "preset": "default", "model": "auto", "affine": "affine", "smoothness": 1.0,
-        "similarity": "auto", "transform": "deformable", "search": "near",
+        "similarity": "auto", "transform": "deformable", "search": "near", "head": "all",
     }  # fmt: skip
     found = {name: options.get(name, value) for name, value in usual.items()}
     return {"weights": found.pop("model"), **found}
@@ -257,7 +258,8 @@ def _unprepared(sized: Pair, method: Method) -> Subjects:
     greys = (sized.looks[0].grey, sized.looks[1].grey)
     regions = method.organ.regions(sized.masks, sized.looks)
     moving, fixed = (
-        view.image if regions is not None else trimmed(view.image) for view in sized.views
+        view.image if regions is not None else trimmed(part)
+        for view, part in zip(sized.views, sized.parts, strict=True)
     )
     return Subjects((moving, fixed), greys, sized.masks, regions, method.organ)
 

@@ -49,13 +49,16 @@ class Hashes:
 
     def of_checkpoints(self, model: str) -> Mapping[str, str]:
         """{name: SHA-256} of the checkpoints that may run for `model`. Raises WeightsError."""
+        folder = list(checkpoints.folders())[:1]
+        shipped = {i.name: i.sha256 for i in checkpoints.available() if i.path.parent in folder}
         if model == "none":
-            return {}
-        if model != "auto" and model not in plugins.names(ORGANS):
-            path = checkpoints.find(model)
-            return {path.stem: self.of(path, "checkpoint")}
-        shipped = list(checkpoints.folders())[:1]
-        return {i.name: i.sha256 for i in checkpoints.available() if i.path.parent in shipped}
+            return {k: v for k, v in shipped.items() if k == checkpoints.FINDER}
+        if model == "auto" or model in plugins.names(ORGANS):
+            return shipped
+        path = checkpoints.find(model)
+        finder = {checkpoints.FINDER} if path.stem in shipped else set()
+        found = {k: v for k, v in shipped.items() if k in finder}
+        return found | {path.stem: self.of(path, "checkpoint")}
 
 
 def key(job: Job, threads: int, hashes: Hashes) -> str:

@@ -207,6 +207,8 @@ def _check_choices(training: Training) -> None:
     if training.validate_every % training.log_every:
         every = f"validate_every {training.validate_every}"
         raise ValueError(f"{every} is not a multiple of log_every {training.log_every}")
+    if training.di_steps and not training.di_net.repeats:
+        raise ValueError("di_steps train a DI-Net, but its repeats are 0")
     sizes = (*training.tissue_crop, *training.size)
     if training.feature_voxels < 2 or not training.temperature > 0:
         raise ValueError("feature_voxels must be 2 or more, and temperature above 0")
@@ -221,8 +223,8 @@ def _check_choices(training: Training) -> None:
 
 def _check_levels(training: Training) -> None:
     for k, level in enumerate(training.sn_net.levels):
-        if level.repeats < 1 or level.window < 3 or level.window % 2 == 0:
-            raise ValueError(f"level {k} needs repeats of 1 or more and an odd window of 3 or more")
+        if level.repeats < 0 or level.window < 3 or level.window % 2 == 0:
+            raise ValueError(f"level {k} needs repeats of 0 or more and an odd window of 3 or more")
         if level.decoder and len(level.decoder) != len(level.encoder) - 1:
             raise ValueError(f"level {k} needs one number in its decoder fewer than in its encoder")
         if level.steps is not None and level.stride != 1:
@@ -235,6 +237,8 @@ def _check_stages(training: Training) -> None:
         span = f"levels {stage.first} to {stage.depth}"
         if not 0 <= stage.first < stage.depth <= len(levels) or stage.steps < 1:
             raise ValueError(f"a stage trains {span} of {len(levels)} for {stage.steps} steps")
+        if not all(level.repeats for level in levels[stage.first : stage.depth]):
+            raise ValueError(f"a stage trains {span}, one of which has repeats of 0, so no net")
         if any(level.steps for level in levels[stage.first + 1 : stage.depth]):
             raise ValueError(
                 f"{span} cannot learn together: no gradient passes through steps along the forces"

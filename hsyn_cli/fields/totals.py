@@ -51,7 +51,7 @@ class Totals:
         inverse = determinants(along_axes(self.inverse, self.moving), self.moving.spacing)
         return measure_folding(self.fixed, *forward), measure_folding(self.moving, *inverse)
 
-    def settle(self, contents: Contents, steps: int) -> Settled:
+    def settle(self, contents: Contents, steps: int, core: Contents | None = None) -> Settled:
         """Fit both fields to each other and unfold them, in place; then measure them.
 
         The inverse errors are |inverse(forward(p)) - p| over the fixed content, and
@@ -60,15 +60,18 @@ class Totals:
 
         Args:
             contents: (Z, Y, X) masks on `fixed` and on `moving`. steps: of the fit.
+            core: the part of them that was registered, and that all steps fit; elsewhere the fields
+                are smooth, and voxels that are far off are fitted alone. None: all.
         """
         a, t = self.affine
         boxes = self.bent()
         near = within(contents[0], boxes[0]), within(contents[1], boxes[1])
-        trips = self._trips(near)
+        trips = self._trips(near if core is None else core)
         if steps:
             trips.fit(steps)
             return_memory()
         self._unfold_both(a, t)
+        trips = trips if core is None else self._trips(near)
         if steps:
             trips.fit_far(steps)
         folding = self.folding()

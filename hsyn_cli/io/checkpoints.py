@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULT = "brain-t1"  # if nothing else decides
+FINDER = "brain-finder"  # it finds the brains of heads, and registers nothing
 SUFFIX = ".safetensors"
 MANIFEST = "manifest.json"
 LIST_HINT = "`hsyn weights list` shows all installed checkpoints"

@@ -21,8 +21,10 @@ from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.config import presets
 from hsyn_cli.devices import choose_device
 from hsyn_cli.errors import UsageError
+from hsyn_cli.io.checkpoints import FINDER
 from hsyn_cli.io.images import ImageLike, as_image, as_mask
 from hsyn_cli.io.transforms import TransformLike, as_affine_transform
+from hsyn_cli.method import brain_finder
 from hsyn_cli.method import similarity as similarities
 from hsyn_cli.method.feature_net import FeatureNet
 from hsyn_cli.method.inference import FIELD_STRIDE
@@ -30,10 +32,12 @@ from hsyn_cli.method.networks import load_networks
 from hsyn_cli.method.states import (
     AUTO,
     Aligned,
+    Head,
     Other,
     Pair,
     Settings,
     Transform,
+    check_head,
     check_search,
     check_transform,
 )
@@ -65,6 +69,7 @@ def begin(
     channels: tuple[float, ...] = (1.0,),
     *,
     even: bool = False,
+    head: Head = "all",
 ) -> Settings:
     """Check the settings, then set up the device and the seed. `channels`: see `weights_of`."""
     presets.find(preset)
@@ -72,6 +77,7 @@ def begin(
     affine_step.check_kind(affine)
     check_transform(transform, affine)
     check_search(search, transform)
+    check_head(head)
     if similarity != AUTO:
         similarities.check(similarity)
     affine = affine if transform == "deformable" else transform
@@ -80,7 +86,7 @@ def begin(
     where = choose_device(device)
     return Settings(
         preset, weights, affine, start, where, seed, smoothness, similarity, transform, search,
-        channels, even,
+        channels, even, head,
     )  # fmt: skip
 
 
@@ -124,18 +130,29 @@ def _other(moving: ImageLike, fixed: ImageLike) -> Other:
     return Other(images, (view_of(images[0]), view_of(images[1])))
 
 
+def with_brains(pair: Pair, settings: Settings) -> Pair:
+    """The pair with the brains of two whole heads as what is registered, if the settings say so."""
+    if settings.head != "brain":
+        return pair
+    views = (pair.views[0].image, pair.views[1].image)
+    return replace(pair, looks=brain_finder.with_brains(views, pair.looks))
+
+
 def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -> Method:
     """The networks that the user names, or those for what the images show.
 
     `features`: of images that differ in contrast; the force steps then align them, too.
     """
-    views = (pair.views[0].image, pair.views[1].image)
+    views = pair.parts
     name = organs.checkpoint_for(settings.weights, pair.kinds, views)
     if settings.weights in (None, AUTO) and settings.similarity not in (AUTO, NETWORKS_FOR):
         name = organs.NONE
     if name != organs.NONE and Grid.of(views[1]).normal is not None:
         raise UsageError(f"checkpoint {name} is for volumes, not for slices", "leave out --model")
     networks = load_networks(name, CPU)  # `Method.on` brings them to a device
+    if networks.checkpoint.name == FINDER:
+        text = f"checkpoint {FINDER} finds brains, and registers nothing"
+        raise UsageError(text, "leave out --model; --head brain uses it")
     if features is not None:
         networks.sn.follow(features)
     config, used = networks.sn.config, networks.checkpoint.name

@@ -39,6 +39,7 @@ from hsyn_cli.method.states import (
     AUTO,
     Aligned,
     Composed,
+    Head,
     Joined,
     Pair,
     Settings,
@@ -72,6 +73,7 @@ def register(
     search: Search = "near",
     smoothness: float = 1.0,
     even: bool = False,
+    head: Head = "all",
     progress: Progress = lambda step, fraction: None,
     told: Tell = lambda line: None,
 ) -> Registration:
@@ -97,6 +99,7 @@ def register(
         even: sample both images so that their noise and blur do not depend on where their voxels
             lie. Small changes between scans of one person come out with less error, and what is as
             fine as a voxel counts for less.
+        head: what is registered of two whole heads: "all", or the "brain", which hsyn finds.
         told: gets lines on the memory of a device that is not the CPU; see `placing`.
 
     Raises:
@@ -106,12 +109,13 @@ def register(
     channels = channels_of(listed(moving), listed(fixed))
     settings = prepare.begin(
         preset, weights, device, seed, initial_transform, affine, smoothness, similarity, transform,
-        search, weights_of(channel_weights, len(channels)), even=even,
+        search, weights_of(channel_weights, len(channels)), even=even, head=head,
     )  # fmt: skip
     clock = Clock(progress, presets.find(preset).work)
     with clock.step("checks"):
         lesions = (moving_lesion, fixed_lesion)
         pair = prepare.look(*channels[0], moving_mask, fixed_mask, lesions, channels[1:])
+        pair = prepare.with_brains(pair, settings)
     with clock.step("load networks"):
         method = prepare.choose(pair, settings)
     with clock.step("affine"):
@@ -188,11 +192,16 @@ def compose(joined: Joined, aligned: Aligned, pair: Pair, method: Method) -> Com
         whole.fixed_to_moving, whole.moving_to_fixed, whole.grid, affine_parts(aligned.affine),
         fixed, moving,
     )  # fmt: skip
+    views = (pair.views[0].image, pair.views[1].image)
     of_moving, of_fixed = (
-        foreground(view.image, shown.grey.hounsfield)
-        for view, shown in zip(pair.views, pair.looks, strict=True)
+        foreground(view, shown.grey.hounsfield)
+        for view, shown in zip(views, pair.looks, strict=True)
     )
-    settled = totals.settle((of_fixed, of_moving), method.preset.fit)
+    parts = pair.parts
+    core = None
+    if parts[0] is not views[0]:
+        core = foreground(parts[1]), foreground(parts[0])
+    settled = totals.settle((of_fixed, of_moving), method.preset.fit, core)
     return Composed(totals, settled, *measure_change(totals, of_fixed))
 
 

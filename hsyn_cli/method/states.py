@@ -15,7 +15,7 @@ import torch
 
 from hsyn_cli.anatomy.contrast import Shown
 from hsyn_cli.anatomy.hounsfield import in_hounsfield
-from hsyn_cli.anatomy.organs import Look, Organ
+from hsyn_cli.anatomy.organs import NONE, Images, Look, Organ, find
 from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.scene import ROLES, Subjects
 from hsyn_cli.anatomy.size import Extent, scaled
@@ -28,6 +28,7 @@ from hsyn_cli.method.working import Method, WorkingFields
 from hsyn_cli.space import Grid
 
 Transform = Literal["translation", "rigid", "affine", "deformable"]
+Head = Literal["all", "brain"]
 AUTO = "auto"
 AIR = -1024.0  # HU
 
@@ -40,6 +41,12 @@ def check_search(search: str, transform: str) -> None:
     if search == "full" and transform == "translation":
         text = "the search full turns the moving image, and the transform translation must not"
         raise UsageError(text, "give one of them")
+
+
+def check_head(head: str) -> None:
+    """Raise UsageError for an unknown part of heads."""
+    if head not in get_args(Head):
+        raise UsageError(f"unknown part of heads {head!r}", f"choose {' or '.join(get_args(Head))}")
 
 
 def check_transform(transform: str, affine: str) -> None:
@@ -57,7 +64,8 @@ def check_transform(transform: str, affine: str) -> None:
 class Settings:
     """The user's choices.
 
-    `channels`: the weights of the channels, with the sum 1. `even`: as of `Subjects`.
+    `channels`: the weights of the channels, with the sum 1. `even`: as of `Subjects`. `head`: what
+    of two whole heads is registered.
     """
 
     preset: str
@@ -72,6 +80,7 @@ class Settings:
     search: Search = "near"
     channels: tuple[float, ...] = (1.0,)
     even: bool = False
+    head: Head = "all"
 
 
 @dataclass(frozen=True)
@@ -140,6 +149,15 @@ class Pair:
             unit=unit,
             voxel=voxel,
         )
+
+    @property
+    def parts(self) -> Images:
+        """What is registered of both views: the brains of heads, if they were found."""
+        moving, fixed = (
+            find(NONE).part(view.image, look)
+            for view, look in zip(self.views, self.looks, strict=True)
+        )
+        return moving, fixed
 
     @property
     def grids(self) -> tuple[Grid, Grid]:

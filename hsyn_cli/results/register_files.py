@@ -127,6 +127,7 @@ def register_files(
     transform: Literal["translation", "rigid", "affine", "deformable"] = "deformable",
     similarity: str = "auto",
     search: Literal["near", "full"] = "near",
+    head: Literal["all", "brain"] = "all",
     smoothness: float = 1.0,
     even: bool = False,
     device: str = "auto",
@@ -161,7 +162,7 @@ def register_files(
             *read.channels,
             channel_weights=channel_weights, preset=preset, weights=model, device=device,
             threads=threads, seed=seed, affine=affine, transform=transform, similarity=similarity,
-            search=search, smoothness=smoothness, even=even, **read.masks,
+            search=search, head=head, smoothness=smoothness, even=even, **read.masks,
             initial_transform=read.initial_transform and read.initial_transform.transform,
             progress=lambda step, fraction: progress(step, BEFORE_WRITING * fraction), told=told,
         )  # fmt: skip

@@ -77,6 +77,7 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
     if facts.transform != "deformable":
         weights = f"{facts.transform} transform alone"
     smooth = "" if facts.smoothness == 1 else f", smoothness {facts.smoothness:g}"
+    smooth += ", brains of heads" if facts.head == "brain" else ""
     table.add_row("preset, weights", Text(f"{facts.preset}{smooth}, {weights}"))
     for problem in facts.problems:
         table.add_row(Text("do not trust it", "red"), Text(problem, "red"))

@@ -30,6 +30,7 @@ LATER = {
     "linear",
     "change",
     "device_memory",
+    "head",
 }  # new in a schema
 
 

@@ -41,7 +41,7 @@ class Look:
     Attributes:
         kind: one of an organ's `kinds`, `SLICE` or `OTHER`.
         grey: intensities of the image as given.
-        region: the part to register, if the organ limits it: a float32 mask on a grid of its own.
+        region: the part to register, if the organ limits it: a mask on a grid of its own.
     """
 
     kind: str
@@ -84,6 +84,10 @@ class Organ:
     def window(self, image: sitk.Image, percentile: float) -> Intensities:
         """The grey values of a prepared image that become 0 and 1."""
         return read_intensities(image, percentile)
+
+    def part(self, image: sitk.Image, look: Look) -> sitk.Image:
+        """What is registered of an image, as if the rest were cut away."""
+        return image
 
     def prepare(
         self, image: sitk.Image, look: Look, lesion: sitk.Image | None = None

@@ -54,20 +54,32 @@ class Brain(Organ):
     ) -> sitk.Image:
         """A brain or head without its bias field, float32; any other image unchanged.
 
-        The tissue around the brain of a head would pass for a bias field, so its middle tells it.
+        Of a head whose brain is known, only that remains. Else the tissue around the brain would
+        pass for a bias field, so its middle tells it.
         """
         from hsyn_cli.anatomy.bias import without_bias
 
-        if look.kind == BRAIN:
+        image = self.part(image, look)
+        if look.kind == BRAIN or look.region is not None:
             return without_bias(image, lesion)
         middle = self.middle(image, look)
         return image if middle is None else without_bias(image, lesion, middle)
+
+    def part(self, image: sitk.Image, look: Look) -> sitk.Image:
+        """The brain of a head as if skull-stripped, if the look has it as region; else `image`."""
+        import SimpleITK as sitk
+
+        if look.kind != HEAD or look.region is None:
+            return image
+        near = sitk.sitkNearestNeighbor
+        mask = sitk.Resample(look.region, image, sitk.Transform(), near, 0, sitk.sitkUInt8)
+        return sitk.Mask(image, mask, float(sitk.GetArrayViewFromImage(image).min()))
 
     def middle(self, image: sitk.Image, look: Look) -> sitk.Image | None:
         """About the brain of a whole head, because scalps and necks differ more."""
         from hsyn_cli.anatomy import depth
 
-        return depth.middle(image) if look.kind == HEAD else None
+        return depth.middle(image) if look.kind == HEAD and look.region is None else None
 
     def unsuited(self, images: Images) -> str:
         if min(float(np.prod(image.GetSpacing())) for image in images) >= COARSE_MM**3:

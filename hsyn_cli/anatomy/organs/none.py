@@ -19,6 +19,11 @@ class Anything(Organ):
 
     prepared_as = "anything, brains and heads without bias"
 
+    def part(self, image: sitk.Image, look: Look) -> sitk.Image:
+        from hsyn_cli.anatomy.organs.brain import ORGAN as BRAIN
+
+        return BRAIN.part(image, look)
+
     def prepare(
         self, image: sitk.Image, look: Look, lesion: sitk.Image | None = None
     ) -> sitk.Image:
@@ -30,7 +35,7 @@ class Anything(Organ):
         from hsyn_cli.anatomy.organs.brain import ORGAN as BRAIN
 
         coarse = math.prod(image.GetSpacing()) >= COARSE_MM**3
-        return image if coarse else BRAIN.prepare(image, look, lesion)
+        return BRAIN.part(image, look) if coarse else BRAIN.prepare(image, look, lesion)
 
     def middle(self, image: sitk.Image, look: Look) -> sitk.Image | None:
         from hsyn_cli.anatomy.organs.brain import ORGAN as BRAIN

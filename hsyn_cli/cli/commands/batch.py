@@ -10,6 +10,7 @@ import click
 
 from hsyn_cli.cli.cohort_options import cohort_options, show_forecast, work_of
 from hsyn_cli.cli.method_options import (
+    head_option,
     model_option,
     preset_option,
     search_option,
@@ -84,6 +85,7 @@ def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 @transform_option
 @similarity_option
 @search_option
+@head_option
 @smoothness_option
 @cohort_options
 @device_option

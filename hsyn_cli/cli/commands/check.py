@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from hsyn_cli.cli.method_options import (
     METHOD,
+    head_option,
     model_option,
     preset_option,
     search_option,
@@ -55,6 +56,7 @@ INPUT = "Input"
 @transform_option
 @similarity_option
 @search_option
+@head_option
 @smoothness_option
 @device_option
 @threads_option

@@ -9,6 +9,7 @@ import click
 
 from hsyn_cli.cli.method_options import (
     METHOD,
+    head_option,
     model_option,
     preset_option,
     search_option,
@@ -33,6 +34,7 @@ from hsyn_cli.errors import UsageError
 Transform = Literal["translation", "rigid", "affine", "deformable"]
 Affine = Literal["affine", "rigid", "none"]
 Search = Literal["near", "full"]
+Head = Literal["all", "brain"]
 INPUT = "Input"
 
 
@@ -157,6 +159,7 @@ INPUT = "Input"
     heading=METHOD,
     help="Skip the alignment: the images are aligned already.",
 )
+@head_option
 @smoothness_option
 @option(
     "--max-folding",
@@ -189,7 +192,7 @@ INPUT = "Input"
 def register(
     out: Path, ants_prefix: str | None, composite: str | None, save_midspace: bool, no_html: bool,
     keep: str | None, field_spacing: float | None, force: bool, preset: str, model: str,
-    transform: Transform, similarity: str, search: Search, rigid: bool, no_affine: bool,
+    transform: Transform, similarity: str, search: Search, head: Head, rigid: bool, no_affine: bool,
     smoothness: float, max_folding: float | None, on_failure: str, device: str,
     threads: int | None, seed: int, quiet: bool, as_json: bool,
     moving: tuple[Path, ...], fixed: tuple[Path, ...], weight: tuple[float, ...], **inputs: Any,
@@ -230,8 +233,8 @@ def register(
             Inputs(first[0], first[1], others=tuple(others), **inputs), wanted,
             channel_weights=weight or None, preset=preset, model=model,
             device=device, threads=threads, affine=affine, transform=transform,
-            similarity=similarity, search=search, smoothness=smoothness, seed=seed, force=force,
-            progress=progress, told=progress.say,
+            similarity=similarity, search=search, head=head, smoothness=smoothness, seed=seed,
+            force=force, progress=progress, told=progress.say,
         )  # fmt: skip
     if as_json:
         click.echo(to_json(report), nl=False)

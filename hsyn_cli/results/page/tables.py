@@ -86,6 +86,7 @@ def all_tables(report: Report) -> str:
     run = {
         "preset": report["preset"],
         "smoothness": report.get("smoothness", 1.0),
+        **({"head": "brain"} if report.get("head") == "brain" else {}),
         "transform": report.get("transform", "deformable"),
         "first step": report["affine"],
         **weights(report["checkpoint"]),

@@ -1,0 +1,184 @@
+"""Of two whole heads, the brains are found, and registered as if skull-stripped."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from samples import EXAMPLES
+
+from hsyn_cli.anatomy.intensity import read_intensities
+from hsyn_cli.anatomy.organs import Look, find
+from hsyn_cli.anatomy.organs.brain import BRAIN, HEAD
+from hsyn_cli.anatomy.organs.lung import CHEST
+from hsyn_cli.anatomy.scene import prepare_subjects
+from hsyn_cli.cohort.keys import Hashes
+from hsyn_cli.errors import InputError, UsageError
+from hsyn_cli.method import brain_finder, prepare
+from hsyn_cli.method.brain_finder import with_brains
+from hsyn_cli.method.states import Pair
+from hsyn_cli.space import Grid
+
+GRID = Grid((60, 70, 64), (3.0, 3.0, 3.0), (-90.0, -105.0, -96.0), tuple(np.eye(3).ravel()))
+
+
+def ball(radius: float) -> np.ndarray:
+    z, y, x = (np.arange(n) - n / 2 for n in GRID.size[::-1])
+    return z[:, None, None] ** 2 + y[:, None] ** 2 + x**2 < (radius / 3) ** 2
+
+
+def image_of(values: np.ndarray) -> sitk.Image:
+    return GRID.stamp(sitk.GetImageFromArray(values))
+
+
+@pytest.fixture(scope="module")
+def head() -> sitk.Image:
+    noise = np.random.default_rng(0).uniform(50, 150, ball(1).shape)
+    return image_of((noise * ball(90)).astype(np.float32))
+
+
+@pytest.fixture
+def looks(head: sitk.Image) -> tuple[Look, Look]:
+    grey = read_intensities(head)
+    return Look(HEAD, grey), Look(HEAD, grey)
+
+
+def finds(monkeypatch: pytest.MonkeyPatch, *radii: float) -> None:
+    """The finder finds balls of these radii in turn; 0: nothing."""
+    answers = [image_of(ball(r).astype(np.uint8)) if r else None for r in radii]
+    monkeypatch.setattr(brain_finder, "find_brain", lambda image: answers.pop(0))
+
+
+def test_both_brains_become_what_is_registered(
+    head: sitk.Image, looks: tuple[Look, Look], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finds(monkeypatch, 66.0, 60.0)
+    found = with_brains((head, head), looks)
+    assert [look.kind for look in found] == [HEAD, HEAD]
+    for organ in ("brain", "none"):
+        subjects = prepare_subjects((head, head), (None, None), found, find(organ), 99.5)
+        assert subjects.middles is None
+        for view, radius in zip(subjects.views, (66.0, 60.0), strict=True):
+            assert Grid.of(view).same_as(GRID)
+            values, brain = sitk.GetArrayFromImage(view), ball(radius)
+            assert np.ptp(values[~brain]) == 0
+            assert values[brain].min() > values[~brain].max()
+
+
+@pytest.mark.parametrize(
+    ("radii", "said"),
+    [
+        ((0.0, 60.0), "in the moving image"),
+        ((60.0, 0.0), "in the fixed image"),
+        ((56.0, 68.0), "0.73 and 1.31 litres"),
+    ],
+)
+def test_a_missing_brain_is_told(
+    head: sitk.Image,
+    looks: tuple[Look, Look],
+    monkeypatch: pytest.MonkeyPatch,
+    radii: tuple[float, float],
+    said: str,
+) -> None:
+    finds(monkeypatch, *radii)
+    with pytest.raises(InputError, match=said) as raised:
+        with_brains((head, head), looks)
+    assert "--head brain" in raised.value.hint
+
+
+@pytest.mark.parametrize("kinds", [(BRAIN, HEAD), (CHEST, CHEST), (BRAIN, BRAIN)])
+def test_nothing_is_looked_for_in_other_images(
+    head: sitk.Image, monkeypatch: pytest.MonkeyPatch, kinds: tuple[str, str]
+) -> None:
+    finds(monkeypatch)  # a search would fail
+    grey = read_intensities(head)
+    looks = Look(kinds[0], grey, head), Look(kinds[1], grey, head)
+    assert with_brains((head, head), looks) == looks
+    assert find("none").part(head, looks[0]) is head
+
+
+def test_the_settings_decide(
+    head: sitk.Image, looks: tuple[Look, Look], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = SimpleNamespace(image=head, note="")
+    pair = Pair((head, head), (view, view), (None, None), looks)  # type: ignore[arg-type]
+    assert prepare.with_brains(pair, SimpleNamespace(head="all")) is pair  # type: ignore[arg-type]
+    finds(monkeypatch, 60.0, 60.0)
+    both = prepare.with_brains(pair, SimpleNamespace(head="brain"))  # type: ignore[arg-type]
+    assert all(look.region is not None for look in both.looks)
+    assert all(np.ptp(sitk.GetArrayFromImage(part)[~ball(60.0)]) == 0 for part in both.parts)
+    assert pair.parts == (head, head)
+
+
+class Net:
+    """It holds a ball for brain, with the same chance everywhere."""
+
+    stride = 2
+
+    def __init__(self, radius: float, chance: float) -> None:
+        self.radius, self.chance = radius, chance
+
+    def __call__(self, shown: torch.Tensor) -> torch.Tensor:
+        middle = [torch.arange(n) - n / 2 for n in shown.shape[2:]]
+        z, y, x = torch.meshgrid(*middle, indexing="ij")
+        near = z**2 + y**2 + x**2 < (self.radius / 3) ** 2
+        return (self.chance * near).float().expand_as(shown)
+
+
+@pytest.mark.parametrize(
+    ("radius", "chance", "found"),
+    [(66.0, 0.95, True), (66.0, 0.7, False), (50.0, 0.95, False), (90.0, 0.95, False)],
+)
+def test_only_what_is_surely_a_brain_and_as_large_is_one(
+    head: sitk.Image, monkeypatch: pytest.MonkeyPatch, radius: float, chance: float, found: bool
+) -> None:
+    monkeypatch.setattr(brain_finder, "_net", lambda: (Net(radius, chance), 3.0))
+    mask = brain_finder.find_brain(head)
+    assert (mask is not None) == found
+    if mask is not None:
+        inside = sitk.GetArrayFromImage(mask) != 0
+        assert 0.9 < inside.sum() / ball(radius + 1).sum() < 1.2
+        assert Grid.of(mask).same_as(GRID)
+
+
+def test_the_net_finds_the_brain_of_a_painted_head() -> None:
+    """A brain in a dark skull and a bright scalp."""
+    scan = sitk.ReadImage(str(EXAMPLES / "fixed.nii.gz"), sitk.sitkFloat32)
+    wide = [[40] * 3] * 2
+    scan = sitk.ConstantPad(scan, *wide, 0.0)
+    brain = sitk.BinaryFillhole(sitk.BinaryMorphologicalClosing(scan > 40, [6] * 3))
+    deep = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(brain, squaredDistance=False))
+    values = sitk.GetArrayFromImage(scan)
+    layers = [(0, np.maximum(values, 30)), (3, 30.0), (9, 15.0), (17, 180.0)]
+    image = np.zeros_like(values)
+    for depth, grey in reversed(layers):
+        image = np.where(deep <= depth, grey, image).astype(np.float32)
+    image += np.random.default_rng(0).normal(0, 3, image.shape).astype(np.float32) * (image > 0)
+    head = Grid.of(scan).stamp(sitk.GetImageFromArray(image))
+    for one in (head, sitk.DICOMOrient(head, "PIR")):
+        found = brain_finder.find_brain(one)
+        assert found is not None
+        inside = sitk.GetArrayFromImage(sitk.DICOMOrient(found, "LPS")) != 0
+        there = sitk.GetArrayFromImage(sitk.DICOMOrient(brain, "LPS")) != 0
+        assert (inside & there).sum() > 0.97 * there.sum()
+        assert inside.sum() < 1.3 * there.sum()
+
+
+def test_the_finder_registers_nothing(head: sitk.Image) -> None:
+    settings = prepare.begin("fast", "brain-finder", "cpu", 0, None, "affine", 1.0)
+    pair = prepare.look(head, head, None, None)
+    with pytest.raises(UsageError, match="registers nothing"):
+        prepare.choose(pair, settings)
+    with pytest.raises(UsageError, match="part of heads"):
+        prepare.begin("fast", None, "cpu", 0, None, "affine", 1.0, head="neck")  # type: ignore[arg-type]
+
+
+def test_the_finder_counts_for_the_key_of_a_pair(tmp_path: Path) -> None:
+    hashes = Hashes()
+    for model in ("auto", "none", "brain", "brain-t1"):
+        assert "brain-finder" in hashes.of_checkpoints(model)
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(b"0")
+    assert list(hashes.of_checkpoints(str(own))) == ["own"]
