@@ -16,9 +16,14 @@ from hsyn_cli.anatomy.organs.lung import CHEST
 from hsyn_cli.anatomy.scene import prepare_subjects
 from hsyn_cli.cohort.keys import Hashes
 from hsyn_cli.errors import InputError, UsageError
+from hsyn_cli.fields.mutual import Contents
+from hsyn_cli.fields.totals import Settled, Totals
 from hsyn_cli.method import brain_finder, prepare
 from hsyn_cli.method.brain_finder import with_brains
 from hsyn_cli.method.states import Pair
+from hsyn_cli.results.register_files import Inputs, register_files
+from hsyn_cli.results.report import to_dict
+from hsyn_cli.results.run_folder import Wanted
 from hsyn_cli.space import Grid
 
 GRID = Grid((60, 70, 64), (3.0, 3.0, 3.0), (-90.0, -105.0, -96.0), tuple(np.eye(3).ravel()))
@@ -166,10 +171,48 @@ def test_the_net_finds_the_brain_of_a_painted_head() -> None:
         assert inside.sum() < 1.3 * there.sum()
 
 
+def test_register_files_takes_the_brains(
+    head: sitk.Image, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The report tells it, and the fields beside the brains are no more than affine."""
+    for name in ("m", "f"):
+        sitk.WriteImage(head, str(tmp_path / f"{name}.nii.gz"))
+    inputs = Inputs(tmp_path / "m.nii.gz", tmp_path / "f.nii.gz")
+    found, cores = [], []
+    settle = Totals.settle
+
+    def settled(own: Totals, contents: Contents, steps: int, core: Contents | None) -> Settled:
+        cores.append(core and [int(part.sum()) for part in core])
+        return settle(own, contents, steps, core)
+
+    monkeypatch.setattr(Totals, "settle", settled)
+    for part in ("all", "brain"):
+        finds(monkeypatch, 60.0, 60.0)
+        wanted = Wanted(tmp_path / part, html=False)
+        report = register_files(inputs, wanted, head=part, preset="fast", affine="none")
+        found.append(to_dict(report))
+        idle = any("changes nothing" in line for line in report.warnings)
+        assert not idle
+    assert [one["head"] for one in found] == ["all", "brain"]
+    assert cores[0] is None
+    assert cores[1] == [int(ball(60.0).sum())] * 2
+    field = sitk.ReadImage(str(tmp_path / "brain" / "forward_field.nii.gz"))
+    beside = sitk.GetArrayFromImage(field)[:, :, :2]
+    assert np.abs(beside).max() < 1e-4
+
+
+def test_what_changes_nothing_is_told(head: sitk.Image) -> None:
+    brain = image_of((100.0 * ball(60) * (1 + ball(30))).astype(np.float32))
+    settings = prepare.begin("fast", None, "cpu", 0, None, "affine", 1.0, head="brain")
+    pair = prepare.with_brains(prepare.look(brain, brain, None, None), settings)
+    assert prepare.NO_HEADS in prepare.choose(pair, settings).warnings
+    assert not pair.of_found_brains
+
+
 def test_the_finder_registers_nothing(head: sitk.Image) -> None:
     settings = prepare.begin("fast", "brain-finder", "cpu", 0, None, "affine", 1.0)
     pair = prepare.look(head, head, None, None)
-    with pytest.raises(UsageError, match="registers nothing"):
+    with pytest.raises(UsageError, match="no net that registers"):
         prepare.choose(pair, settings)
     with pytest.raises(UsageError, match="part of heads"):
         prepare.begin("fast", None, "cpu", 0, None, "affine", 1.0, head="neck")  # type: ignore[arg-type]
@@ -177,8 +220,11 @@ def test_the_finder_registers_nothing(head: sitk.Image) -> None:
 
 def test_the_finder_counts_for_the_key_of_a_pair(tmp_path: Path) -> None:
     hashes = Hashes()
-    for model in ("auto", "none", "brain", "brain-t1"):
-        assert "brain-finder" in hashes.of_checkpoints(model)
     own = tmp_path / "own.safetensors"
     own.write_bytes(b"0")
-    assert list(hashes.of_checkpoints(str(own))) == ["own"]
+    for model in ("none", "brain-t1", str(own)):
+        with_it = hashes.of_checkpoints(model, "brain")
+        assert "brain-finder" in with_it
+        plain = hashes.of_checkpoints(model)
+        assert set(with_it) - set(plain) == {"brain-finder"}
+    assert "brain-finder" in hashes.of_checkpoints("auto")

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hsyn_cli import __version__, plugins
 from hsyn_cli.cohort.jobs import Job
@@ -47,18 +48,24 @@ class Hashes:
         parts = headers.read(path, what).parts if ends(path, TWO_FILES) else (path,)
         return [self.of(part, what) for part in parts]
 
-    def of_checkpoints(self, model: str) -> Mapping[str, str]:
-        """{name: SHA-256} of the checkpoints that may run for `model`. Raises WeightsError."""
-        folder = list(checkpoints.folders())[:1]
-        shipped = {i.name: i.sha256 for i in checkpoints.available() if i.path.parent in folder}
+    def of_checkpoints(self, model: str, head: str = "all") -> Mapping[str, str]:
+        """{name: SHA-256} of the checkpoints that may run for `model` and what of `head` counts.
+
+        Raises WeightsError.
+        """
+        shipped = self._shipped()
+        finder = {k: v for k, v in shipped.items() if k == checkpoints.FINDER and head == "brain"}
         if model == "none":
-            return {k: v for k, v in shipped.items() if k == checkpoints.FINDER}
+            return finder
         if model == "auto" or model in plugins.names(ORGANS):
             return shipped
         path = checkpoints.find(model)
-        finder = {checkpoints.FINDER} if path.stem in shipped else set()
-        found = {k: v for k, v in shipped.items() if k in finder}
-        return found | {path.stem: self.of(path, "checkpoint")}
+        return finder | {path.stem: self.of(path, "checkpoint")}
+
+    def _shipped(self) -> dict[str, str]:
+        folder = list(checkpoints.folders())[:1]
+        infos = checkpoints.available(count=False)
+        return {info.name: info.sha256 for info in infos if info.path.parent in folder}
 
 
 def key(job: Job, threads: int, hashes: Hashes) -> str:
@@ -71,9 +78,13 @@ def key(job: Job, threads: int, hashes: Hashes) -> str:
         "names": dict(job.names),
         "threads": threads,
         "version": __version__,
-        "checkpoints": dict(hashes.of_checkpoints(str(job.options.get("model", "auto")))),
+        "checkpoints": dict(hashes.of_checkpoints(*_networks(job.options))),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _networks(options: Mapping[str, Any]) -> tuple[str, str]:
+    return str(options.get("model", "auto")), str(options.get("head", "all"))
 
 
 def _what(role: str) -> str:

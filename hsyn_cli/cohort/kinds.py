@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MOST_LOOKS = 3  # pairs whose images are read
 # Options that decide the cost.
-DECIDE = ("preset", "model", "transform", "similarity", "affine", "device")
+DECIDE = ("preset", "model", "transform", "similarity", "affine", "head", "device")
 
 
 @dataclass(frozen=True)

@@ -66,12 +66,13 @@ class Totals:
         a, t = self.affine
         boxes = self.bent()
         near = within(contents[0], boxes[0]), within(contents[1], boxes[1])
-        trips = self._trips(near if core is None else core)
+        core = core and (within(core[0], boxes[0]), within(core[1], boxes[1]))
+        trips = self._trips(core or near)
         if steps:
             trips.fit(steps)
             return_memory()
         self._unfold_both(a, t)
-        trips = trips if core is None else self._trips(near)
+        trips = self._trips(near) if core else trips
         if steps:
             trips.fit_far(steps)
         folding = self.folding()

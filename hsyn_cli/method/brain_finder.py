@@ -28,6 +28,7 @@ LIKELY, POSSIBLE = 0.5, 0.2  # chances of brain and of fluid around it
 MARGIN_MM = 6.0  # around the content of an image
 BEYOND_MM = 1.0  # of what is possible; to cut off cortex is worse than to keep some skull
 LITRES = (0.7, 2.3)  # of human brains and the fluid around them; what has less or more is none
+MOST_WIDE = 1.2  # times that, with all that is possible
 SURE = 0.8  # the mean chance of what is likely, at least; a net at a loss has less
 APART = 1.6  # times the volume of the other brain, at most
 HINT = "leave out --head brain, or skull-strip both images"
@@ -71,8 +72,9 @@ def find_brain(image: sitk.Image) -> sitk.Image | None:
     if not sure or not LITRES[0] <= litres(likely) <= LITRES[1]:
         return None
     fine = sitk.Resample(chance, image, sitk.Transform(), sitk.sitkLinear, 0.0)
-    wide = [round(BEYOND_MM / s) for s in image.GetSpacing()]
-    return sitk.BinaryDilate(_largest(fine > POSSIBLE), wide)
+    wide = [max(1, round(BEYOND_MM / s)) for s in image.GetSpacing()]
+    mask = sitk.BinaryDilate(_largest(fine > POSSIBLE), wide)
+    return mask if litres(mask) <= MOST_WIDE * LITRES[1] else None
 
 
 def litres(mask: sitk.Image) -> float:

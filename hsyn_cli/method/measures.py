@@ -52,7 +52,7 @@ def tell(
         problems=problems(aligned, joined.information, joined.overlap, settings, pair.unit),
         lesions=dict(lesion_changes(composed.totals, pair)),
         smoothness=settings.smoothness,
-        head=settings.head,
+        head="brain" if pair.of_found_brains else "all",
         checkpoint=method.networks.checkpoint if deforms else NO_CHECKPOINT,
         device=device_name(settings.device),
         threads=torch.get_num_threads(),

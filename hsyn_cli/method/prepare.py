@@ -21,7 +21,6 @@ from hsyn_cli.anatomy.view import view_of
 from hsyn_cli.config import presets
 from hsyn_cli.devices import choose_device
 from hsyn_cli.errors import UsageError
-from hsyn_cli.io.checkpoints import FINDER
 from hsyn_cli.io.images import ImageLike, as_image, as_mask
 from hsyn_cli.io.transforms import TransformLike, as_affine_transform
 from hsyn_cli.method import brain_finder
@@ -53,6 +52,9 @@ LED = (
     "the images differ in contrast: force steps align them, with the features of checkpoint {} "
     "(SHA-256 {}), whose other networks do not run"
 )
+
+
+NO_HEADS = "--head brain changes nothing: not both images look like whole heads"
 
 
 def begin(
@@ -150,9 +152,9 @@ def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -
     if name != organs.NONE and Grid.of(views[1]).normal is not None:
         raise UsageError(f"checkpoint {name} is for volumes, not for slices", "leave out --model")
     networks = load_networks(name, CPU)  # `Method.on` brings them to a device
-    if networks.checkpoint.name == FINDER:
-        text = f"checkpoint {FINDER} finds brains, and registers nothing"
-        raise UsageError(text, "leave out --model; --head brain uses it")
+    if name != organs.NONE and not any(level.repeats for level in networks.sn.config.levels):
+        text = f"checkpoint {name} has no net that registers"
+        raise UsageError(text, "leave out --model; --head brain uses the checkpoint brain-finder")
     if features is not None:
         networks.sn.follow(features)
     config, used = networks.sn.config, networks.checkpoint.name
@@ -167,7 +169,9 @@ def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -
     if settings.transform != "deformable":  # an affine map has an exact inverse
         method = replace(method, preset=replace(method.preset, fit=0))
     kinds = pair.kinds if used in (organs.NONE, *organs.shipped().values()) else {}
-    warnings = (*pair.notes, *organs.warnings(used, kinds), *organs.remarks(kinds))
+    idle = settings.head == "brain" and not pair.of_found_brains
+    notes = (*pair.notes, *([NO_HEADS] if idle else []))
+    warnings = (*notes, *organs.warnings(used, kinds), *organs.remarks(kinds))
     return replace(method, kinds=kinds, warnings=warnings)
 
 

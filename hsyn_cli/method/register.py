@@ -197,10 +197,9 @@ def compose(joined: Joined, aligned: Aligned, pair: Pair, method: Method) -> Com
         foreground(view, shown.grey.hounsfield)
         for view, shown in zip(views, pair.looks, strict=True)
     )
-    parts = pair.parts
     core = None
-    if parts[0] is not views[0]:
-        core = foreground(parts[1]), foreground(parts[0])
+    if pair.of_found_brains:
+        core = foreground(pair.parts[1]), foreground(pair.parts[0])
     settled = totals.settle((of_fixed, of_moving), method.preset.fit, core)
     return Composed(totals, settled, *measure_change(totals, of_fixed))
 

@@ -16,6 +16,7 @@ import torch
 from hsyn_cli.anatomy.contrast import Shown
 from hsyn_cli.anatomy.hounsfield import in_hounsfield
 from hsyn_cli.anatomy.organs import NONE, Images, Look, Organ, find
+from hsyn_cli.anatomy.organs.brain import HEAD
 from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.scene import ROLES, Subjects
 from hsyn_cli.anatomy.size import Extent, scaled
@@ -149,6 +150,12 @@ class Pair:
             unit=unit,
             voxel=voxel,
         )
+
+    @property
+    def of_found_brains(self) -> bool:
+        """Whether the brains of two whole heads are what is registered."""
+        kinds = set(self.kinds.values())
+        return kinds == {HEAD} and all(look.region is not None for look in self.looks)
 
     @property
     def parts(self) -> Images:
