@@ -126,7 +126,7 @@ def test_the_pipeline_gets_what_was_asked_for(here: Path, calls: list[dict[str, 
     sitk.WriteTransform(sitk.Euler3DTransform(), "t.tfm")
     options = (
         "--rigid --preset fast --device cpu --threads 2 --seed 5 --initial-transform t.tfm --quiet "
-        "--smoothness 1.5 --similarity mind --search full"
+        "--smoothness 1.5 --similarity mind --search full --head brain"
     )
     assert (
         register(*options.split(), "--fixed-mask", "mask.nii.gz", "--moving-labels", "mask.nii.gz")
@@ -155,6 +155,7 @@ def test_the_pipeline_gets_what_was_asked_for(here: Path, calls: list[dict[str, 
         "transform": "deformable",
         "similarity": "mind",
         "search": "full",
+        "head": "brain",
         "even": False,
     }
     assert Path("out/warped_labels.nii.gz").is_file()
