@@ -82,6 +82,7 @@ def register(
         images = ["-m", pair["moving"], "-f", pair["fixed"]]
         options = ["-o", str(out), "--preset", method, "--threads", str(args.threads)]
         options += ["--smoothness", factor] if factor else []
+        options += getattr(args, "options", [])  # further ones of other scripts
         program = shutil.which(args.hsyn)
         if not program:
             raise RuntimeError(

@@ -3,6 +3,7 @@
 
     python examples/painted_people.py MAPS WORK
     python examples/painted_people.py MAPS WORK --looks head --kinds T1-T1,T1-T2 --methods default
+    python examples/painted_people.py MAPS WORK --looks head --methods default --head brain
 
 MAPS holds label maps of whole heads with FreeSurfer's ids, such as those that SynthSeg was trained
 with. Of the last people, each is registered to the next one, painted by the painter of
@@ -102,6 +103,7 @@ def main() -> None:
     parser.add_argument("--looks", default=",".join(LOOKS), help="default: %(default)s")
     parser.add_argument("--kinds", default=KINDS, help="default: %(default)s")
     parser.add_argument("--methods", default="default,ants", help="default: %(default)s")
+    parser.add_argument("--head", default="all", help="as of hsyn; default: %(default)s")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
     parser.add_argument("--hsyn", default="hsyn", help="the program; default: hsyn on the PATH")
     parser.add_argument(
@@ -112,6 +114,7 @@ def main() -> None:
     if len(paths) < 2:
         parser.error(f"{arguments.maps} has fewer than two label maps (.nii.gz)")
     arguments.work.mkdir(parents=True, exist_ok=True)
+    arguments.options = ["--head", arguments.head] if arguments.head != "all" else []
     saved = arguments.work / "scores.json"
     scores: dict[str, float] = json.loads(saved.read_text()) if saved.exists() else {}
     console, methods = Console(), arguments.methods.split(",")
@@ -122,7 +125,8 @@ def main() -> None:
             found: dict[str, list[float]] = {method: [] for method in methods}
             for k, row in enumerate(rows):
                 for method in methods:
-                    key = f"{look} {kinds} {paths[k].name} to {paths[k + 1].name} {method}"
+                    named = (look, kinds, paths[k].name, "to", paths[k + 1].name, method)
+                    key = " ".join((*named, *arguments.options))
                     if key not in scores:
                         scores[key] = dice(method, row, arguments)
                         saved.write_text(json.dumps(scores, indent=1) + "\n")
