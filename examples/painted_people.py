@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--looks", default=",".join(LOOKS), help="default: %(default)s")
     parser.add_argument("--kinds", default=KINDS, help="default: %(default)s")
     parser.add_argument("--methods", default="default,ants", help="default: %(default)s")
-    parser.add_argument("--head", default="all", help="as of hsyn; default: %(default)s")
+    parser.add_argument("--head", default="auto", help="as of hsyn; default: %(default)s")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores")
     parser.add_argument("--hsyn", default="hsyn", help="the program; default: hsyn on the PATH")
     parser.add_argument(
@@ -114,7 +114,7 @@ def main() -> None:
     if len(paths) < 2:
         parser.error(f"{arguments.maps} has fewer than two label maps (.nii.gz)")
     arguments.work.mkdir(parents=True, exist_ok=True)
-    arguments.options = ["--head", arguments.head] if arguments.head != "all" else []
+    arguments.options = ["--head", arguments.head] if arguments.head != "auto" else []
     saved = arguments.work / "scores.json"
     scores: dict[str, float] = json.loads(saved.read_text()) if saved.exists() else {}
     console, methods = Console(), arguments.methods.split(",")

@@ -1,5 +1,6 @@
-"""Of two whole heads, the brains are found, and registered as if skull-stripped."""
+"""The brains of whole heads are found, and registered as if skull-stripped."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,7 +61,7 @@ def test_both_brains_become_what_is_registered(
     head: sitk.Image, looks: tuple[Look, Look], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finds(monkeypatch, 66.0, 60.0)
-    found = with_brains((head, head), looks)
+    found = with_brains((head, head), looks, must=True)
     assert [look.kind for look in found] == [HEAD, HEAD]
     for organ in ("brain", "none"):
         subjects = prepare_subjects((head, head), (None, None), found, find(organ), 99.5)
@@ -89,18 +90,20 @@ def test_a_missing_brain_is_told(
 ) -> None:
     finds(monkeypatch, *radii)
     with pytest.raises(InputError, match=said) as raised:
-        with_brains((head, head), looks)
+        with_brains((head, head), looks, must=True)
     assert "--head brain" in raised.value.hint
+    finds(monkeypatch, *radii)
+    assert with_brains((head, head), looks, must=False) == looks
 
 
-@pytest.mark.parametrize("kinds", [(BRAIN, HEAD), (CHEST, CHEST), (BRAIN, BRAIN)])
+@pytest.mark.parametrize("kinds", [(CHEST, HEAD), (CHEST, CHEST), (BRAIN, BRAIN)])
 def test_nothing_is_looked_for_in_other_images(
     head: sitk.Image, monkeypatch: pytest.MonkeyPatch, kinds: tuple[str, str]
 ) -> None:
     finds(monkeypatch)  # a search would fail
     grey = read_intensities(head)
     looks = Look(kinds[0], grey, head), Look(kinds[1], grey, head)
-    assert with_brains((head, head), looks) == looks
+    assert with_brains((head, head), looks, must=True) == looks
     assert find("none").part(head, looks[0]) is head
 
 
@@ -109,42 +112,76 @@ def test_the_settings_decide(
 ) -> None:
     view = SimpleNamespace(image=head, note="")
     pair = Pair((head, head), (view, view), (None, None), looks)  # type: ignore[arg-type]
-    assert prepare.with_brains(pair, SimpleNamespace(head="all")) is pair  # type: ignore[arg-type]
-    finds(monkeypatch, 60.0, 60.0)
-    both = prepare.with_brains(pair, SimpleNamespace(head="brain"))  # type: ignore[arg-type]
-    assert all(look.region is not None for look in both.looks)
-    assert all(np.ptp(sitk.GetArrayFromImage(part)[~ball(60.0)]) == 0 for part in both.parts)
+
+    def of(pair: Pair, part: str, search: str = "near") -> Pair:
+        finds(monkeypatch, 60.0, 60.0)
+        return prepare.with_brains(pair, SimpleNamespace(head=part, search=search))  # type: ignore[arg-type]
+
+    masked = replace(pair, masks=(None, head))
+    for kept in (of(pair, "all"), of(pair, "auto", "full")):
+        assert kept is pair
+    assert of(masked, "auto") is masked
+    for both in (of(pair, "auto"), of(pair, "brain"), of(pair, "brain", "full")):
+        assert both.of_found_brains
+        assert all(np.ptp(sitk.GetArrayFromImage(part)[~ball(60.0)]) == 0 for part in both.parts)
+    assert of(masked, "brain").of_found_brains
     assert pair.parts == (head, head)
 
 
+def test_a_head_meets_a_skull_stripped_brain(
+    head: sitk.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = sitk.GetArrayFromImage(head)
+    brain, small = (image_of(noise * ball(radius)) for radius in (64, 50))
+    for part in ("auto", "brain"):
+        finds(monkeypatch, 62.0)
+        settings = prepare.begin("fast", None, "cpu", 0, None, "affine", 1.0, head=part)  # type: ignore[arg-type]
+        pair = prepare.with_brains(prepare.look(head, brain, None, None), settings)
+        assert [look.kind for look in pair.looks] == [HEAD, BRAIN]
+        assert [look.region is None for look in pair.looks] == [False, True]
+        assert pair.parts[1] is pair.views[1].image
+        assert np.ptp(sitk.GetArrayFromImage(pair.parts[0])[~ball(62.0)]) == 0
+        told = prepare.choose(pair, settings).warnings
+        assert not any("skull-strip" in line or "nothing" in line for line in told)
+    finds(monkeypatch, 62.0)
+    settings = prepare.begin("fast", None, "cpu", 0, None, "affine", 1.0)
+    pair = prepare.with_brains(prepare.look(small, head, None, None), settings)
+    assert not pair.of_found_brains  # of another size: they do not fit
+    assert any("skull-strip" in line for line in prepare.choose(pair, settings).warnings)
+
+
 class Net:
-    """It holds a ball for brain, with the same chance everywhere."""
+    """It holds a ball for brain, with the same chance everywhere, or a body as flat as `flat`."""
 
     stride = 2
 
-    def __init__(self, radius: float, chance: float) -> None:
-        self.radius, self.chance = radius, chance
+    def __init__(self, radius: float, chance: float, flat: float = 1.0) -> None:
+        self.radius, self.chance, self.flat = radius, chance, flat
 
     def __call__(self, shown: torch.Tensor) -> torch.Tensor:
         middle = [torch.arange(n) - n / 2 for n in shown.shape[2:]]
         z, y, x = torch.meshgrid(*middle, indexing="ij")
-        near = z**2 + y**2 + x**2 < (self.radius / 3) ** 2
+        near = (z * self.flat) ** 2 + (y**2 + x**2) / self.flat < (self.radius / 3) ** 2
         return (self.chance * near).float().expand_as(shown)
 
 
 @pytest.mark.parametrize(
-    ("radius", "chance", "found"),
-    [(66.0, 0.95, True), (66.0, 0.7, False), (50.0, 0.95, False), (90.0, 0.95, False)],
-)
-def test_only_what_is_surely_a_brain_and_as_large_is_one(
-    head: sitk.Image, monkeypatch: pytest.MonkeyPatch, radius: float, chance: float, found: bool
+    ("net", "found"),
+    [
+        (Net(66, 0.95), True), (Net(66, 0.9), False), (Net(50, 0.95), False),
+        (Net(90, 0.95), False), (Net(60, 0.95, 1.5), True), (Net(60, 0.95, 3), False),
+    ],
+)  # fmt: skip
+def test_only_what_is_surely_a_brain_and_as_large_and_round_is_one(
+    head: sitk.Image, monkeypatch: pytest.MonkeyPatch, net: Net, found: bool
 ) -> None:
-    monkeypatch.setattr(brain_finder, "_net", lambda: (Net(radius, chance), 3.0))
+    monkeypatch.setattr(brain_finder, "_net", lambda: (net, 3.0))
     mask = brain_finder.find_brain(head)
     assert (mask is not None) == found
     if mask is not None:
         inside = sitk.GetArrayFromImage(mask) != 0
-        assert 0.9 < inside.sum() / ball(radius + 1).sum() < 1.2
+        wide = ball(net.radius + 3) if net.flat == 1 else inside  # it grows by a voxel
+        assert 0.95 < inside.sum() / wide.sum() < 1.05
         assert Grid.of(mask).same_as(GRID)
 
 
@@ -225,6 +262,7 @@ def test_the_finder_counts_for_the_key_of_a_pair(tmp_path: Path) -> None:
     for model in ("none", "brain-t1", str(own)):
         with_it = hashes.of_checkpoints(model, "brain")
         assert "brain-finder" in with_it
-        plain = hashes.of_checkpoints(model)
+        assert hashes.of_checkpoints(model) == with_it
+        plain = hashes.of_checkpoints(model, "all")
         assert set(with_it) - set(plain) == {"brain-finder"}
     assert "brain-finder" in hashes.of_checkpoints("auto")

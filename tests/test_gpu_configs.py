@@ -23,7 +23,7 @@ from hsyn_cli.method.result import Registration
 from hsyn_cli.method.sn_net import SNNet
 from hsyn_cli.method.unet import UNet
 from hsyn_cli.training import cache as caches
-from hsyn_cli.training import contrasts, painting, phases, runs
+from hsyn_cli.training import painting, phases, runs
 from hsyn_cli.training.session import Session, _for_checkpoint
 
 FOLDER = Path(__file__).parents[1] / "examples" / "gpu"
@@ -99,8 +99,7 @@ def trained(training: Training, out: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def short_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (painting, contrasts):
-        monkeypatch.setattr(module, "VALIDATION_CROP", (24, 24, 16))
+    monkeypatch.setattr(painting, "VALIDATION_CROP", (24, 24, 16))
 
 
 @pytest.fixture(scope="module")

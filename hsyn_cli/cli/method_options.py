@@ -63,13 +63,13 @@ search_option = option(
 )
 head_option = option(
     "--head",
-    type=click.Choice(["all", "brain"]),
-    default="all",
+    type=click.Choice(["auto", "all", "brain"]),
+    default="auto",
     show_default=True,
     metavar="PART",
     heading=METHOD,
-    help="What counts of two whole heads. all: all of them; brain: hsyn finds both brains, and "
-    "registers these as if the heads were skull-stripped.",
+    help="What counts of whole heads. all: all of them; brain: hsyn finds their brains, and "
+    "registers these as if skull-stripped; auto: the brains where hsyn is sure of them.",
 )
 smoothness_option = option(
     "--smoothness",

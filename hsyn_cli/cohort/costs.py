@@ -200,7 +200,7 @@ def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `prepare.begin` among the options of `register_files`, usual ones filled."""
     usual = {
         "preset": "default", "model": "auto", "affine": "affine", "smoothness": 1.0,
-        "similarity": "auto", "transform": "deformable", "search": "near", "head": "all",
+        "similarity": "auto", "transform": "deformable", "search": "near", "head": "auto",
     }  # fmt: skip
     found = {name: options.get(name, value) for name, value in usual.items()}
     return {"weights": found.pop("model"), **found}

@@ -48,13 +48,13 @@ class Hashes:
         parts = headers.read(path, what).parts if ends(path, TWO_FILES) else (path,)
         return [self.of(part, what) for part in parts]
 
-    def of_checkpoints(self, model: str, head: str = "all") -> Mapping[str, str]:
+    def of_checkpoints(self, model: str, head: str = "auto") -> Mapping[str, str]:
         """{name: SHA-256} of the checkpoints that may run for `model` and what of `head` counts.
 
         Raises WeightsError.
         """
         shipped = self._shipped()
-        finder = {k: v for k, v in shipped.items() if k == checkpoints.FINDER and head == "brain"}
+        finder = {k: v for k, v in shipped.items() if k == checkpoints.FINDER and head != "all"}
         if model == "none":
             return finder
         if model == "auto" or model in plugins.names(ORGANS):
@@ -84,7 +84,7 @@ def key(job: Job, threads: int, hashes: Hashes) -> str:
 
 
 def _networks(options: Mapping[str, Any]) -> tuple[str, str]:
-    return str(options.get("model", "auto")), str(options.get("head", "all"))
+    return str(options.get("model", "auto")), str(options.get("head", "auto"))
 
 
 def _what(role: str) -> str:

@@ -285,7 +285,7 @@ METHOD: dict[str, Callable[[str], Any]] = {  # {column: from the text of a cell 
     "transform": _one_of("deformable", "affine", "rigid", "translation"),
     "similarity": _one_of("auto", *plugins.names("hsyn_cli.method.similarity")),
     "search": _one_of("near", "full"),
-    "head": _one_of("all", "brain"),
+    "head": _one_of("auto", "all", "brain"),
     "smoothness": _smoothness,
     "seed": _seed,
     "channel_weights": _weights,

@@ -56,9 +56,9 @@ class Settings:
 
     @property
     def method(self) -> dict[str, Any]:
-        """Options of every registration."""
+        """Options of every registration. A template of heads is sharp beside the brain, too."""
         names = ("model", "similarity", "search", "smoothness", "seed", "device")
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "head": "all"}
 
     def plain(self) -> dict[str, Any]:
         """For template.json."""

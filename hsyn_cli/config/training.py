@@ -77,6 +77,7 @@ class Training:
             pictures, and all shares of them, are those of the feature net, too.
         texture: largest standard deviation of the grey values within a label of these pictures.
         bend: voxels that the anatomy of these pictures is bent by, about.
+        shift: of the middle of a picture as large as its map, at most, as a share of half its size.
         stripped_share, badly_stripped_share: shares of these pictures; the rest are whole heads.
         thick_share: share of these pictures with slices twice as thick.
         background_weight: weight of voxels far from the brain in the tissue net's loss.
@@ -130,6 +131,7 @@ class Training:
     thick_share: float = 0.15
     texture: float = 0.0
     bend: float = 2.0
+    shift: float = 0.1
     background_weight: float = 0.1
 
     def steps_of(self, net: str) -> int:

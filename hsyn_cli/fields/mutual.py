@@ -236,6 +236,8 @@ class RoundTrips:
         sides = first, second = self.sides()
         for again in (False, True):
             far = first.measure(second) > FAR, second.measure(first) > FAR
+            if not any(bool(voxels.any()) for voxels in far):
+                break
             parts = first.only(far[0]), second.only(far[1])
             _step(parts, sides, steps, moves)
             if not again:
@@ -247,8 +249,13 @@ class RoundTrips:
 
     def errors(self) -> tuple[ErrorStats, ErrorStats]:
         """The errors of the round trips from p and from q; NaN where none counts."""
+        there, back = self.lengths()
+        return error_stats(there), error_stats(back)
+
+    def lengths(self) -> tuple[Tensor, Tensor]:
+        """The error of each round trip from p and from q, (N,) and (M,), mm."""
         first, second = self.sides()
-        return error_stats(first.measure(second)), error_stats(second.measure(first))
+        return first.measure(second), second.measure(first)
 
 
 def _step(parts: tuple[Side, Side], sides: tuple[Side, Side], steps: int, moves: bool) -> None:

@@ -16,7 +16,7 @@ from hsyn_cli.devices import return_memory
 from hsyn_cli.fields.folding import Folding, determinant, determinants, measure_folding
 from hsyn_cli.fields.grids import ErrorStats, affine_displacement, along_axes, resample_field
 from hsyn_cli.fields.marked import Mask
-from hsyn_cli.fields.mutual import Contents, RoundTrips
+from hsyn_cli.fields.mutual import Contents, RoundTrips, error_stats
 from hsyn_cli.fields.repair import unfolded
 from hsyn_cli.fields.sampling import rotate
 from hsyn_cli.space import Array, Box, Grid
@@ -55,8 +55,8 @@ class Totals:
         """Fit both fields to each other and unfold them, in place; then measure them.
 
         The inverse errors are |inverse(forward(p)) - p| over the fixed content, and
-        |forward(inverse(q)) - q| over the moving content, at every voxel whose way stays inside.
-        See `mutual` and `repair`.
+        |forward(inverse(q)) - q| over the moving content, at every voxel whose way stays inside and
+        where the fields are more than affine. See `mutual` and `repair`.
 
         Args:
             contents: (Z, Y, X) masks on `fixed` and on `moving`. steps: of the fit.
@@ -66,23 +66,25 @@ class Totals:
         a, t = self.affine
         boxes = self.bent()
         near = within(contents[0], boxes[0]), within(contents[1], boxes[1])
-        core = core and (within(core[0], boxes[0]), within(core[1], boxes[1]))
-        trips = self._trips(core or near)
+        first = near if core is None else (within(core[0], boxes[0]), within(core[1], boxes[1]))
+        trips = [self._trips(first)]
         if steps:
-            trips.fit(steps)
+            trips[0].fit(steps)
             return_memory()
         self._unfold_both(a, t)
-        trips = self._trips(near) if core else trips
+        if core is not None:
+            trips.append(self._trips((near[0] & ~first[0], near[1] & ~first[1])))
         if steps:
-            trips.fit_far(steps)
+            for part in trips:
+                part.fit_far(steps)
         folding = self.folding()
         if steps and any(found.voxels for found in folding):  # the last steps may fold, too
             self._unfold_both(a, t)
-            trips.fit_far(1, good=self._fold_free)
+            for part in trips:
+                part.fit_far(1, good=self._fold_free)
             folding = self.folding()
-        if any(part is not whole for part, whole in zip(near, contents, strict=True)):
-            trips = self._trips(contents)
-        return Settled(folding, trips.errors())
+        there, back = (torch.cat(way) for way in zip(*(p.lengths() for p in trips), strict=True))
+        return Settled(folding, (error_stats(there), error_stats(back)))
 
     def _fold_free(self, both: tuple[Tensor, Tensor]) -> bool:
         """Whether no voxel folds in parts (1, 3, Z, Y, X; mm LPS) of forward and inverse field."""

@@ -14,46 +14,65 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from hsyn_cli.anatomy.intensity import content_box, read_intensities, resample_image
+from hsyn_cli.anatomy.intensity import (
+    content_box,
+    foreground,
+    read_intensities,
+    resample_image,
+)
 from hsyn_cli.anatomy.organs import Images, Look
-from hsyn_cli.anatomy.organs.brain import HEAD
+from hsyn_cli.anatomy.organs.brain import BRAIN, HEAD
 from hsyn_cli.anatomy.scene import ROLES
 from hsyn_cli.errors import InputError, WeightsError
+from hsyn_cli.fields.marked import Mask
 from hsyn_cli.io.checkpoints import FINDER
 from hsyn_cli.method.networks import load_networks
 from hsyn_cli.method.tissue_net import MapsNet
 from hsyn_cli.space import Grid, working_grid
 
-LIKELY, POSSIBLE = 0.5, 0.2  # chances of brain and of fluid around it
+LIKELY = 0.5  # the chance of brain and of fluid around it
 MARGIN_MM = 6.0  # around the content of an image
-BEYOND_MM = 1.0  # of what is possible; to cut off cortex is worse than to keep some skull
-LITRES = (0.7, 2.3)  # of human brains and the fluid around them; what has less or more is none
-MOST_WIDE = 1.2  # times that, with all that is possible
-SURE = 0.8  # the mean chance of what is likely, at least; a net at a loss has less
+BEYOND_MM = 1.0  # at least a voxel; to cut off cortex is worse than to keep some skull
+LITRES = (0.7, 2.6)  # of human brains and the fluid around them; what has less or more is none
+SURE = 0.94  # the mean chance of what is likely, at least; a net at a loss has less
+ROUND = 0.7  # the area of a ball of that volume by that of what is likely, at least
 APART = 1.6  # times the volume of the other brain, at most
 HINT = "leave out --head brain, or skull-strip both images"
+LOOKS = {HEAD}, {HEAD, BRAIN}
 Looks = tuple[Look, Look]
 
 
-def with_brains(views: Images, looks: Looks) -> Looks:
-    """The looks at two whole heads with their brains as regions; those at other images as they are.
+def with_brains(views: Images, looks: Looks, *, must: bool) -> Looks:
+    """The looks at two heads, or at a head and a skull-stripped brain, with brains as regions.
 
-    Raises InputError if a brain is not found, or both differ too much in volume; WeightsError if
-    the checkpoint is damaged.
+    Looks at other images stay as they are.
+
+    Args:
+        must: raise InputError if a brain is not found, or both differ too much in volume; else, the
+            looks stay as they are then, too.
+
+    Raises WeightsError if the checkpoint is damaged.
     """
-    if {look.kind for look in looks} != {HEAD}:
+    if {look.kind for look in looks} not in LOOKS:
         return looks
-    brains = []
-    for role, view in zip(ROLES, views, strict=True):
-        brain = find_brain(view)
-        if brain is None:
-            raise InputError(f"no whole brain was found in the {role} image", HINT)
-        brains.append(brain)
-    moving, fixed = map(litres, brains)
-    if max(moving, fixed) > APART * min(moving, fixed):
+    found, volumes = [], []
+    for role, view, look in zip(ROLES, views, looks, strict=True):
+        brain = find_brain(view) if look.kind == HEAD else None
+        if look.kind == HEAD and brain is None:
+            return _left(looks, f"no whole brain was found in the {role} image", must)
+        found.append(replace(look, region=brain))
+        volumes.append(litres(brain) if brain is not None else _litres(foreground(view), view))
+    moving, fixed = volumes
+    if max(volumes) > APART * min(volumes):
         text = f"the brains that were found have {moving:.2f} and {fixed:.2f} litres"
+        return _left(looks, text, must)
+    return found[0], found[1]
+
+
+def _left(looks: Looks, text: str, must: bool) -> Looks:
+    if must:
         raise InputError(text, HINT)
-    return replace(looks[0], region=brains[0]), replace(looks[1], region=brains[1])
+    return looks
 
 
 def find_brain(image: sitk.Image) -> sitk.Image | None:
@@ -69,18 +88,27 @@ def find_brain(image: sitk.Image) -> sitk.Image | None:
     likely = _largest(chance > LIKELY)
     inside = sitk.GetArrayViewFromImage(likely) != 0
     sure = inside.any() and sitk.GetArrayViewFromImage(chance)[inside].mean() >= SURE
-    if not sure or not LITRES[0] <= litres(likely) <= LITRES[1]:
+    if not sure or not LITRES[0] <= litres(likely) <= LITRES[1] or _roundness(likely) < ROUND:
         return None
     fine = sitk.Resample(chance, image, sitk.Transform(), sitk.sitkLinear, 0.0)
     wide = [max(1, round(BEYOND_MM / s)) for s in image.GetSpacing()]
-    mask = sitk.BinaryDilate(_largest(fine > POSSIBLE), wide)
-    return mask if litres(mask) <= MOST_WIDE * LITRES[1] else None
+    return sitk.BinaryDilate(_largest(fine > LIKELY), wide)
 
 
 def litres(mask: sitk.Image) -> float:
     """The volume of a mask."""
-    count = int(np.count_nonzero(sitk.GetArrayViewFromImage(mask)))
-    return 1e-6 * count * float(np.prod(mask.GetSpacing()))
+    return _litres(sitk.GetArrayViewFromImage(mask) != 0, mask)
+
+
+def _litres(inside: Mask, image: sitk.Image) -> float:
+    return 1e-6 * int(np.count_nonzero(inside)) * float(np.prod(image.GetSpacing()))
+
+
+def _roundness(mask: sitk.Image) -> float:
+    """1 of a ball; less, the more area a body has for its volume."""
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.Execute(mask)
+    return float(shape.GetRoundness(1))
 
 
 def _largest(mask: sitk.Image) -> sitk.Image:

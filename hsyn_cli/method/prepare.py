@@ -54,7 +54,7 @@ LED = (
 )
 
 
-NO_HEADS = "--head brain changes nothing: not both images look like whole heads"
+NO_HEADS = "--head brain changes nothing: there is no pair of heads, or of a head and a brain"
 
 
 def begin(
@@ -71,7 +71,7 @@ def begin(
     channels: tuple[float, ...] = (1.0,),
     *,
     even: bool = False,
-    head: Head = "all",
+    head: Head = "auto",
 ) -> Settings:
     """Check the settings, then set up the device and the seed. `channels`: see `weights_of`."""
     presets.find(preset)
@@ -133,11 +133,16 @@ def _other(moving: ImageLike, fixed: ImageLike) -> Other:
 
 
 def with_brains(pair: Pair, settings: Settings) -> Pair:
-    """The pair with the brains of two whole heads as what is registered, if the settings say so."""
-    if settings.head != "brain":
+    """The pair with the brains of whole heads as what is registered, if the settings say so.
+
+    Unasked, that happens where heads may stand upright, and no mask says what counts.
+    """
+    asked = settings.head == "brain"
+    free = settings.search == "near" and all(mask is None for mask in pair.masks)
+    if settings.head == "all" or not (asked or free):
         return pair
     views = (pair.views[0].image, pair.views[1].image)
-    return replace(pair, looks=brain_finder.with_brains(views, pair.looks))
+    return replace(pair, looks=brain_finder.with_brains(views, pair.looks, must=asked))
 
 
 def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -> Method:
@@ -171,7 +176,8 @@ def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -
     kinds = pair.kinds if used in (organs.NONE, *organs.shipped().values()) else {}
     idle = settings.head == "brain" and not pair.of_found_brains
     notes = (*pair.notes, *([NO_HEADS] if idle else []))
-    warnings = (*notes, *organs.warnings(used, kinds), *organs.remarks(kinds))
+    remarks = () if pair.of_found_brains else organs.remarks(kinds)
+    warnings = (*notes, *organs.warnings(used, kinds), *remarks)
     return replace(method, kinds=kinds, warnings=warnings)
 
 

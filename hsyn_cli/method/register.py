@@ -73,7 +73,7 @@ def register(
     search: Search = "near",
     smoothness: float = 1.0,
     even: bool = False,
-    head: Head = "all",
+    head: Head = "auto",
     progress: Progress = lambda step, fraction: None,
     told: Tell = lambda line: None,
 ) -> Registration:
@@ -99,7 +99,8 @@ def register(
         even: sample both images so that their noise and blur do not depend on where their voxels
             lie. Small changes between scans of one person come out with less error, and what is as
             fine as a voxel counts for less.
-        head: what is registered of two whole heads: "all", or the "brain", which hsyn finds.
+        head: what is registered of whole heads: "all", or the "brain", which hsyn finds; "auto":
+            the brain where hsyn is sure of it, `search` is "near" and there is no mask.
         told: gets lines on the memory of a device that is not the CPU; see `placing`.
 
     Raises:

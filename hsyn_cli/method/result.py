@@ -77,7 +77,7 @@ class Facts:
         shown: {role: what the image shows}, if the checkpoint ships with hsyn.
         folded_before_repair_percent: of the half-way fields' voxels, by the stricter corner rule.
         smoothness: the factor that the user chose.
-        head: what was registered of two whole heads: "all", or the "brain".
+        head: what was registered of whole heads: "all", or the "brain".
         transform: "translation", "rigid", "affine" or "deformable".
         contrast: correlation of the grey values after the affine; see `anatomy.contrast`.
         information, overlap: of both images, which nothing here optimises; see `anatomy.contrast`.

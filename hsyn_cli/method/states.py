@@ -29,7 +29,7 @@ from hsyn_cli.method.working import Method, WorkingFields
 from hsyn_cli.space import Grid
 
 Transform = Literal["translation", "rigid", "affine", "deformable"]
-Head = Literal["all", "brain"]
+Head = Literal["auto", "all", "brain"]
 AUTO = "auto"
 AIR = -1024.0  # HU
 
@@ -47,7 +47,8 @@ def check_search(search: str, transform: str) -> None:
 def check_head(head: str) -> None:
     """Raise UsageError for an unknown part of heads."""
     if head not in get_args(Head):
-        raise UsageError(f"unknown part of heads {head!r}", f"choose {' or '.join(get_args(Head))}")
+        known = ", ".join(get_args(Head))
+        raise UsageError(f"unknown part of heads {head!r}", f"choose one of {known}")
 
 
 def check_transform(transform: str, affine: str) -> None:
@@ -66,7 +67,7 @@ class Settings:
     """The user's choices.
 
     `channels`: the weights of the channels, with the sum 1. `even`: as of `Subjects`. `head`: what
-    of two whole heads is registered.
+    of whole heads is registered.
     """
 
     preset: str
@@ -81,7 +82,7 @@ class Settings:
     search: Search = "near"
     channels: tuple[float, ...] = (1.0,)
     even: bool = False
-    head: Head = "all"
+    head: Head = "auto"
 
 
 @dataclass(frozen=True)
@@ -153,9 +154,8 @@ class Pair:
 
     @property
     def of_found_brains(self) -> bool:
-        """Whether the brains of two whole heads are what is registered."""
-        kinds = set(self.kinds.values())
-        return kinds == {HEAD} and all(look.region is not None for look in self.looks)
+        """Whether the brains of heads are what is registered."""
+        return any(look.kind == HEAD and look.region is not None for look in self.looks)
 
     @property
     def parts(self) -> Images:

@@ -127,7 +127,7 @@ def register_files(
     transform: Literal["translation", "rigid", "affine", "deformable"] = "deformable",
     similarity: str = "auto",
     search: Literal["near", "full"] = "near",
-    head: Literal["all", "brain"] = "all",
+    head: Literal["auto", "all", "brain"] = "auto",
     smoothness: float = 1.0,
     even: bool = False,
     device: str = "auto",

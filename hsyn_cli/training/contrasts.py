@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hsyn_cli.method.feature_net import FeatureNet
-from hsyn_cli.training.painting import VALIDATION_CROP, Painter
+from hsyn_cli.training.painting import Painter
 from hsyn_cli.training.pairs import Draws, PairSource
 
 MOST_SHIFT = 0.15  # of the size of a picture
@@ -45,11 +45,8 @@ class FeatureSource(Painter):
         return self._twins(self.row(draws), self.training.tissue_crop, draws)
 
     def validation(self) -> list[Twins]:
-        """One pair of each held-out map, equal in every call."""
-        return [
-            self._twins(row, VALIDATION_CROP, Draws(self.device, self.training.seed, k))
-            for k, row in enumerate(self.held_out)
-        ]
+        """The pairs of the held-out maps, equal in every call."""
+        return [self._twins(row, size, draws) for row, size, draws in self.held_out_crops()]
 
     def _twins(self, row: int, size: tuple[int, int, int], draws: Draws) -> Twins:
         """Voxels of the brain come before others; few brains have fewer than a step compares."""

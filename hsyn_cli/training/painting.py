@@ -8,7 +8,7 @@ field and noise, and is scaled like the image of a user.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,8 @@ from hsyn_cli.method.losses import soft_dice
 from hsyn_cli.method.tissue_net import TissueNet
 from hsyn_cli.training.pairs import Draws, PairSource, random_affine, spoil
 
-VALIDATION_CROP = (128, 144, 128)
+VALIDATION_CROP = (128, 144, 128)  # voxels, at most
+VALIDATION_TURNS = 4  # crops of a map, at most
 CONTENT, TOP = 0.02, 0.995  # the quantile TOP of the voxels brighter than CONTENT becomes 1
 
 
@@ -61,6 +62,18 @@ class Painter:
         """A label map to train on."""
         return self.rows[int(torch.randint(0, len(self.rows), (1,), generator=draws.small))]
 
+    def held_out_crops(self) -> Iterator[tuple[int, tuple[int, int, int], Draws]]:
+        """The row, size and draws of the pictures to validate on, equal in every call.
+
+        A crop is no larger than its map. Maps smaller than a crop have several, as they vary more.
+        """
+        whole = self.source.labels.shape[1:]
+        z, y, x = (min(n, m) for n, m in zip(VALIDATION_CROP, whole, strict=True))
+        for turn in range(min(VALIDATION_TURNS, math.prod(VALIDATION_CROP) // (z * y * x))):
+            for k, row in enumerate(self.held_out):
+                key = (k, turn) if turn else (k,)
+                yield row, (z, y, x), Draws(self.device, self.training.seed, *key)
+
     def anatomy(
         self, row: int, size: tuple[int, int, int], draws: Draws
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,7 +91,7 @@ class Painter:
         pose = random_affine(draws, 0.35, 0.15, 0.0)
         flip = torch.diag(torch.tensor([-1.0 if draws.chance(0.5) else 1.0, 1.0, 1.0]))
         matrix = pose[:3, :3] @ flip @ torch.diag(share)
-        middle = (2 * draws.uniform(3) - 1) * (0.9 - 0.8 * share).clamp_min(0)
+        middle = (2 * draws.uniform(3) - 1) * (0.9 - 0.8 * share).clamp_min(self.training.shift)
         theta = draws.there(torch.cat((matrix, middle[:, None]), dim=1))
         grid = F.affine_grid(theta[None], [1, 1, *size], align_corners=False)
         most = self.training.bend  # voxels
@@ -166,11 +179,8 @@ class TissueSource(Painter):
         return self._sample(self.row(draws), self.training.tissue_crop, draws)
 
     def validation(self) -> list[Sample]:
-        """One sample of each held-out map, equal in every call."""
-        return [
-            self._sample(row, VALIDATION_CROP, Draws(self.device, self.training.seed, k))
-            for k, row in enumerate(self.held_out)
-        ]
+        """The samples of the held-out maps, equal in every call."""
+        return [self._sample(row, size, draws) for row, size, draws in self.held_out_crops()]
 
     def _sample(self, row: int, size: tuple[int, int, int], draws: Draws) -> Sample:
         labels, brain, weight = self.anatomy(row, size, draws)

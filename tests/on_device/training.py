@@ -19,7 +19,7 @@ from hsyn_cli.config.architecture import FeatureConfig, TissueConfig, to_dict
 from hsyn_cli.config.training import Stage, Training
 from hsyn_cli.io import checkpoints
 from hsyn_cli.space import Grid
-from hsyn_cli.training import breathing, contrasts, loop, painting, phases, runs
+from hsyn_cli.training import breathing, loop, painting, phases, runs
 from hsyn_cli.training.cache import Cache, save_cache, settings
 from hsyn_cli.training.pairs import PairSource
 from hsyn_cli.training.session import Session
@@ -85,11 +85,7 @@ def further(device: str) -> Results:
         TRAINING, sn_net=nets, stages=(), di_steps=0, feature_steps=2, feature_voxels=40,
         texture=0.1,
     )  # fmt: skip
-    crop = (16, 24, 20)
-    with (
-        mock.patch.object(painting, "VALIDATION_CROP", crop),
-        mock.patch.object(contrasts, "VALIDATION_CROP", crop),
-    ):
+    with mock.patch.object(painting, "VALIDATION_CROP", (16, 24, 20)):
         return _trained(device, own, balls(SHAPE))
 
 

@@ -34,7 +34,7 @@ from hsyn_cli.errors import UsageError
 Transform = Literal["translation", "rigid", "affine", "deformable"]
 Affine = Literal["affine", "rigid", "none"]
 Search = Literal["near", "full"]
-Head = Literal["all", "brain"]
+Head = Literal["auto", "all", "brain"]
 INPUT = "Input"
 
 
