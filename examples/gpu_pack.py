@@ -110,7 +110,9 @@ def whole(row: dict[str, str], model: str, mm: float | None) -> dict[str, float]
             image = sitk.Cast(sitk.ReadImage(row[role]), sitk.sitkFloat32)
             sitk.WriteImage(coarse(image, mm), str(path))
         wanted = Wanted(Path(name) / "out")
-        report = to_dict(api.register_files(Inputs(*paths), wanted, preset="fast", model=model))
+        report = to_dict(
+            api.register_files(Inputs(*paths), wanted, preset="fast", model=model, head="all")
+        )
     steps = report["seconds"]
     rest = report["seconds_total"] - sum(steps.values())
     return {**steps, "reading and writing": rest}

@@ -3,7 +3,7 @@
 
     python examples/painted_people.py MAPS WORK
     python examples/painted_people.py MAPS WORK --looks head --kinds T1-T1,T1-T2 --methods default
-    python examples/painted_people.py MAPS WORK --looks head --methods default --head brain
+    python examples/painted_people.py MAPS WORK --looks head --methods default --head all
 
 MAPS holds label maps of whole heads with FreeSurfer's ids, such as those that SynthSeg was trained
 with. Of the last people, each is registered to the next one, painted by the painter of
@@ -25,6 +25,7 @@ from pathlib import Path
 import benchmark
 import numpy as np
 import SimpleITK as sitk
+from benchmark import HSYN
 from contrasts import brain, greys
 from rich.console import Console
 from rich.table import Table
@@ -114,7 +115,7 @@ def main() -> None:
     if len(paths) < 2:
         parser.error(f"{arguments.maps} has fewer than two label maps (.nii.gz)")
     arguments.work.mkdir(parents=True, exist_ok=True)
-    arguments.options = ["--head", arguments.head] if arguments.head != "auto" else []
+    arguments.options = ["--head", arguments.head]
     saved = arguments.work / "scores.json"
     scores: dict[str, float] = json.loads(saved.read_text()) if saved.exists() else {}
     console, methods = Console(), arguments.methods.split(",")
@@ -126,7 +127,7 @@ def main() -> None:
             for k, row in enumerate(rows):
                 for method in methods:
                     named = (look, kinds, paths[k].name, "to", paths[k + 1].name, method)
-                    key = " ".join((*named, *arguments.options))
+                    key = " ".join((*named, *(arguments.options if method in HSYN else ())))
                     if key not in scores:
                         scores[key] = dice(method, row, arguments)
                         saved.write_text(json.dumps(scores, indent=1) + "\n")

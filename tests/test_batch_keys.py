@@ -82,9 +82,10 @@ def test_checkpoints_count_where_they_may_run(tmp_path: Path) -> None:
     hashes, own = Hashes(), tmp_path / "own.safetensors"
     own.write_text("x")
     assert {"brain-t1", "lung-ct"} <= hashes.of_checkpoints("auto").keys()
-    assert hashes.of_checkpoints("none") == {}
-    assert list(hashes.of_checkpoints("brain-t1")) == ["brain-t1"]
-    assert hashes.of_checkpoints(str(own)) == {"own": hashes.of(own)}
+    assert hashes.of_checkpoints("none", "all") == {}
+    assert list(hashes.of_checkpoints("brain-t1", "all")) == ["brain-t1"]
+    assert hashes.of_checkpoints(str(own), "all") == {"own": hashes.of(own)}
+    assert set(hashes.of_checkpoints("brain-t1")) == {"brain-t1", "brain-finder"}
     with pytest.raises(WeightsError):
         hashes.of_checkpoints("unknown")
 

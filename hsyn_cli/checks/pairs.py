@@ -135,14 +135,12 @@ def _images(inputs: Inputs, read: Checked, pair: Pair) -> tuple[ImageCheck, Imag
 
 def _placed(pair: Pair, sized: Pair, aligned: Aligned) -> Placed:
     from hsyn_cli.anatomy.contrast import Shown
-    from hsyn_cli.anatomy.size import Extent
     from hsyn_cli.fields.change import linear_of
     from hsyn_cli.space import affine_from, affine_parts
 
     grids = (Grid.of(pair.images[0]), Grid.of(pair.images[1]))
     still = Shown.of(aligned.subjects, affine_from(np.eye(3), np.zeros(3)))
-    shown = zip(pair.views, pair.looks, strict=True)
-    moving, fixed = (Extent.of(view.image, look.grey).content for view, look in shown)
+    moving, fixed = (extent.content for extent in pair.extents)
     a, t = affine_parts(aligned.affine)
     points, _ = aligned.subjects.contents[1]
     linear = linear_of(a, t, (points.min(0) + points.max(0)) / 2, grids[1].dimension)

@@ -166,7 +166,8 @@ def look(inputs: Inputs, options: Mapping[str, Any]) -> Content:
     fixed = read_image(inputs.fixed, "fixed image").image
     pair = prepare.look(moving, fixed, None, None)
     settings = prepare.begin(**chosen(options), device="cpu", seed=0, initial_transform=None)
-    pair = prepare.with_brains(pair, settings)
+    if settings.head != "auto" or not (inputs.masked or inputs.initial_transform):
+        pair = prepare.with_brains(pair, settings)
     method = prepare.choose(pair, settings)
     sized = pair.sized(method.organ)
     if sized.voxel:

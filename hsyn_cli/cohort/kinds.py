@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MOST_LOOKS = 3  # pairs whose images are read
 # Options that decide the cost.
-DECIDE = ("preset", "model", "transform", "similarity", "affine", "head", "device")
+DECIDE = ("preset", "model", "transform", "similarity", "affine", "search", "head", "device")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,10 @@ def kinds_of(jobs: Iterable[Job]) -> tuple[dict[Any, Kind], list[str]]:
         moving, fixed = (math.prod(grid.size) for grid in grids)
         voxels = (grids[0].voxel, grids[1].voxel)
         inputs = job.inputs
-        key = (shapes, options, len(inputs.others), inputs.moving_labels is None)
+        key = (
+            shapes, options, len(inputs.others), inputs.moving_labels is None, inputs.masked,
+            inputs.initial_transform is None,
+        )  # fmt: skip
         kinds.setdefault(key, Kind([], moving, fixed, voxels)).jobs.append(job)
     return dict(sorted(kinds.items(), key=lambda item: -len(item[1].jobs))), problems
 

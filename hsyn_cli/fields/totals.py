@@ -55,8 +55,8 @@ class Totals:
         """Fit both fields to each other and unfold them, in place; then measure them.
 
         The inverse errors are |inverse(forward(p)) - p| over the fixed content, and
-        |forward(inverse(q)) - q| over the moving content, at every voxel whose way stays inside and
-        where the fields are more than affine. See `mutual` and `repair`.
+        |forward(inverse(q)) - q| over the moving content, at every voxel whose way stays inside.
+        See `mutual` and `repair`.
 
         Args:
             contents: (Z, Y, X) masks on `fixed` and on `moving`. steps: of the fit.
@@ -75,14 +75,16 @@ class Totals:
         if core is not None:
             trips.append(self._trips((near[0] & ~first[0], near[1] & ~first[1])))
         if steps:
-            for part in trips:
+            for part in reversed(trips):
                 part.fit_far(steps)
         folding = self.folding()
         if steps and any(found.voxels for found in folding):  # the last steps may fold, too
             self._unfold_both(a, t)
-            for part in trips:
+            for part in reversed(trips):
                 part.fit_far(1, good=self._fold_free)
             folding = self.folding()
+        if any(part is not whole for part, whole in zip(near, contents, strict=True)):
+            trips.append(self._trips((contents[0] & ~near[0], contents[1] & ~near[1])))
         there, back = (torch.cat(way) for way in zip(*(p.lengths() for p in trips), strict=True))
         return Settled(folding, (error_stats(there), error_stats(back)))
 

@@ -17,6 +17,7 @@ import torch
 from hsyn_cli.anatomy.intensity import (
     content_box,
     foreground,
+    grown_box,
     read_intensities,
     resample_image,
 )
@@ -34,7 +35,7 @@ LIKELY = 0.5  # the chance of brain and of fluid around it
 MARGIN_MM = 6.0  # around the content of an image
 BEYOND_MM = 1.0  # at least a voxel; to cut off cortex is worse than to keep some skull
 LITRES = (0.7, 2.6)  # of human brains and the fluid around them; what has less or more is none
-SURE = 0.94  # the mean chance of what is likely, at least; a net at a loss has less
+SURE = 0.96  # the mean chance of what is likely, at least; a net at a loss has less
 ROUND = 0.7  # the area of a ball of that volume by that of what is likely, at least
 APART = 1.6  # times the volume of the other brain, at most
 HINT = "leave out --head brain, or skull-strip both images"
@@ -76,7 +77,7 @@ def _left(looks: Looks, text: str, must: bool) -> Looks:
 
 
 def find_brain(image: sitk.Image) -> sitk.Image | None:
-    """A mask of the brain of a whole head, uint8 on the grid of the head; None: there is none.
+    """A mask of the brain of a whole head, uint8 on a part of its grid; None: there is none.
 
     `image`: upright by its header, as the registration sees it.
     """
@@ -90,9 +91,18 @@ def find_brain(image: sitk.Image) -> sitk.Image | None:
     sure = inside.any() and sitk.GetArrayViewFromImage(chance)[inside].mean() >= SURE
     if not sure or not LITRES[0] <= litres(likely) <= LITRES[1] or _roundness(likely) < ROUND:
         return None
-    fine = sitk.Resample(chance, image, sitk.Transform(), sitk.sitkLinear, 0.0)
+    near = _part(Grid.of(image), likely).empty_image(sitk.sitkUInt8)
+    fine = sitk.Resample(chance, near, sitk.Transform(), sitk.sitkLinear, 0.0)
     wide = [max(1, round(BEYOND_MM / s)) for s in image.GetSpacing()]
     return sitk.BinaryDilate(_largest(fine > LIKELY), wide)
+
+
+def _part(whole: Grid, likely: sitk.Image) -> Grid:
+    """The part of the grid of the head where its brain may be."""
+    box = grown_box(whole, Grid.of(likely), content_box(likely), MARGIN_MM)
+    first = np.maximum(np.floor(box[0]).astype(int) - 1, 0)
+    end = np.minimum(np.ceil(box[1]).astype(int) + 2, whole.size)
+    return whole.part((tuple(first.tolist()), tuple(end.tolist())))[0]
 
 
 def litres(mask: sitk.Image) -> float:

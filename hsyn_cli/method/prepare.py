@@ -55,6 +55,7 @@ LED = (
 
 
 NO_HEADS = "--head brain changes nothing: there is no pair of heads, or of a head and a brain"
+BY_BRAINS = "whole heads are registered by their brains; --head all takes all of the heads"
 
 
 def begin(
@@ -135,14 +136,21 @@ def _other(moving: ImageLike, fixed: ImageLike) -> Other:
 def with_brains(pair: Pair, settings: Settings) -> Pair:
     """The pair with the brains of whole heads as what is registered, if the settings say so.
 
-    Unasked, that happens where heads may stand upright, and no mask says what counts.
+    Unasked, that happens where heads may be taken to stand upright, no mask says what counts, and
+    the nets are not the user's own.
     """
     asked = settings.head == "brain"
-    free = settings.search == "near" and all(mask is None for mask in pair.masks)
+    upright = settings.search == "near" and settings.start is None
+    free = upright and all(mask is None for mask in pair.masks) and of_hsyn(settings.weights)
     if settings.head == "all" or not (asked or free):
         return pair
     views = (pair.views[0].image, pair.views[1].image)
     return replace(pair, looks=brain_finder.with_brains(views, pair.looks, must=asked))
+
+
+def of_hsyn(weights: str | None) -> bool:
+    """Whether the nets are hsyn's own, or none."""
+    return weights in (None, AUTO, organs.NONE, *organs.names(), *organs.shipped().values())
 
 
 def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -> Method:
@@ -175,7 +183,8 @@ def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -
         method = replace(method, preset=replace(method.preset, fit=0))
     kinds = pair.kinds if used in (organs.NONE, *organs.shipped().values()) else {}
     idle = settings.head == "brain" and not pair.of_found_brains
-    notes = (*pair.notes, *([NO_HEADS] if idle else []))
+    found = settings.head == AUTO and pair.of_found_brains
+    notes = (*pair.notes, *([NO_HEADS] if idle else []), *([BY_BRAINS] if found else []))
     remarks = () if pair.of_found_brains else organs.remarks(kinds)
     warnings = (*notes, *organs.warnings(used, kinds), *remarks)
     return replace(method, kinds=kinds, warnings=warnings)

@@ -100,7 +100,8 @@ def register(
             lie. Small changes between scans of one person come out with less error, and what is as
             fine as a voxel counts for less.
         head: what is registered of whole heads: "all", or the "brain", which hsyn finds; "auto":
-            the brain where hsyn is sure of it, `search` is "near" and there is no mask.
+            the brain where hsyn is sure of it, unless `search` is "full", or there are masks, an
+            initial transform or a checkpoint of the user's own.
         told: gets lines on the memory of a device that is not the CPU; see `placing`.
 
     Raises:

@@ -15,11 +15,12 @@ import torch
 
 from hsyn_cli.anatomy.contrast import Shown
 from hsyn_cli.anatomy.hounsfield import in_hounsfield
+from hsyn_cli.anatomy.intensity import read_intensities
 from hsyn_cli.anatomy.organs import NONE, Images, Look, Organ, find
 from hsyn_cli.anatomy.organs.brain import HEAD
 from hsyn_cli.anatomy.poses import Kind, Search
 from hsyn_cli.anatomy.scene import ROLES, Subjects
-from hsyn_cli.anatomy.size import Extent, scaled
+from hsyn_cli.anatomy.size import Extent, Extents, scaled
 from hsyn_cli.anatomy.view import View
 from hsyn_cli.errors import UsageError
 from hsyn_cli.fields.change import Change, Linear
@@ -117,13 +118,8 @@ class Pair:
 
     def sized(self, organ: Organ) -> Pair:
         """The pair in the unit of length of an organ. `self` has the unit 1 mm."""
-        shown = zip(self.views, self.looks, strict=True)
-        moving, fixed = (Extent.of(view.image, look.grey) for view, look in shown)
-        images = (self.views[0].image, self.views[1].image)
-        unit, voxel = (
-            organ.unit((moving, fixed), self.kinds.values()),
-            organ.voxel(images, (moving, fixed)),
-        )
+        extents, images = self.extents, self.parts
+        unit, voxel = organ.unit(extents, self.kinds.values()), organ.voxel(images, extents)
         voxel = None if voxel is None else voxel / unit
         if unit == 1:
             return replace(self, voxel=voxel)
@@ -164,6 +160,16 @@ class Pair:
             find(NONE).part(view.image, look)
             for view, look in zip(self.views, self.looks, strict=True)
         )
+        return moving, fixed
+
+    @property
+    def extents(self) -> Extents:
+        """Of what is registered of both views."""
+        greys = (
+            look.grey if part is view.image else read_intensities(part)
+            for view, look, part in zip(self.views, self.looks, self.parts, strict=True)
+        )
+        moving, fixed = map(Extent.of, self.parts, greys)
         return moving, fixed
 
     @property

@@ -43,6 +43,11 @@ class Inputs:
     others: tuple[tuple[Path, Path], ...] = ()
 
     @property
+    def masked(self) -> bool:
+        """Whether a mask says what counts."""
+        return self.fixed_mask is not None or self.moving_mask is not None
+
+    @property
     def given(self) -> dict[str, Path]:
         """{role: path} of the files given; further channels are moving_2, fixed_2 and so on."""
         named = {name: path for name, path in vars(self).items() if name != "others"}

@@ -70,7 +70,6 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
     table.add_row("machine", Text(f"{facts.device}, {threads}, seed {facts.seed}{memory}"))
     if facts.shown:
         kinds = ", ".join(f"{role} {kind}" for role, kind in facts.shown.items())
-        kinds += "; registered by their brains" if facts.head == "brain" else ""
         table.add_row("recognised as", Text(kinds))
     unverified = "" if facts.checkpoint.verified else ", not in a manifest"
     known = f" ({facts.checkpoint.sha256[:12]}{unverified})" if facts.checkpoint.sha256 else ""
@@ -78,6 +77,7 @@ def render(report: Report, *, max_folding: float | None = None) -> RenderableTyp
     if facts.transform != "deformable":
         weights = f"{facts.transform} transform alone"
     smooth = "" if facts.smoothness == 1 else f", smoothness {facts.smoothness:g}"
+    smooth += ", brains of heads" if facts.head == "brain" else ""
     table.add_row("preset, weights", Text(f"{facts.preset}{smooth}, {weights}"))
     for problem in facts.problems:
         table.add_row(Text("do not trust it", "red"), Text(problem, "red"))

@@ -138,7 +138,7 @@ def register(
         done = api.register_files(
             inputs, _wanted(prefix, report, asked, len(fixed)), threads=threads or None,
             affine=asked.affine, transform=asked.transform, starts=begun,
-            dimension=None if dimension is None else int(dimension), force=True,
+            dimension=None if dimension is None else int(dimension), force=True, head="all",
             progress=progress, told=progress.say, **more,
         )  # fmt: skip
     if not quiet:
