@@ -15,6 +15,7 @@ from hsyn_cli.anatomy.organs import Look, find
 from hsyn_cli.anatomy.organs.brain import BRAIN, HEAD
 from hsyn_cli.anatomy.organs.lung import CHEST
 from hsyn_cli.anatomy.scene import prepare_subjects
+from hsyn_cli.cohort import costs
 from hsyn_cli.cohort.keys import Hashes
 from hsyn_cli.errors import InputError, UsageError
 from hsyn_cli.fields.mutual import Contents
@@ -130,6 +131,39 @@ def test_the_settings_decide(
         assert all(np.ptp(sitk.GetArrayFromImage(part)[~ball(60.0)]) == 0 for part in both.parts)
     assert of(masked, "brain").of_found_brains
     assert pair.parts == (head, head)
+
+
+def test_brains_of_heads_have_the_units_and_voxels_of_brains(
+    head: sitk.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = sitk.GetArrayFromImage(head)
+    brains = [image_of(values * ball(radius)) for radius in (66, 62)]
+    stripped = prepare.look(*brains, None, None)
+    alone = prepare.look(head, head, None, None)
+    for first, radii in ((head, (66.0, 62.0)), (brains[0], (62.0,))):
+        finds(monkeypatch, *radii)
+        settings = prepare.begin("fast", "none", "cpu", 0, None, "affine", 1.0)
+        pair = prepare.with_brains(prepare.look(first, head, None, None), settings)
+        found, own = pair.sized(find("none")), stripped.sized(find("none"))
+        assert (found.unit, found.voxel) == (own.unit, own.voxel)
+        assert alone.extents[1].content > 2 * pair.extents[1].content
+        for one, other in zip(pair.extents, stripped.extents, strict=True):
+            assert one.content == pytest.approx(other.content, rel=0.02)
+
+
+def test_a_forecast_knows_when_brains_are_not_looked_for(
+    head: sitk.Image, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("m", "f"):
+        sitk.WriteImage(head, str(tmp_path / f"{name}.nii.gz"))
+    plain = Inputs(tmp_path / "m.nii.gz", tmp_path / "f.nii.gz")
+    voxels = []
+    masked = replace(plain, fixed_mask=tmp_path / "f.nii.gz")
+    for inputs, options in ((plain, {}), (masked, {}), (plain, {"head": "all"})):
+        finds(monkeypatch, 60.0, 60.0)
+        voxels.append(costs.look(inputs, options).working)
+    assert voxels[0] < 0.8 * voxels[1]
+    assert voxels[1] == voxels[2]
 
 
 def test_a_head_meets_a_skull_stripped_brain(
