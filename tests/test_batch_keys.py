@@ -85,7 +85,10 @@ def test_checkpoints_count_where_they_may_run(tmp_path: Path) -> None:
     assert hashes.of_checkpoints("none", "all") == {}
     assert list(hashes.of_checkpoints("brain-t1", "all")) == ["brain-t1"]
     assert hashes.of_checkpoints(str(own), "all") == {"own": hashes.of(own)}
-    assert set(hashes.of_checkpoints("brain-t1")) == {"brain-t1", "brain-finder"}
+    for head in ("auto", "brain"):
+        assert set(hashes.of_checkpoints("none", head)) == {"brain-finder"}
+        assert set(hashes.of_checkpoints("brain-t1", head)) == {"brain-t1", "brain-finder"}
+        assert set(hashes.of_checkpoints(str(own), head)) == {"own", "brain-finder"}
     with pytest.raises(WeightsError):
         hashes.of_checkpoints("unknown")
 

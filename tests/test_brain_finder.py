@@ -16,7 +16,6 @@ from hsyn_cli.anatomy.organs.brain import BRAIN, HEAD
 from hsyn_cli.anatomy.organs.lung import CHEST
 from hsyn_cli.anatomy.scene import prepare_subjects
 from hsyn_cli.cohort import costs
-from hsyn_cli.cohort.keys import Hashes
 from hsyn_cli.errors import InputError, UsageError
 from hsyn_cli.fields.mutual import Contents
 from hsyn_cli.fields.totals import Settled, Totals
@@ -293,16 +292,3 @@ def test_the_finder_registers_nothing(head: sitk.Image) -> None:
         prepare.choose(pair, settings)
     with pytest.raises(UsageError, match="part of heads"):
         prepare.begin("fast", None, "cpu", 0, None, "affine", 1.0, head="neck")  # type: ignore[arg-type]
-
-
-def test_the_finder_counts_for_the_key_of_a_pair(tmp_path: Path) -> None:
-    hashes = Hashes()
-    own = tmp_path / "own.safetensors"
-    own.write_bytes(b"0")
-    for model in ("none", "brain-t1", str(own)):
-        with_it = hashes.of_checkpoints(model, "brain")
-        assert "brain-finder" in with_it
-        assert hashes.of_checkpoints(model) == with_it
-        plain = hashes.of_checkpoints(model, "all")
-        assert set(with_it) - set(plain) == {"brain-finder"}
-    assert "brain-finder" in hashes.of_checkpoints("auto")
