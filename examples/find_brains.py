@@ -33,8 +33,9 @@ def row(head: sitk.Image, inside: NDArray[np.bool_] | None, brain: NDArray[np.bo
     found = find_brain(view_of(head).image)
     if found is None:
         return ["none", "", "", ""]
-    mask = sitk.GetArrayFromImage(found) != 0
-    far = sitk.SignedMaurerDistanceMap(found, squaredDistance=False, useImageSpacing=True)
+    whole = sitk.Resample(found, head, sitk.Transform(), sitk.sitkNearestNeighbor)
+    mask = sitk.GetArrayFromImage(whole) != 0
+    far = sitk.SignedMaurerDistanceMap(whole, squaredDistance=False, useImageSpacing=True)
     missed = brain & (sitk.GetArrayViewFromImage(far) > FAR_MM)
     dice = (
         "" if inside is None else f"{2 * (mask & inside).sum() / (mask.sum() + inside.sum()):.3f}"

@@ -167,7 +167,7 @@ def choose(pair: Pair, settings: Settings, features: FeatureNet | None = None) -
     networks = load_networks(name, CPU)  # `Method.on` brings them to a device
     if name != organs.NONE and not any(level.repeats for level in networks.sn.config.levels):
         text = f"checkpoint {name} has no net that registers"
-        raise UsageError(text, "leave out --model; --head brain uses the checkpoint brain-finder")
+        raise UsageError(text, "leave out --model; brain-finder finds brains by itself")
     if features is not None:
         networks.sn.follow(features)
     config, used = networks.sn.config, networks.checkpoint.name
